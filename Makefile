@@ -1,0 +1,48 @@
+# Needs make and Python 3.11 or newer, nothing else. On the command line or in the environment:
+#   PYTHON=python3.12      the interpreter that makes .venv (default: python3 if it is new enough, else a newer one)
+#   WORKERS=4              processes of `make test` (default: one for each core)
+# torch comes from wherever pip is told to look. PyPI's build for Linux brings CUDA (some 3 GB); a CPU build instead:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv       (…/whl/cu130 for another CUDA)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check bench
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/installed ## make .venv with the exact versions that were tested
+
+demo: venv ## evaluate the embedded demo model on the sample benchmarks
+	$(VENV)/bin/qwen2eval run
+
+test: venv ## run the tests
+	$(PY) -m pytest --numprocesses $(WORKERS)
+
+check: venv ## check format, lint, types, imports between packages, and what the wheel holds
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+	rm -rf dist
+	$(PY) -m build --no-isolation > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	$(VENV)/bin/check-wheel-contents dist
+
+bench: venv ## run the measured comparisons and print their ratios
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) "$$script"; done
+
+# The stamp is written last: without it the next make installs again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@python=; for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	  if "$$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+	    python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo 'No Python 3.11 or newer with venv and pip found. Install one (Debian: apt install python3-venv), or name it:' \
+	    'make PYTHON=/path/to/python3' >&2; exit 1; fi; \
+	echo "Making $(VENV) with $$("$$python" --version); torch and friends take some minutes"; \
+	test -x $(PY) || "$$python" -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,155 @@
+"""Opening a model: first its front (tokenizer, template, length), later the backend with the weights.
+
+The dictionary at the end is the list of what `--model` takes; a backend's packages are imported only when it is opened.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qwen2eval.backends.base import Backend
+from qwen2eval.backends.front import DEFAULT_MAX_GEN_TOKS, ModelFront, hash_tokenizer, open_hf_front, template_text
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import ModelError
+
+__all__ = ["BACKENDS", "Backend", "ModelFront", "open_front", "open_model"]
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """How one kind of model is opened."""
+
+    summary: str
+    open_front: Callable[[RunConfig], ModelFront]
+    open_model: Callable[[RunConfig, ModelFront], Backend]
+
+
+def open_front(config: RunConfig) -> ModelFront:
+    """Return what a plan needs of the model, without its weights.
+
+    Raises:
+        ModelError: unknown kind of model, a missing package, or a checkpoint that isn't there.
+    """
+    return _spec(config).open_front(config)
+
+
+def open_model(config: RunConfig, front: ModelFront) -> Backend:
+    """Load the weights or connect to the server.
+
+    Raises:
+        ModelError: it can't be opened.
+    """
+    return _spec(config).open_model(config, front)
+
+
+def _spec(config: RunConfig) -> BackendSpec:
+    name = config.model or "demo"
+    if name not in BACKENDS:
+        near = difflib.get_close_matches(name, BACKENDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ModelError(f"Unknown model {name!r}.{hint} --model takes: {', '.join(BACKENDS)}")
+    return BACKENDS[name]
+
+
+def _pretrained(config: RunConfig) -> str:
+    path = config.model_args.get("pretrained")
+    if not path:
+        raise ModelError(
+            f"--model {config.model} needs a checkpoint: --model_args pretrained=FOLDER_OR_HUB_NAME "
+            "(e.g. pretrained=Qwen/Qwen2-0.5B)"
+        )
+    return str(Path(str(path)).expanduser()) if str(path).startswith("~") else str(path)
+
+
+def _hf_front(config: RunConfig) -> ModelFront:
+    return open_hf_front(config, backend=str(config.model), path=_pretrained(config))
+
+
+def _hf_model(config: RunConfig, front: ModelFront) -> Backend:
+    from qwen2eval.backends.hf import HfBackend
+
+    return HfBackend(config, front)
+
+
+def _demo_front(config: RunConfig) -> ModelFront:
+    from qwen2eval.demo.stand_in import STAND_IN_NOTE, stand_in_model
+
+    return open_hf_front(config, backend="hf", path=str(stand_in_model()), note=STAND_IN_NOTE)
+
+
+def _vllm_front(config: RunConfig) -> ModelFront:
+    _require("vllm", extra="vllm")
+    return open_hf_front(config, backend="vllm", path=_pretrained(config))
+
+
+def _vllm_model(config: RunConfig, front: ModelFront) -> Backend:
+    from qwen2eval.backends.vllm import VllmBackend
+
+    return VllmBackend(config, front)
+
+
+def _dummy_front(config: RunConfig) -> ModelFront:
+    length = config.model_args.get("max_length")
+    front = ModelFront(backend="dummy", name="dummy", max_length=None if length is None else int(length))
+    if path := config.model_args.get("tokenizer"):
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        front = replace(front, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))
+    return front
+
+
+def _dummy_model(config: RunConfig, _front: ModelFront) -> Backend:
+    from qwen2eval.backends.dummy import DummyBackend
+
+    return DummyBackend(config)
+
+
+def _api_front(config: RunConfig) -> ModelFront:
+    from qwen2eval.backends.api import ApiBackend
+
+    if not config.model_args.get("base_url"):
+        raise ModelError(f"--model {config.model} needs base_url=http://HOST:PORT/v1/… and model=NAME in --model_args")
+    backend = ApiBackend(str(config.model), config.model_args, batch_size=_concurrency(config))
+    tokenizer = backend.tokenizer
+    return ModelFront(
+        backend=str(config.model),
+        name=str(config.model_args.get("model") or config.model_args.get("pretrained")).rsplit("/", 1)[-1],
+        path=str(config.model_args.get("model") or config.model_args.get("pretrained")),
+        tokenizer=tokenizer,
+        max_length=backend.max_length,
+        max_gen_toks=int(config.model_args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
+        chat_template=backend.apply_chat_template,
+        chat_template_text=None if tokenizer is None else template_text(tokenizer, config.apply_chat_template),
+        tokenizer_hash=None if tokenizer is None else hash_tokenizer(tokenizer),
+        opened=backend,
+    )
+
+
+def _api_model(_config: RunConfig, front: ModelFront) -> Backend:
+    assert front.opened is not None, "a server has no weights to wait for: its front is the backend"
+    return front.opened
+
+
+def _concurrency(config: RunConfig) -> int:
+    return 1 if config.batch_size == "auto" else int(config.batch_size)
+
+
+def _require(package: str, *, extra: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise ModelError(f"--model {package} needs the package {package!r}: pip install 'qwen2eval[{extra}]'")
+
+
+BACKENDS: dict[str, BackendSpec] = {
+    "demo": BackendSpec("the embedded demo model (what runs without --model)", _demo_front, _hf_model),
+    "hf": BackendSpec("transformers, on CPU or GPU: pretrained=FOLDER_OR_HUB_NAME", _hf_front, _hf_model),
+    "vllm": BackendSpec("vLLM engine: pretrained=FOLDER_OR_HUB_NAME", _vllm_front, _vllm_model),
+    "local-completions": BackendSpec("a server's /v1/completions: base_url=…,model=…", _api_front, _api_model),
+    "local-chat-completions": BackendSpec(
+        "a server's /v1/chat/completions: base_url=…,model=…", _api_front, _api_model
+    ),
+    "dummy": BackendSpec("no model: hashed answers, for tests", _dummy_front, _dummy_model),
+}

@@ -1,0 +1,151 @@
+"""What is known of a model before its weights are loaded: tokenizer, chat template, context length.
+
+A plan needs only this, so prompts are built, counted and checked before anything heavy starts.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen2eval.backends.base import Backend
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import ConfigError, ModelError
+
+DEFAULT_MAX_GEN_TOKS = 256
+"""lm-eval's default where neither the task nor the user says how long an answer may get."""
+TOKENIZER_ARGS = ("revision", "trust_remote_code", "subfolder")
+
+
+@dataclass(frozen=True)
+class ModelFront:
+    """A model's outside."""
+
+    backend: str
+    name: str
+    """Short, for folder names and tables."""
+    path: str | None = None
+    """Checkpoint folder or hub name; None for servers and the dummy."""
+    tokenizer: Any = None
+    """A Hugging Face tokenizer; None where only the server knows it."""
+    max_length: int | None = None
+    """Prompt plus answer, tokens; None where unknown."""
+    max_gen_toks: int = DEFAULT_MAX_GEN_TOKS
+    chat_template: Callable[..., str] | None = None
+    """(history, add_generation_prompt=True) -> prompt; None where the model has no template."""
+    chat_template_text: str | None = None
+    tokenizer_hash: str | None = None
+    opened: Backend | None = None
+    """The backend itself, where there are no weights to wait for (a server)."""
+    note: str | None = None
+    """A warning that belongs on every report, e.g. that the model is untrained."""
+
+    @property
+    def chat_template_hash(self) -> str | None:
+        """sha256 of the template's text."""
+        text = self.chat_template_text
+        return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def is_instruct(self) -> bool:
+        """Whether the name says that the model expects its chat template."""
+        return any(mark in self.name.lower() for mark in ("instruct", "chat", "-it"))
+
+
+def open_hf_front(config: RunConfig, *, backend: str, path: str, note: str | None = None) -> ModelFront:
+    """Load the tokenizer and config.json of a checkpoint folder or hub name.
+
+    Raises:
+        ModelError: no such folder or repository, or one without a readable tokenizer or config.
+    """
+    from lm_eval.models.utils import resolve_max_length
+    from transformers import AutoConfig, AutoTokenizer
+
+    args = config.model_args
+    check_checkpoint_path(path)
+    options = {key: args[key] for key in TOKENIZER_ARGS if key in args}
+    try:
+        gguf = {"gguf_file": args["gguf_file"]} if "gguf_file" in args else {}
+        hf_config = AutoConfig.from_pretrained(path, **options, **gguf)
+        tokenizer = AutoTokenizer.from_pretrained(args.get("tokenizer", path), **options, **gguf)
+    # transformers raises OSError, ValueError, KeyError and more for a checkpoint that it can't read
+    except Exception as err:
+        raise ModelError(
+            f"Model {path!r} can't be opened ({type(err).__name__}: {_first_line(err)}). Give a folder with "
+            "config.json, tokenizer and weights, or a hub name such as Qwen/Qwen2-0.5B"
+        ) from err
+    length = args.get("max_length") or args.get("max_model_len") or resolve_max_length(hf_config, tokenizer)
+    return ModelFront(
+        backend=backend,
+        name=Path(path).name,
+        path=path,
+        tokenizer=tokenizer,
+        max_length=int(length),
+        max_gen_toks=int(args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
+        chat_template=_chat_template(tokenizer, args.get("chat_template_args") or {}, args.get("enable_thinking")),
+        chat_template_text=template_text(tokenizer, config.apply_chat_template),
+        tokenizer_hash=hash_tokenizer(tokenizer),
+        note=note,
+    )
+
+
+def check_checkpoint_path(path: str) -> None:
+    """Refuse a path that looks local but isn't there, before it is taken for a hub name."""
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).expanduser().exists():
+        raise ModelError(f"Model folder {path!r} does not exist: check `pretrained=` in --model_args")
+    if Path(path).is_dir() and not any(Path(path).glob("*.json")) and not any(Path(path).glob("*.gguf")):
+        raise ModelError(f"Model folder {path!r} holds no config.json: is it the checkpoint's folder?")
+
+
+def hash_tokenizer(tokenizer: Any) -> str:
+    """Return a sha256 of everything that decides how `tokenizer` cuts text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _chat_template(
+    tokenizer: Any, template_args: dict[str, Any], enable_thinking: bool | None
+) -> Callable[..., str] | None:
+    if getattr(tokenizer, "chat_template", None) is None:
+        return None
+    options = dict(template_args)
+    if enable_thinking is not None:
+        options["enable_thinking"] = enable_thinking
+
+    def apply(history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render `history`; an error of the template is raised, where lm-eval silently drops the system message."""
+        import jinja2
+
+        try:
+            text: str = tokenizer.apply_chat_template(
+                history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+                **options,
+            )
+        except jinja2.TemplateError as err:
+            roles = [message["role"] for message in history]
+            raise ConfigError(
+                f"The model's chat template refuses messages with the roles {roles}: {err}. Drop --system_instruction, "
+                "or run without --apply_chat_template"
+            ) from err
+        return text
+
+    return apply
+
+
+def template_text(tokenizer: Any, wanted: bool | str) -> str | None:
+    """Return the text of the chat template that a run uses; `wanted` may name one of several."""
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):
+        return template.get(wanted if isinstance(wanted, str) else "default")
+    return template
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().split("\n", 1)[0]

@@ -1,0 +1,129 @@
+"""lm-eval's `vllm` backend behind the store: one engine for the whole run, answers committed call by call.
+
+vLLM returns a call's answers together, so calls are kept to about `CALL_SECONDS` by the speed of the calls before.
+"""
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from lm_eval.models.vllm_causallms import VLLM
+
+from qwen2eval.backends.base import AnswerBatch, Backend, Identity
+from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.hf import instance
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import BackendError, ModelError
+from qwen2eval.fingerprint import fingerprint_checkpoint, stable_args
+from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
+
+CALL_SECONDS = 15.0
+FIRST_CALL_REQUESTS = 16
+MOST_REQUESTS = 4_096
+
+
+class VllmBackend(Backend):
+    """A vLLM engine run by lm-eval's VLLM class."""
+
+    name = "vllm"
+
+    def __init__(self, config: RunConfig, front: ModelFront) -> None:
+        assert front.path is not None, "open_hf_front sets the path"
+        args = {key: value for key, value in config.model_args.items() if key != "pretrained"}
+        try:
+            self._lm = _EndingVLLM(pretrained=front.path, batch_size="auto", **args)
+        # vLLM raises ValueError, RuntimeError, OSError and its own types for what it can't load
+        except Exception as err:
+            raise ModelError(f"vLLM can't open {front.path!r}: {type(err).__name__}: {err}") from err
+        self.tokenizer = self._lm.tokenizer
+        self.max_length = self._lm.max_length
+        self._args, self._path = args, front.path
+        self._n_requests = FIRST_CALL_REQUESTS
+
+    def identity(self) -> Identity:
+        """Return weights, adapters, versions and the arguments that can change an answer."""
+        lora = self._args.get("lora_local_path")
+        return {
+            "backend": self.name,
+            "lm_eval": version("lm_eval"),
+            "vllm": version(_installed_vllm()),
+            "weights": fingerprint_checkpoint(self._path, revision=str(self._args.get("revision") or "main")),
+            "lora": fingerprint_checkpoint(str(lora)) if lora else None,
+            "args": stable_args(self._args),
+        }
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[AnswerBatch]:
+        """Answer in calls of about `CALL_SECONDS`."""
+        start = 0
+        while start < len(requests):
+            call = list(requests[start : start + self._n_requests])
+            begin = time.perf_counter()
+            try:
+                answers = self._ask(call)
+            # whatever the engine raises, it is in an unknown state afterwards
+            except Exception as err:
+                raise BackendError(f"vLLM failed: {type(err).__name__}: {err}") from err
+            yield [(start + i, answer) for i, answer in enumerate(answers)]
+            start += len(call)
+            rate = len(call) / max(time.perf_counter() - begin, 1e-3)
+            self._n_requests = max(1, min(MOST_REQUESTS, 4 * len(call), int(rate * CALL_SECONDS)))
+
+    def _ask(self, call: list[Request]) -> list[Answer]:
+        kind = call[0].kind
+        if kind == "loglikelihood_rolling":
+            instances = [instance(kind, (r.context,)) for r in call]
+            return [Answer(logprob=value) for value in self._lm.loglikelihood_rolling(instances, disable_tqdm=True)]
+        if kind == "loglikelihood":
+            instances = [instance(kind, (r.context, r.continuation)) for r in call]
+            return [Answer(logprob=lp, is_greedy=g) for lp, g in self._lm.loglikelihood(instances, disable_tqdm=True)]
+        instances = [instance(kind, (r.context, _with_seed(r))) for r in call]
+        endings = self._lm.record_endings()
+        texts = self._lm.generate_until(instances, disable_tqdm=True)
+        return [
+            Answer(
+                response=text,
+                finish_reason=endings[request.context].popleft(),
+                n_response_tokens=len(self.tokenizer.encode(text, add_special_tokens=False)),
+            )
+            for request, text in zip(call, texts, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Drop the engine."""
+        del self._lm
+
+
+class _EndingVLLM(VLLM):
+    """VLLM that also tells how each generation ended."""
+
+    def record_endings(self) -> dict[str, deque[FinishReason]]:
+        """Return a dictionary that the next generation fills: prompt -> its endings, in order."""
+        self._pending: deque[FinishReason] = deque()
+        self._endings: dict[str, deque[FinishReason]] = defaultdict(deque)
+        self.set_cache_hook(self)
+        return self._endings
+
+    def add_partial(self, method: str, args: tuple[str, Any], _result: Any) -> None:
+        """Take note of one finished generation; lm-eval calls its cache hook in the order of the outputs."""
+        if method == "generate_until":
+            self._endings[args[0]].append(self._pending.popleft())
+
+    def _model_generate(self, *args: Any, generate: bool = False, **kwargs: Any) -> Any:
+        outputs = super()._model_generate(*args, generate=generate, **kwargs)
+        if generate:
+            self._pending.extend("length" if o.outputs[0].finish_reason == "length" else "stop" for o in outputs)
+        return outputs
+
+
+def _with_seed(request: Request) -> dict[str, Any]:
+    kwargs = dict(request.gen_kwargs or {})
+    return kwargs | {"seed": request.seed} if is_sampled(kwargs) else kwargs
+
+
+def _installed_vllm() -> str:
+    """Return the distribution's name: vllm, or its CPU build."""
+    from importlib.metadata import packages_distributions
+
+    return packages_distributions().get("vllm", ["vllm"])[0]

@@ -1,0 +1,316 @@
+"""The `qwen2eval` command: parse -> config -> one library call -> print.
+
+Heavy libraries are imported by the verb that needs them, so `--help` answers at once.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval import __version__
+from qwen2eval.config import RunConfig, load_config, parse_key_values
+from qwen2eval.errors import ConfigError, Qwen2EvalError
+
+if TYPE_CHECKING:
+    from qwen2eval.run_folder import Run
+
+EXIT_USAGE = 64
+EXIT_INTERRUPTED = 130
+EXIT_CODES = (
+    "exit codes: 0 ok, 3 missing data or unreadable run, 64 usage, 70 a task failed or docs are missing from a score"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with this project's exit code, and both spellings of every flag."""
+
+    def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
+        both = [n for name in names for n in ((name, name.replace("_", "-")) if name.startswith("--") else (name,))]
+        return super().add_argument(*dict.fromkeys(both), **kwargs)
+
+    def error(self, message: str) -> Any:
+        import difflib
+
+        words = [arg for arg in sys.argv[1:] if arg.startswith("--")]
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        near = [m for word in words if word in message for m in difflib.get_close_matches(word, flags, n=1)]
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"{self.prog}: {message}.{hint} See `{self.prog} --help`.", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        return argparse.RawDescriptionHelpFormatter(self.prog, max_help_position=34, width=100)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        return int(args.do(args))
+    except Qwen2EvalError as err:
+        print(f"qwen2eval: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        print("\nqwen2eval: stopped. What was answered is kept: the same command goes on from there.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stderr.close()
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = _Parser(
+        prog="qwen2eval",
+        description="Evaluate language models by the protocols of the Qwen2 report: error bars, resumable, reported.",
+        epilog="example:\n  qwen2eval run --model hf --model_args pretrained=Qwen/Qwen2-0.5B --tasks mmlu --limit 9\n\n"
+        + EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"qwen2eval {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=_Parser)
+    run = _verb(
+        verbs,
+        "run",
+        do_run,
+        "Evaluate a model and write a run folder with scores, samples and a report. The same command again goes on "
+        "where it stopped. With no arguments it runs the embedded demo.",
+        "qwen2eval run --model hf --model_args pretrained=Qwen/Qwen2-0.5B,dtype=float32 --tasks mmlu,gsm8k --limit 50",
+    )
+    _add_run_flags(run)
+    run.add_argument("--dry_run", action="store_true", help="show the plan and stop, as `qwen2eval plan`")
+    plan = _verb(
+        verbs,
+        "plan",
+        do_plan,
+        "Show what a run would ask: requests, tokens, cut prompts, shared prefixes, first prompts. Loads no weights.",
+        "qwen2eval plan --model hf --model_args pretrained=Qwen/Qwen2-0.5B --tasks mmlu --limit 100",
+    )
+    _add_run_flags(plan)
+    tasks = _verb(verbs, "tasks", do_tasks, "List or search tasks, groups and suites.", "qwen2eval tasks gsm")
+    tasks.add_argument("query", nargs="?", default="", metavar="QUERY", help="part of a name or summary, or a glob")
+    tasks.add_argument("--suites", action="store_true", help="list the suites")
+    tasks.add_argument("--all", action="store_true", help="every task of lm-eval too, when no QUERY is given")
+    tasks.add_argument(
+        "--include_path", action="append", default=[], metavar="DIR", help="folder with task YAML of yours"
+    )
+    score = _verb(
+        verbs,
+        "score",
+        do_score,
+        "Score a finished run again from its samples, with today's filters and metrics; no model is loaded.",
+        "qwen2eval score runs/latest",
+    )
+    report = _verb(
+        verbs,
+        "report",
+        do_report,
+        "Write the report of finished runs again.",
+        "qwen2eval report runs/latest --format md",
+    )
+    score.add_argument("run", metavar="RUN", help="a run folder, e.g. runs/latest")
+    score.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
+    report.add_argument("run", nargs="+", metavar="RUN", help="run folders, e.g. runs/latest")
+    report.add_argument("--format", default="html,md", metavar="LIST", help="html, md or both [default: html,md]")
+    return parser
+
+
+def do_run(args: argparse.Namespace) -> int:
+    """qwen2eval run."""
+    if args.dry_run:
+        return do_plan(args)
+    from qwen2eval.run import run
+
+    config = config_from_args(args)
+    return _show_run(run(config, command=_command()), as_json=args.json)
+
+
+def do_plan(args: argparse.Namespace) -> int:
+    """qwen2eval plan."""
+    from qwen2eval.reporting.plan_table import plan_as_dict, print_plan
+    from qwen2eval.run import plan
+
+    made = plan(config_from_args(args))
+    if args.json:
+        print(json.dumps(plan_as_dict(made), indent=1, ensure_ascii=False))
+    else:
+        print_plan(made, file=sys.stdout)
+    return 70 if made.failures else 0
+
+
+def do_tasks(args: argparse.Namespace) -> int:
+    """qwen2eval tasks."""
+    from qwen2eval.reporting.task_table import print_suites, print_tasks
+    from qwen2eval.task_index import index_is_built
+    from qwen2eval.tasks import search_tasks, suites
+
+    if args.suites:
+        found = list(suites().values())
+        rows = [{"suite": s.name, "summary": s.summary, "tasks": list(s.tasks)} for s in found]
+        print(json.dumps(rows, indent=1)) if args.json else print_suites(found, file=sys.stdout)
+        return 0
+    if not index_is_built():
+        print("Indexing lm-eval's tasks, once for this version (some seconds) …", file=sys.stderr)
+    entries = search_tasks(args.query, include_path=tuple(args.include_path))
+    if not args.query and not args.all:
+        entries = [entry for entry in entries if entry.origin != "lm-eval"]
+    if args.json:
+        keys = ("name", "kind", "origin", "output_type", "summary", "path")
+        print(json.dumps([{key: getattr(entry, key) for key in keys} for entry in entries], indent=1))
+    else:
+        print_tasks(entries, query=args.query, file=sys.stdout)
+    if not entries:
+        from qwen2eval.tasks import find_tasks
+
+        find_tasks([args.query], include_path=tuple(args.include_path))  # raises with the nearest names
+    return 0
+
+
+def do_score(args: argparse.Namespace) -> int:
+    """qwen2eval score."""
+    from qwen2eval.rescore import rescore
+
+    return _show_run(rescore(args.run, data_dir=args.data_dir), as_json=args.json)
+
+
+def do_report(args: argparse.Namespace) -> int:
+    """qwen2eval report."""
+    from qwen2eval.reporting.render import write_report
+    from qwen2eval.run_folder import load_run
+
+    formats = args.format.split(",")
+    if unknown := [name for name in formats if name not in ("html", "md")]:
+        raise ConfigError(f"--format {unknown[0]!r}: give html, md or html,md")
+    written = []
+    for path in args.run:
+        run = load_run(path)
+        rows = {task: run.sample_rows(task) for task in run.info["tasks"] if task not in run.failed_tasks}
+        written += [str(p) for p in write_report(run.path, run.info, run.scores, examples=rows, formats=formats)]
+    print(json.dumps(written) if args.json else "\n".join(written))
+    return 0
+
+
+def config_from_args(args: argparse.Namespace) -> RunConfig:
+    """Return the run's config: the YAML file's values, overridden by the flags that were given."""
+    values: dict[str, Any] = load_config(args.config) if args.config else {}
+    values.pop("config", None)
+    for name in ("model_args", "gen_kwargs"):
+        for text in (text for group in getattr(args, name) for text in group):
+            before = values.get(name) or {}
+            before = before if isinstance(before, dict) else parse_key_values(before, flag=f"--{name}")
+            values[name] = {**before, **parse_key_values(text, flag=f"--{name}")}
+    if args.tasks is not None:
+        values["tasks"] = [name for text in args.tasks for name in text.split(",") if name]
+        values.pop("suite", None)
+    plain = (
+        "model",
+        "suite",
+        "num_fewshot",
+        "limit",
+        "batch_size",
+        "device",
+        "apply_chat_template",
+        "system_instruction",
+    )
+    for name in (*plain, "fewshot_as_multiturn", "seed", "include_path", "data_dir", "output_path", "offline"):
+        if (value := getattr(args, name)) is not None:
+            values[name] = value
+            if name == "suite":
+                values.pop("tasks", None)
+    return RunConfig.from_dict(values)
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    default = RunConfig()
+    add = parser.add_argument
+    add(
+        "--model",
+        metavar="NAME",
+        help="hf, vllm, local-completions, local-chat-completions, dummy [default: demo model]",
+    )
+    add("--model_args", action="append", nargs="+", default=[], metavar="K=V", help="e.g. pretrained=DIR,dtype=float32")
+    add("--tasks", nargs="+", metavar="NAME", help="tasks, groups, tags, globs or YAML files; commas or spaces")
+    add("--suite", metavar="NAME", help="a named list of tasks [default: demo]; see `qwen2eval tasks --suites`")
+    add("--num_fewshot", type=int, metavar="N", help="examples in the prompt [default: what the task says]")
+    add("--limit", type=float, metavar="N", help="docs a task; below 1 a fraction [default: all]")
+    add("--batch_size", type=_batch_size, metavar="N", help="rows of a forward pass, or auto [default: auto]")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1 … [default: cuda if there is one]")
+    add(
+        "--apply_chat_template", nargs="?", const=True, metavar="NAME", help="wrap prompts in the model's chat template"
+    )
+    add(
+        "--fewshot_as_multiturn",
+        nargs="?",
+        const=True,
+        type=_yes_no,
+        metavar="BOOL",
+        help="examples as turns [default: true]",
+    )
+    add("--system_instruction", metavar="TEXT", help="system message, before the task's description")
+    add(
+        "--gen_kwargs",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="K=V",
+        help="e.g. max_gen_toks=512,temperature=0.7",
+    )
+    add("--seed", metavar="N", help="one integer for all, or python,numpy,torch,fewshot [default: 0,1234,1234,1234]")
+    add("--include_path", action="append", metavar="DIR", help="folder with task YAML of yours; repeatable")
+    add("--data_dir", metavar="DIR", help="benchmarks in their published files [default: $QWEN2EVAL_DATA]")
+    add("--output_path", metavar="DIR", help=f"where run folders and the store go [default: {default.output_path}]")
+    add("--config", metavar="FILE", help="YAML with any of these settings; flags win")
+    add("--offline", action="store_const", const=True, help="open no connection beyond this machine")
+
+
+def _verb(
+    verbs: Any, name: str, do: Callable[[argparse.Namespace], int], description: str, example: str
+) -> argparse.ArgumentParser:
+    epilog = f"example:\n  {example}\n\n{EXIT_CODES}"
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=description.split(". ", maxsplit=1)[0].rstrip("."),
+        description=description,
+        epilog=epilog,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(do=do)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _show_run(run: "Run", *, as_json: bool) -> int:
+    if as_json:
+        scores = json.loads(run.scores.to_json(orient="records"))
+        shown = {"run": str(run.path), "status": run.info["status"], "failed": run.failed_tasks, "scores": scores}
+        print(json.dumps(shown, indent=1, ensure_ascii=False))
+    else:
+        from qwen2eval.reporting.console import print_summary
+
+        print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
+    for name, why in run.failed_tasks.items():
+        print(f"qwen2eval: task {name!r} failed: {why}", file=sys.stderr)
+    return run.exit_code
+
+
+def _command() -> list[str]:
+    """Return what the user typed, without secrets."""
+    from qwen2eval.config import hide_secrets
+
+    return ["qwen2eval", *(hide_secrets(arg) for arg in sys.argv[1:])]
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def _yes_no(text: str) -> bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Where the shipped content (`tasks/`, `reports/`) and the caches lie."""
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def content_dir(name: str) -> Path:
+    """Return the folder of content `name`: inside the installed package, else beside it in a checkout."""
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: `QWEN2EVAL_CACHE`, else `~/.cache/qwen2eval` (XDG)."""
+    if chosen := os.environ.get("QWEN2EVAL_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwen2eval"

@@ -1,0 +1,49 @@
+"""Benchmark rows as lm-eval wants them (a dataset a split), with a note of where they came from."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.content import content_dir
+from qwen2eval.data.locate import Place, Splits
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class LoadedData(dict[str, "datasets.Dataset"]):
+    """Splits by name, plus `source` and `sha256` for run.json."""
+
+    source: str
+    sha256: str | None
+
+    @classmethod
+    def from_rows(cls, splits: Splits, place: Place, *, files: Iterable[Path]) -> "LoadedData":
+        """Turn rows in memory into datasets; `files` are hashed in the order given."""
+        import datasets
+
+        loaded = cls({split: datasets.Dataset.from_list(rows) for split, rows in splits.items()})
+        loaded.source, loaded.sha256 = place.name, hash_files(files)
+        return loaded
+
+    @classmethod
+    def from_hub(cls, hub_data: Any, repository: str, splits: Sequence[str]) -> "LoadedData":
+        """Keep the wanted splits of what `datasets.load_dataset` returned."""
+        loaded = cls({split: hub_data[split] for split in splits})
+        loaded.source = f"hub:{repository}"
+        loaded.sha256 = hashlib.sha256("".join(loaded[s]._fingerprint for s in splits).encode()).hexdigest()
+        return loaded
+
+
+def content_path(inside: str) -> Path:
+    """Return a folder inside the qwen2eval package."""
+    return content_dir(inside.split("/", 1)[0]).joinpath(*inside.split("/")[1:])
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Return the sha256 of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

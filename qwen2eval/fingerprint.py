@@ -1,0 +1,70 @@
+"""Who a model is: a hash of its weights and config, or its hub repository at a commit, and of its adapters.
+
+Part of the store key, so that no model is ever given another one's answers. Imported by the backends.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwen2eval.content import cache_dir
+
+CHUNK_BYTES = 1 << 22
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
+PERFORMANCE_ARGS = ("batch_size", "num_concurrent", "max_retries", "timeout", "max_batch_size", "device")
+"""Model arguments that change how fast answers come, not what they are."""
+
+
+def fingerprint_checkpoint(path: str, *, revision: str = "main") -> str:
+    """Return `sha256:…` of a local folder's weights and config, or `hub:repository@commit`.
+
+    A folder's hash is remembered by path, size and time of each file, so that a second run does not read the weights.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        return f"hub:{path}@{_hub_commit(path, revision)}"
+    files = [folder] if folder.is_file() else sorted(p for p in folder.iterdir() if _is_identity_file(p))
+    stamp = json.dumps([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+    memory = cache_dir() / "fingerprints" / hashlib.sha256(stamp.encode()).hexdigest()
+    if memory.is_file():
+        return memory.read_text(encoding="utf-8")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{_sha256(file)}\n".encode())
+    fingerprint = f"sha256:{digest.hexdigest()}"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(fingerprint, encoding="utf-8")
+    return fingerprint
+
+
+def stable_args(model_args: Mapping[str, Any]) -> str:
+    """Return the model arguments that can change an answer, as sorted JSON; files are left to the fingerprint."""
+    kept = {k: v for k, v in model_args.items() if k not in (*PERFORMANCE_ARGS, "pretrained", "peft", "delta", "model")}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _is_identity_file(path: Path) -> bool:
+    return (
+        path.suffix in WEIGHT_SUFFIXES
+        or (path.suffix == ".json" and "config" in path.name)
+        or path.name.endswith(".index.json")
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(CHUNK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _hub_commit(repository: str, revision: str) -> str:
+    """Return the commit that the local hub cache resolves `revision` to; the revision itself if it doesn't know."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    # …/models--org--name/snapshots/<commit>/config.json
+    return Path(found).parent.name if isinstance(found, str) else revision

@@ -1,0 +1,172 @@
+"""Signs that a score should not be believed: cut prompts and answers, failed extraction, chance level, one choice.
+
+Counts are facts and always there; a flag is raised only where a count or a test says that a reader must know.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from qwen2eval.samples import NO_EXTRACTION, DocSample, TaskSamples
+
+MIN_DOCS_FOR_TESTS = 20
+CONSTANT_CHOICE_RATIO = 0.9
+SAME_ANSWER_RATIO = 0.5
+MANY_FAILURES_RATIO = 0.1
+Z_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something a reader of the score must know."""
+
+    check: str
+    level: Literal["warning", "error"]
+    """error: docs are missing from the score; running the same command again may fill them in."""
+    message: str
+
+
+@dataclass
+class Health:
+    """What happened to a task's docs. Counts are docs unless the name says requests."""
+
+    n_docs: int = 0
+    n_unscored: int = 0
+    n_truncated_prompts: int = 0
+    n_unfinished: int = 0
+    """Answers cut off at max_gen_toks."""
+    n_empty: int = 0
+    n_nan: int = 0
+    n_failed_requests: int = 0
+    n_scoring_errors: int = 0
+    n_extraction_failures: dict[str, int] = field(default_factory=dict)
+    """By filter, for filters that extract an answer."""
+    flags: list[Flag] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as run.json holds them."""
+        return asdict(self)
+
+
+def check_health(samples: TaskSamples) -> Health:
+    """Count and test one task's samples."""
+    docs = next(iter(samples.by_filter.values()), [])
+    health = Health(
+        n_docs=len(docs),
+        n_unscored=sum(doc.metrics is None for doc in docs),
+        n_truncated_prompts=sum(any(r.is_truncated for r in doc.requests) for doc in docs),
+        n_unfinished=sum(_any_answer(doc, finish_reason="length") for doc in docs),
+        n_empty=sum(_is_empty(doc) for doc in docs),
+        n_nan=sum(_has_nan(doc) for doc in docs),
+        n_failed_requests=sum(a.error is not None for doc in docs for row in doc.answers for a in row),
+        n_scoring_errors=sum((doc.error or "").startswith("the scorer failed") for doc in docs),
+        n_extraction_failures={
+            name: sum(NO_EXTRACTION in doc.extracted for doc in of_filter)
+            for name, of_filter in samples.by_filter.items()
+            if _extracts(samples, name)
+        },
+    )
+    health.flags = [*_count_flags(health, docs), *_choice_flags(samples, docs), *_response_flags(docs)]
+    return health
+
+
+def chance_score(samples: TaskSamples) -> float | None:
+    """Return the accuracy (0-1) of blind guessing in a multiple-choice task; None for others."""
+    if samples.plan.task.OUTPUT_TYPE != "multiple_choice" or not samples.plan.docs:
+        return None
+    counts = Counter(request.doc_id for request in samples.plan.requests)
+    return sum(1 / n for n in counts.values()) / len(counts)
+
+
+def _count_flags(health: Health, docs: list[DocSample]) -> Iterable[Flag]:
+    n = health.n_docs
+    if health.n_failed_requests:
+        first = next(doc.error for doc in docs if doc.error)
+        yield Flag(
+            "failed_requests",
+            "error",
+            f"{health.n_failed_requests} requests were not answered (the first: {first}). Run the same command again: "
+            "only these are asked",
+        )
+    if health.n_nan:
+        yield Flag(
+            "nan", "error", f"the model returned NaN for {health.n_nan} of {n} docs: check its weights and dtype"
+        )
+    if health.n_scoring_errors:
+        first = next(doc.error for doc in docs if doc.error and doc.error.startswith("the scorer"))
+        yield Flag("scoring_error", "error", f"{health.n_scoring_errors} of {n} docs could not be scored: {first}")
+    if health.n_truncated_prompts:
+        yield Flag(
+            "truncated_prompts", "warning", f"{health.n_truncated_prompts} of {n} prompts were cut to fit the model"
+        )
+    if health.n_unfinished > MANY_FAILURES_RATIO * n:
+        yield Flag("unfinished", "warning", f"{health.n_unfinished} of {n} answers were cut off: raise max_gen_toks")
+    if health.n_empty > MANY_FAILURES_RATIO * n:
+        yield Flag("empty", "warning", f"{health.n_empty} of {n} answers are empty")
+    for name, failures in health.n_extraction_failures.items():
+        if failures > MANY_FAILURES_RATIO * n:
+            yield Flag("extraction", "warning", f"{name} found no answer in {failures} of {n} responses")
+
+
+def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]:
+    """Test multiple-choice answers: equal log-probabilities, always the same choice, no better than guessing."""
+    if samples.plan.task.OUTPUT_TYPE != "multiple_choice":
+        return
+    scored = [doc for doc in docs if doc.metrics is not None and doc.extracted]
+    choices = [[value[0] for value in doc.extracted] for doc in scored]
+    flat = sum(len(set(logprobs)) == 1 and len(logprobs) > 1 for logprobs in choices)
+    if flat:
+        yield Flag(
+            "degenerate_logprobs",
+            "error",
+            f"{flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scores none",
+        )
+    if len(scored) < MIN_DOCS_FOR_TESTS:
+        return
+    chosen = Counter(max(range(len(lp)), key=lp.__getitem__) for lp in choices)
+    choice, n_chosen = chosen.most_common(1)[0]
+    if n_chosen > CONSTANT_CHOICE_RATIO * len(scored):
+        yield Flag("constant_choice", "warning", f"choice {choice + 1} was taken in {n_chosen} of {len(scored)} docs")
+    chance = chance_score(samples)
+    values = [doc.metrics["acc"] for doc in scored if doc.metrics is not None and "acc" in doc.metrics]
+    if chance is not None and len(values) == len(scored):
+        acc = sum(values) / len(values)
+        if abs(acc - chance) <= Z_95 * math.sqrt(chance * (1 - chance) / len(values)):
+            yield Flag(
+                "chance_level",
+                "warning",
+                f"acc {acc:.3f} is within noise of guessing ({chance:.3f}, n = {len(values)})",
+            )
+
+
+def _response_flags(docs: list[DocSample]) -> Iterable[Flag]:
+    responses = [row[0].response for doc in docs for row in doc.answers if row[0].response]
+    if len(responses) >= MIN_DOCS_FOR_TESTS:
+        response, n = Counter(responses).most_common(1)[0]
+        if n > SAME_ANSWER_RATIO * len(responses):
+            shown = json.dumps(response[:60], ensure_ascii=False)
+            yield Flag("same_answer", "warning", f"{n} of {len(responses)} answers are the same text: {shown}")
+
+
+def _extracts(samples: TaskSamples, name: str) -> bool:
+    """Whether a filter chain looks for an answer in the response."""
+    config = samples.plan.task.get_config("filter_list") or []
+    for chain in config:
+        if chain["name"] == name:
+            return any("regex" in str(step.get("function", "")) for step in chain["filter"])
+    return False
+
+
+def _any_answer(doc: DocSample, *, finish_reason: str) -> bool:
+    return any(answer.finish_reason == finish_reason for row in doc.answers for answer in row)
+
+
+def _is_empty(doc: DocSample) -> bool:
+    return any(a.response is not None and not a.response.strip() for row in doc.answers for a in row)
+
+
+def _has_nan(doc: DocSample) -> bool:
+    return any(a.logprob is not None and math.isnan(a.logprob) for row in doc.answers for a in row)

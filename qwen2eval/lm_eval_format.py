@@ -1,0 +1,97 @@
+"""A run in lm-eval's own format (`results.json`, `samples_<task>.jsonl`), so that its tools read it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.samples import TaskSamples, doc_hash, raw_response
+from qwen2eval.scores import Score, lm_eval_metrics
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+
+
+def lm_eval_results(
+    samples: Mapping[str, TaskSamples],
+    scores: Sequence[Score],
+    groups: "Mapping[str, Group]",
+    info: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what lm-eval's `simple_evaluate` returns, with what its tracker adds when it saves."""
+    from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
+
+    acc = EvalAcc(metrics=lm_eval_metrics([s for s in scores if s.task in samples]), groups=dict(groups))
+    for name, task_samples in samples.items():
+        task = task_samples.plan.task
+        config = dict(task.dump_config())
+        acc.metrics.setdefault(name, {"name": name, "alias": name, "sample_len": 0})
+        acc.metrics[name]["alias"] = config.get("task_alias", name)
+        acc.configs[name], acc.versions[name] = config, task.VERSION
+        acc.num_fewshot[name] = config.get("num_fewshot", 0)
+        acc.higher_is_better[name] = task.higher_is_better()
+        n_original, n_effective = task_samples.plan.n_docs_total, acc.metrics[name]["sample_len"]
+        acc.n_samples[name] = {"original": n_original, "effective": n_effective}
+    config = info["config"]
+    return {
+        **aggregate_groups(acc)._to_eval_results(),
+        "config": {
+            "model": info["model"]["backend"],
+            "model_args": config["model_args"],
+            "model_num_parameters": info["model"]["n_parameters"],
+            "model_dtype": info["model"]["dtype"],
+            "batch_size": config["batch_size"],
+            "device": info["model"]["device"],
+            "limit": config["limit"],
+            "gen_kwargs": config["gen_kwargs"] or None,
+            **{f"{name}_seed": value for name, value in info["seeds"].items()},
+        },
+        "date": info["created"],
+        "lm_eval_version": info["environment"]["packages"].get("lm_eval"),
+        "transformers_version": info["environment"]["packages"].get("transformers"),
+        "git_hash": info["environment"]["git_revision"],
+        "max_length": info["model"]["max_length"],
+        "model_source": info["model"]["backend"],
+        "model_name": info["model"]["path"] or info["model"]["name"],
+        "model_name_sanitized": str(info["model"]["path"] or info["model"]["name"]).replace("/", "__"),
+        "system_instruction": config["system_instruction"],
+        "fewshot_as_multiturn": config["fewshot_as_multiturn"],
+        "chat_template_sha": info["model"]["chat_template_hash"] if config["apply_chat_template"] else None,
+        "task_hashes": {name: task["task_hash"] for name, task in info["tasks"].items() if name in samples},
+        "total_evaluation_time_seconds": str(info["timings"]["total_seconds"]),
+    }
+
+
+def lm_eval_samples(samples: TaskSamples) -> Iterator[str]:
+    """Yield the lines of `samples_<task>.jsonl`: one a doc and filter. Docs that were not scored are left out."""
+    from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
+
+    for sample in samples:
+        if sample.metrics is None:
+            continue
+        arguments = [_arguments(request) for request in sample.requests]
+        responses = [
+            [raw_response(answer, request.kind) for answer in row]
+            for request, row in zip(sample.requests, sample.answers, strict=True)
+        ]
+        line = {
+            "doc_id": sample.doc_id,
+            "doc": sample.doc,
+            "target": str(sample.target),
+            "arguments": {
+                f"gen_args_{i}": {f"arg_{j}": a for j, a in enumerate(args)} for i, args in enumerate(arguments)
+            },
+            "resps": sanitize_list(responses),
+            "filtered_resps": sanitize_list(sample.extracted),
+            "filter": sample.filter,
+            "metrics": list(sample.metrics),
+            "doc_hash": doc_hash(sample.doc),
+            "prompt_hash": hash_string(str(sample.requests[0].prompt)),
+            "target_hash": hash_string(str(sample.target)),
+            **sample.metrics,
+        }
+        yield json.dumps(line, default=handle_non_serializable, ensure_ascii=False) + "\n"
+
+
+def _arguments(request: Any) -> list[Any]:
+    second = [dict(request.gen_kwargs)] if request.gen_kwargs is not None else [request.continuation]
+    return [str(request.prompt)] if request.kind == "loglikelihood_rolling" else [str(request.prompt), *second]

@@ -1,0 +1,159 @@
+"""Prompt text that is cheap to build, to keep and to count.
+
+lm-eval compiles a Jinja template again for every doc and every shot; `compiled_templates` compiles each once
+(45 s -> 3.6 s for 56,000 five-shot requests, byte-identical). A `PromptText` keeps a prompt as shared pieces, so memory
+grows with the number of docs and not with docs x few-shot text; `TokenCounter` tokenizes each piece once.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# After a blank line that a non-space follows, or before a ChatML turn: where few-shot examples begin.
+PIECE_BOUNDARY = re.compile(r"(?<=\n\n)(?=\S)|(?=<\|im_start\|>)")
+# Pre-tokenizers (Qwen2; cl100k and Llama 3) that always cut between a newline and a non-space, so that the tokens of a
+# text are the tokens of its pieces. Verified against whole texts in tests/test_prompts.py.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CUTTING_PATTERNS = (_WORDS % "", _WORDS % "{1,3}")
+
+
+@contextmanager
+def compiled_templates() -> Iterator[None]:
+    """Let lm-eval's `apply_template` reuse compiled templates inside the `with` block."""
+    from lm_eval import utils
+
+    compile_once = functools.lru_cache(maxsize=4096)(utils.env.from_string)
+
+    def apply_template(template: str, doc: dict[str, Any]) -> str:
+        return str(compile_once(template).render(**doc))
+
+    original = utils.apply_template
+    utils.apply_template = apply_template
+    try:
+        yield
+    finally:
+        utils.apply_template = original
+
+
+class PromptText:
+    """One prompt as a tuple of pieces; equal pieces of other prompts are the same object."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, pieces: tuple[str, ...]) -> None:
+        self.pieces = pieces
+
+    def __str__(self) -> str:
+        return "".join(self.pieces)
+
+
+class PromptPool:
+    r"""Makes `PromptText`s that share their equal pieces (descriptions, few-shot examples).
+
+    >>> PromptPool().add("Q: 1\n\nQ: 2").pieces
+    ('Q: 1\n\n', 'Q: 2')
+    """
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, str] = {}
+        self._last: tuple[str, PromptText] | None = None
+
+    def add(self, text: str) -> PromptText:
+        """Return `text` in pieces; the same text twice in a row (the choices of one doc) is the same object."""
+        if self._last is not None and (self._last[0] is text or self._last[0] == text):
+            return self._last[1]
+        prompt = PromptText(tuple(self._pieces.setdefault(p, p) for p in PIECE_BOUNDARY.split(text)))
+        self._last = (text, prompt)
+        return prompt
+
+
+class TokenCounter:
+    """Token ids of prompts, each piece tokenized once where the tokenizer allows it, else whole prompts.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: dict[str, array[int]] = {}
+        self.is_piecewise = _cuts_at_pieces(tokenizer)
+
+    def prepare(self, prompts: Iterable[PromptText]) -> None:
+        """Tokenize what `prompts` need in one batch."""
+        texts = {p for prompt in prompts for p in prompt.pieces} if self.is_piecewise else {str(p) for p in prompts}
+        if new := [text for text in texts if text not in self._ids]:
+            # verbose=False: no warning for prompts over the model's length, which are counted and reported
+            for text, ids in zip(new, self._tokenizer(new, verbose=False)["input_ids"], strict=True):
+                self._ids[text] = array("I", ids)
+
+    def pieces(self, prompt: PromptText) -> list[array[int]]:
+        """Return the token ids of `prompt`, in the pieces they were tokenized in."""
+        self.prepare([prompt])
+        return [self._ids[p] for p in prompt.pieces] if self.is_piecewise else [self._ids[str(prompt)]]
+
+    def continuation(self, text: str) -> array[int]:
+        """Return the token ids of a continuation by itself."""
+        key = "\0" + text
+        if key not in self._ids:
+            self._ids[key] = array("I", self._tokenizer.encode(text, add_special_tokens=False))
+        return self._ids[key]
+
+    def forget_prompts(self) -> None:
+        """Drop what was remembered; between tasks."""
+        self._ids.clear()
+
+
+class PrefixCounter:
+    """Counts how many prompt tokens are new if every shared prefix is computed once (at piece boundaries)."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[int, str], int] = {}
+        self.n_tokens = 0
+        self.n_new_tokens = 0
+
+    def add(self, prompt: PromptText, lengths: list[int]) -> None:
+        """Add one prompt; `lengths` are the tokens of its pieces."""
+        node = 0
+        for piece, length in zip(prompt.pieces, lengths, strict=True):
+            self.n_tokens += length
+            key = (node, piece)
+            if key not in self._nodes:
+                self._nodes[key] = len(self._nodes) + 1
+                self.n_new_tokens += length
+            node = self._nodes[key]
+
+    @property
+    def shared_ratio(self) -> float | None:
+        """Share of prompt tokens (0-1) that another prompt already has as its prefix; None without tokens."""
+        return None if not self.n_tokens else 1 - self.n_new_tokens / self.n_tokens
+
+
+def digest_ids(pieces: Iterable[array[int]]) -> bytes:
+    """Return the sha256 of token ids, independent of how they are cut into pieces."""
+    digest = hashlib.sha256()
+    for ids in pieces:
+        digest.update(ids.tobytes())
+    return digest.digest()
+
+
+def _cuts_at_pieces(tokenizer: Any) -> bool:
+    """Whether tokenizing at `PIECE_BOUNDARY` gives the tokens of the whole text, by the rules of its pre-tokenizer."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    rules = json.loads(backend.to_str())
+    splits = (rules.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    pattern = splits[0].get("pattern", {}).get("Regex") if splits else None
+    normalizer = (rules.get("normalizer") or {}).get("type")
+    adds_nothing = tokenizer("")["input_ids"] == []
+    return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and adds_nothing

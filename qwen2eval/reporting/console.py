@@ -1,0 +1,126 @@
+"""The summary that ends a run in the terminal: scores, what to watch, where the report is."""
+
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qwen2eval.reporting.markup import visible
+from qwen2eval.reporting.tables import ScoreRow, score_rows
+from qwen2eval.reporting.watches import find_watches
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "note": "cyan", "unknown": "dim"}
+_ASCII = str.maketrans({"±": "+-", "—": "-", "–": "-", "↑": "^", "↓": "v", "∞": "inf", "─": "-", "⟨": "<", "⟩": ">"})
+
+
+def print_summary(
+    info: Mapping[str, Any], scores: "pd.DataFrame", *, file: TextIO, run_dir: Path | None = None
+) -> None:
+    """Print the score table, the health warnings and the path of the report.
+
+    Without a terminal there are no colours and no control codes, and a path is never broken over lines.
+
+    Args:
+        info: the run as in run.json.
+        scores: as in scores.parquet.
+        file: where to print; its encoding may be less than UTF-8.
+        run_dir: the run's folder; None takes `output_path` and `run_id` of `info`.
+    """
+    console = Console(file=file, highlight=False, emoji=False)
+    with console.capture() as capture:
+        _print_all(console, info, scores, run_dir or Path(str(info["config"]["output_path"])) / info["run_id"])
+    text = "\n".join(line.rstrip() for line in capture.get().split("\n"))
+    file.write(_fit_encoding(text, getattr(file, "encoding", None)))
+    file.flush()
+
+
+def _print_all(console: Console, info: Mapping[str, Any], scores: "pd.DataFrame", run_dir: Path) -> None:
+    if info["model"]["note"]:
+        _print_wrapped(console, "! ", f"{info['model']['name']}: {info['model']['note']}", style="bold yellow")
+        console.print()
+    # Beside the two columns of names the table takes 59.
+    console.print(_score_table(score_rows(info, scores), room=max(console.width - 59, 21)))
+    console.print()
+    watches = find_watches(info)
+    for watch in watches:
+        about = f"{watch.task}: {watch.title}: " if watch.task else f"{watch.title}: "
+        advice = f" {watch.advice}" if watch.advice else ""
+        _print_wrapped(console, f"{watch.level:<7}  ", about + watch.message + advice, style=_STYLES[watch.level])
+    if watches:
+        console.print()
+    _print_line(console, Text.assemble(("report   ", "bold"), visible(str(run_dir / "report.html"))))
+
+
+def _score_table(rows: tuple[ScoreRow, ...], *, room: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
+    table.add_column("Task", overflow="fold", min_width=8)
+    table.add_column("Metric", overflow="fold", min_width=8)
+    for header in ("Value", "Error", "95% interval", "n", "Unscored"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("Health", overflow="fold", min_width=8)
+    for row in rows:
+        table.add_row(*_cells(row, task_width=room * 3 // 7, metric_width=room * 4 // 7))
+    return table
+
+
+def _cells(row: ScoreRow, *, task_width: int, metric_width: int) -> tuple[Text, ...]:
+    metric = Text(_fold_name(row.metric or "—", metric_width))
+    if row.higher_is_better is False:
+        metric.append(" ↓")
+    if row.filter:
+        metric.append(f"\n{_fold_name(row.filter, metric_width)}", style="dim")
+    return (
+        Text(_fold_name(row.task, task_width), style="bold" if row.is_group else ""),
+        metric,
+        Text(row.value_text, style="bold"),
+        Text(row.stderr_text),
+        Text(row.ci_text),
+        Text(row.n_docs_text),
+        Text(row.n_unscored_text, style="red" if row.n_unscored else ""),
+        Text(visible(row.health), style=_STYLES[row.health_level]),
+    )
+
+
+def _fold_name(name: str, width: int) -> str:
+    """Break a long name into lines after its own separators: rich would break it anywhere."""
+    lines = [""]
+    for piece in re.findall(r"[^_\-/.]*[_\-/.]?", visible(name)):
+        if lines[-1] and len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def _print_wrapped(console: Console, head: str, text: str, *, style: str) -> None:
+    """Print a message with a hanging indent; a word longer than the line, such as a path, stays whole."""
+    lines = textwrap.wrap(
+        " ".join(visible(text).split()),
+        width=max(console.width - len(head), 20),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for number, line in enumerate(lines):
+        _print_line(console, Text.assemble((head if number == 0 else " " * len(head), style), line))
+
+
+def _print_line(console: Console, line: Text) -> None:
+    console.print(line, soft_wrap=True)
+
+
+def _fit_encoding(text: str, encoding: str | None) -> str:
+    """Put plain characters where the stream can't hold better ones, rather than fail after hours of work."""
+    encoding = encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text

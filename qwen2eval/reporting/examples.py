@@ -1,0 +1,163 @@
+"""A few docs of each task for the report: some that the model got right, some wrong, some without a score."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qwen2eval.reporting import numbers
+from qwen2eval.reporting.markup import clip
+
+Verdict = Literal["right", "wrong", "scored", "unscored"]
+LONG_TEXT_CHARS = 3000
+"""Room for a prompt or a response in the report; the samples file has all of it."""
+_SHORT_TEXT_CHARS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one filter made of a response."""
+
+    filter: str | None
+    extracted: str
+    verdict: Verdict
+    scores: tuple[tuple[str, str], ...]
+    """Each metric's name and value, as shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One doc as the model met it."""
+
+    doc_id: str
+    prompt: str
+    response: str
+    target: str
+    verdict: Verdict
+    """By the task's first filter and metric."""
+    notes: tuple[str, ...]
+    """What was special: a truncated prompt, an answer cut off at its length limit."""
+    error: str | None
+    """Why the doc is not scored."""
+    outcomes: tuple[Outcome, ...]
+
+
+def choose_examples(
+    samples: Mapping[str, Iterable[Mapping[str, Any]]], tasks: Mapping[str, Any], *, n_each: int = 2
+) -> dict[str, tuple[Example, ...]]:
+    """Pick examples in one pass over the samples of a run, holding only those that are kept.
+
+    Args:
+        samples: by task, rows as in samples/<task>.parquet; a doc may have one for each filter.
+        tasks: the "tasks" of run.json.
+        n_each: how many docs to keep of each verdict and task, the first ones met.
+    """
+    return {
+        name: tuple(_example(doc_rows, tasks[name]) for doc_rows in _choose_docs(rows, tasks[name], n_each=n_each))
+        for name, rows in samples.items()
+        if name in tasks
+    }
+
+
+def _choose_docs(
+    rows: Iterable[Mapping[str, Any]], task: Mapping[str, Any], *, n_each: int
+) -> list[list[Mapping[str, Any]]]:
+    """Return the rows of each doc that is kept, judged by the filter that comes first."""
+    kept: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    n_kept: Counter[Verdict] = Counter()
+    first_filter: Any = None
+    for row in rows:
+        first_filter = first_filter or row["filter"]
+        key = (str(row["doc_id"]), str(row.get("repeat")))
+        if key in kept:
+            kept[key].append(row)
+        elif row["filter"] == first_filter and n_kept[_verdict(row, task["metrics"])] < n_each:
+            n_kept[_verdict(row, task["metrics"])] += 1
+            kept[key] = [row]
+    return list(kept.values())
+
+
+def _example(rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> Example:
+    row = rows[0]
+    notes = []
+    if _number(row.get("truncated")) == 1:
+        notes.append("prompt truncated")
+    if row.get("finish_reason") == "length":
+        notes.append("answer cut off at its length limit")
+    error = row.get("error")
+    return Example(
+        doc_id=_text(row["doc_id"], limit=_SHORT_TEXT_CHARS),
+        prompt=_text(row["prompt"], limit=LONG_TEXT_CHARS),
+        response=_response_text(row["response"], task["output_type"]),
+        target=_text(row["target"], limit=_SHORT_TEXT_CHARS),
+        verdict=_verdict(row, task["metrics"]),
+        notes=tuple(notes),
+        error=_text(error, limit=_SHORT_TEXT_CHARS) if isinstance(error, str) else None,
+        outcomes=tuple(_outcome(each, task["metrics"]) for each in rows),
+    )
+
+
+def _outcome(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Outcome:
+    shown = []
+    for metric in metrics:
+        score = _number(row.get(metric))
+        in_percent = numbers.is_ratio(metric, score) and score not in (0, 1)
+        shown.append((metric, numbers.format_value(score, in_percent=in_percent)))
+    name = row["filter"]
+    return Outcome(
+        filter=name if isinstance(name, str) and name != "none" else None,
+        extracted=_text(row["extracted"], limit=_SHORT_TEXT_CHARS),
+        verdict=_verdict(row, metrics),
+        scores=tuple(shown),
+    )
+
+
+def _verdict(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Verdict:
+    """Judge by the first metric: right and wrong are for ratios that are exactly 1 or 0."""
+    metric = next(iter(metrics), None)
+    score = None if metric is None else _number(row.get(metric))
+    if metric is None or score is None:
+        return "unscored"
+    if score not in (0, 1) or not numbers.is_ratio(metric):
+        return "scored"
+    best = 0 if metrics[metric].get("higher_is_better") is False else 1
+    return "right" if score == best else "wrong"
+
+
+def _number(cell: Any) -> float | None:
+    """Return a sample's score; None where there is none, or where it is no single number."""
+    if isinstance(cell, bool | int | float):
+        return None if math.isnan(cell) else float(cell)
+    try:
+        number = float(cell.item())  # numpy's scalars
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def _response_text(cell: Any, output_type: str | None) -> str:
+    """Return a response as text; log-probabilities, stored as `[[logprob, is_greedy], …]`, one a line."""
+    pairs = None
+    if isinstance(cell, str) and output_type != "generate_until":
+        with suppress(ValueError):
+            pairs = json.loads(cell)
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return _text(cell, limit=LONG_TEXT_CHARS)
+    lines = [
+        f"{number}: log-probability {numbers.format_number(_number(logprob))}{', greedy' if is_greedy is True else ''}"
+        for number, (logprob, is_greedy) in enumerate(pairs, start=1)
+    ]
+    return clip("\n".join(lines), limit=LONG_TEXT_CHARS)
+
+
+def _text(cell: Any, *, limit: int) -> str:
+    """Return any cell of a sample as text: a text as it is, a list or a dict as JSON."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return numbers.NOTHING
+    if isinstance(cell, str):
+        return clip(cell, limit=limit)
+    listed = cell.tolist() if hasattr(cell, "tolist") else cell
+    return clip(json.dumps(listed, ensure_ascii=False, default=str), limit=limit)

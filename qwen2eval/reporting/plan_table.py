@@ -1,0 +1,77 @@
+"""The plan of a run as a table, and the first prompt of each task as the model will get it."""
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qwen2eval.reporting.markup import clip, visible
+from qwen2eval.reporting.numbers import format_count, format_percent
+
+if TYPE_CHECKING:
+    from qwen2eval.plan import Plan
+
+PROMPT_CHARS = 1_500
+
+
+def plan_as_dict(plan: "Plan") -> dict[str, Any]:
+    """Return the plan as plain JSON values, for `--json`."""
+    tasks = {
+        name: {
+            "n_docs": len(task.docs),
+            "n_docs_total": task.n_docs_total,
+            "num_fewshot": task.task.get_config("num_fewshot"),
+            "kinds": task.kinds,
+            "n_requests": task.n_requests,
+            "n_prompt_tokens": task.n_prompt_tokens,
+            "n_truncated": task.n_truncated,
+            "shared_prefix_ratio": task.shared_prefix_ratio,
+            "preflight": task.preflight,
+            "first_prompt": task.first_prompt,
+        }
+        for name, task in plan.tasks.items()
+    }
+    return {
+        "model": {"backend": plan.front.backend, "name": plan.front.name, "max_length": plan.front.max_length},
+        "n_requests": plan.n_requests,
+        "tasks": tasks,
+        "failed": {name: str(err) for name, err in plan.failures.items()},
+        "warnings": plan.warnings,
+    }
+
+
+def print_plan(plan: "Plan", *, file: TextIO) -> None:
+    """Print the table, the warnings and each task's first prompt."""
+    console = Console(file=file, highlight=False, emoji=False, soft_wrap=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task", overflow="fold")
+    for name in ("docs", "shots", "requests", "tokens", "cut prompts", "shared prefix"):
+        table.add_column(name, justify="right")
+    for name, task in plan.tasks.items():
+        shared = "—" if task.shared_prefix_ratio is None else format_percent(task.shared_prefix_ratio)
+        docs = format_count(len(task.docs))
+        table.add_row(
+            name,
+            docs if len(task.docs) == task.n_docs_total else f"{docs} of {format_count(task.n_docs_total)}",
+            str(task.task.get_config("num_fewshot") or 0),
+            format_count(task.n_requests),
+            format_count(task.n_prompt_tokens),
+            format_count(task.n_truncated),
+            shared,
+        )
+    length = f", context {format_count(plan.front.max_length)} tokens" if plan.front.max_length else ""
+    console.print(Text(f"model {plan.front.name} ({plan.front.backend}{length})"))
+    console.print(table)
+    if any(task.n_prompt_tokens is None for task in plan.tasks.values()):
+        console.print(
+            Text("tokens: not known before the server is asked (name a tokenizer= in --model_args)", style="dim")
+        )
+    notes = [(name, task.preflight) for name, task in plan.tasks.items() if task.preflight != "ok"]
+    for name, message in [*notes, *((n, str(err)) for n, err in plan.failures.items())]:
+        console.print(Text(f"! {name}: {message}", style="yellow"))
+    for warning in plan.warnings:
+        console.print(Text(f"! {warning}", style="yellow"))
+    for name, task in plan.tasks.items():
+        console.print(Text(f"\nfirst prompt of {name}", style="bold"))
+        console.print(Text(visible(clip(task.first_prompt, limit=PROMPT_CHARS))), soft_wrap=True)

@@ -1,0 +1,115 @@
+"""Reports of a finished run: one HTML file that opens anywhere, and the same in markdown."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jinja2
+from markupsafe import Markup
+
+from qwen2eval.content import content_dir
+from qwen2eval.errors import RunFolderError
+from qwen2eval.reporting.markup import Markdown, md_block, md_code, md_prose, visible
+from qwen2eval.reporting.numbers import NOTHING
+from qwen2eval.reporting.view import ReportView, build_view
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ReportFormat = Literal["html", "md"]
+FORMATS: tuple[ReportFormat, ...] = ("html", "md")
+
+
+def render_report(
+    info: Mapping[str, Any],
+    scores: "pd.DataFrame",
+    *,
+    examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
+    formats: Iterable[ReportFormat] = FORMATS,
+) -> dict[str, str]:
+    """Render the reports of a run and return their texts by file name, "report.html" and "report.md".
+
+    Args:
+        info: the run as in run.json.
+        scores: as in scores.parquet.
+        examples: by task, rows as in samples/<task>.parquet, read once; a few docs of each verdict are shown.
+        formats: which reports to render.
+    """
+    view = build_view(info, scores, examples=examples)
+    renderers = {"html": _render_html, "md": _render_markdown}
+    return {f"report.{name}": renderers[name](view) for name in formats}
+
+
+def write_report(
+    run_dir: Path,
+    info: Mapping[str, Any],
+    scores: "pd.DataFrame",
+    *,
+    examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
+    formats: Iterable[ReportFormat] = FORMATS,
+) -> tuple[Path, ...]:
+    """Render the reports of a run into its folder, each whole or not at all, and return their paths.
+
+    Raises:
+        RunFolderError: the folder can't be written to.
+    """
+    texts = render_report(info, scores, examples=examples, formats=formats)
+    return tuple(_write_whole(run_dir / name, text) for name, text in texts.items())
+
+
+def _render_html(view: ReportView) -> str:
+    templates = content_dir("reports") / "templates"
+    style = (templates / "style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    template = _environment(templates, is_html=True).get_template("report.html.j2")
+    # The style sheet is our own file; everything else is escaped.
+    return template.render(report=view, style=Markup(style), style_hash=Markup(f"sha256-{digest}"))  # noqa: S704
+
+
+def _render_markdown(view: ReportView) -> str:
+    templates = content_dir("reports") / "templates"
+    return _environment(templates, is_html=False).get_template("report.md.j2").render(report=view)
+
+
+def _environment(templates: Path, *, is_html: bool) -> jinja2.Environment:
+    """Return Jinja2 with everything escaped unless marked safe, by its autoescape or by our `finalize`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        autoescape=is_html,  # noqa: S701  markdown is escaped by `finalize`
+        finalize=_finish_html if is_html else _finish_markdown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"code": md_code, "block": md_block}
+    return environment
+
+
+def _finish_html(value: Any) -> Any:
+    if value is None:
+        return NOTHING
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _finish_markdown(value: Any) -> Any:
+    if value is None:
+        return NOTHING
+    return value if isinstance(value, Markdown) else md_prose(str(value))
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    """Write beside the target and rename, so that a reader meets the old file or the new one, never a half."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(path)
+    except OSError as err:
+        beside.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"Can't write {str(path)!r}: {err.strerror}. Make the folder writable, then run `qwen2eval report` again."
+        ) from err
+    return path

@@ -1,0 +1,102 @@
+"""What a reader must know before trusting the numbers of a run, worst first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qwen2eval.reporting import numbers
+from qwen2eval.reporting.markup import clip
+
+Level = Literal["error", "warning", "note"]
+_ORDER: tuple[Level, ...] = ("error", "warning", "note")
+MESSAGE_CHARS = 1200
+"""Room for a message; an error may quote a whole response."""
+_TITLES = {
+    "nan": "NaN answers",
+    "empty": "empty answers",
+    "unfinished": "unfinished answers",
+    "extraction": "extraction failures",
+}
+_REPEAT = "Mend the cause and run the same command again: answers that are in the store are not asked for again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """One thing to watch."""
+
+    level: Level
+    task: str | None
+    """None: it concerns the whole run."""
+    title: str
+    message: str
+    advice: str | None = None
+    """What to do, where the message doesn't say it."""
+
+
+def check_title(check: str) -> str:
+    """Return what a health check is called in a report.
+
+    >>> check_title("chance_level"), check_title("nan")
+    ('chance level', 'NaN answers')
+    """
+    return _TITLES.get(check, check.replace("_", " "))
+
+
+def find_watches(info: Mapping[str, Any]) -> tuple[Watch, ...]:
+    """Return failed tasks, health flags, warnings and a partial run, errors first, else in run order.
+
+    Args:
+        info: the run as in run.json.
+    """
+    watches = [watch for name in info["tasks"] for watch in _of_task(info, name)]
+    watches += [Watch(level="warning", task=None, title="plan", message=text) for text in info.get("warnings") or ()]
+    watches += _of_part(info)
+    return tuple(sorted(watches, key=lambda watch: _ORDER.index(watch.level)))
+
+
+def _of_task(info: Mapping[str, Any], name: str) -> list[Watch]:
+    task = info["tasks"][name]
+    watches = []
+    if task["status"] == "failed":
+        error = task["error"] or "no reason was recorded"
+        watches.append(
+            Watch(
+                level="error", task=name, title="task failed", message=clip(error, limit=MESSAGE_CHARS), advice=_REPEAT
+            )
+        )
+    flags = (info["health"].get(name) or {"flags": []})["flags"]
+    for flag in flags:
+        level: Level = "error" if flag["level"] == "error" else "warning"
+        watches.append(
+            Watch(
+                level=level,
+                task=name,
+                title=check_title(flag["check"]),
+                message=clip(flag["message"], limit=MESSAGE_CHARS),
+            )
+        )
+    # The run may have made a flag of it already.
+    if task["preflight"] not in (None, "ok", *(flag["message"] for flag in flags)):
+        watches.append(Watch(level="warning", task=name, title="preflight", message=task["preflight"]))
+    return watches
+
+
+def _of_part(info: Mapping[str, Any]) -> list[Watch]:
+    """Return a note where tasks ran on a part of their docs: such scores look like the benchmark's and aren't."""
+    parts = [
+        f"{name} {numbers.format_part(task['n_docs'], task['n_docs_total'])}"
+        for name, task in info["tasks"].items()
+        if task["n_docs"] is not None and task["n_docs_total"] is not None and task["n_docs"] < task["n_docs_total"]
+    ]
+    if not parts:
+        return []
+    more = f" and {len(parts) - 4} more tasks" if len(parts) > 4 else ""
+    return [
+        Watch(
+            level="note",
+            task=None,
+            title="partial run",
+            message=f"Only a part of the docs was asked: {', '.join(parts[:4])}{more}.",
+            advice="Do not compare these scores with published ones; leave out --limit for the whole benchmark.",
+        )
+    ]

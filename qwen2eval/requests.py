@@ -1,0 +1,54 @@
+"""What is asked of a model and what comes back: plain values that every backend and the store share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+RequestKind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to the model, as lm-eval words it."""
+
+    kind: RequestKind
+    context: str
+    """The prompt; for rolling log-likelihood the whole text."""
+    continuation: str = ""
+    """The text whose log-probability is asked; empty unless `kind` is "loglikelihood"."""
+    gen_kwargs: Mapping[str, Any] | None = None
+    """lm-eval's generation arguments (`until`, `max_gen_toks`, `do_sample` …); only for "generate_until"."""
+    seed: int = 0
+    """Seed of a sampled generation; greedy ones ignore it."""
+    n_context_tokens: int | None = None
+    """Tokens of `context`; None where the tokenizer is not known."""
+    n_continuation_tokens: int = 0
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Tokens of context and continuation together."""
+        return None if self.n_context_tokens is None else self.n_context_tokens + self.n_continuation_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a backend says to one request."""
+
+    logprob: float | None = None
+    """Natural log, summed over the continuation's tokens; NaN is kept as NaN and counts as not scored."""
+    is_greedy: bool | None = None
+    """Whether greedy decoding would have produced the continuation."""
+    response: str | None = None
+    """Generated text, cut at the first stop string."""
+    finish_reason: FinishReason | None = None
+    """"length": cut off at `max_gen_toks`; None where the backend does not tell."""
+    n_response_tokens: int | None = None
+    error: str | None = None
+    """Why there is no answer. Such an answer is never stored and leaves its doc unscored."""
+
+
+def is_sampled(gen_kwargs: Mapping[str, Any]) -> bool:
+    """Whether lm-eval would sample with these arguments rather than decode greedily."""
+    do_sample = gen_kwargs.get("do_sample")
+    return bool(do_sample) if do_sample is not None else float(gen_kwargs.get("temperature") or 0.0) > 0.0

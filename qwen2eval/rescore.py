@@ -1,0 +1,117 @@
+"""Scoring a finished run again from its own samples: tasks and data are loaded anew, no model is."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qwen2eval.answering import TaskAnswers
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import RunFolderError
+from qwen2eval.health import check_health
+from qwen2eval.plan import PlannedRequest, TaskPlan, set_seeds, task_hash
+from qwen2eval.prompts import PromptPool, compiled_templates
+from qwen2eval.requests import FinishReason
+from qwen2eval.run import prepared
+from qwen2eval.run_folder import Run, load_run, write_run
+from qwen2eval.samples import doc_hash, parse_response, score_task
+from qwen2eval.scores import score_tasks
+from qwen2eval.tasks import LoadedTasks, load_tasks
+
+_FINISH_REASONS: dict[Any, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+def rescore(path: str | Path, *, data_dir: str | None = None) -> Run:
+    """Score a run again with today's filters and metrics and replace its scores, samples and report.
+
+    Args:
+        path: the run folder.
+        data_dir: where the benchmarks' data is now; None: where the run had it.
+
+    Raises:
+        RunFolderError: no run is there, or its docs are not those of today's data.
+        MissingDataError: the data is gone.
+    """
+    run = load_run(path)
+    config = RunConfig.from_dict(run.info["config"])
+    config = replace(config, data_dir=data_dir or config.data_dir)
+    with prepared(config), compiled_templates():
+        set_seeds(config.seeds)
+        loaded = load_tasks(config)
+        scored = [name for name, task in run.info["tasks"].items() if task["status"] != "failed"]
+        plans = {name: _restore_task(run, name, loaded) for name in scored}
+        samples = {name: score_task(plan, answers.by_request) for name, (plan, answers) in plans.items()}
+        scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
+        info = dict(run.info)
+        info["health"] = {name: _new_health(info, name, check_health(s).as_dict()) for name, s in samples.items()}
+        info["tasks"] = {
+            name: {**task, "task_hash": task_hash(plans[name][0].task)} if name in plans else task
+            for name, task in info["tasks"].items()
+        }
+        return write_run(run.path, info, samples, scores, loaded.groups)
+
+
+def _restore_task(run: Run, name: str, loaded: LoadedTasks) -> tuple[TaskPlan, TaskAnswers]:
+    """Return a task's plan and answers as its samples tell them."""
+    if name not in loaded.tasks:
+        raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} is not registered any more")
+    task = loaded.tasks[name]
+    frame = run.samples(name)
+    first_filter = frame[frame["filter"] == frame["filter"].iloc[0]]
+    docs = list(task.eval_docs)
+    doc_ids = sorted(int(i) for i in first_filter["doc_id"].unique())
+    n_repeats = int(first_filter["repeat"].max()) + 1
+    plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)
+    answers, pool = TaskAnswers(), PromptPool()
+    for row in first_filter.sort_values(["doc_id", "repeat"]).to_dict("records"):
+        doc_id = int(row["doc_id"])
+        if doc_id >= len(docs) or doc_hash(docs[doc_id]) != row["doc_hash"]:
+            raise RunFolderError(
+                f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
+                "the run. Point --data_dir to the data of the run, or run the task again"
+            )
+        requests = _requests(task, docs[doc_id], doc_id, row, pool)
+        if int(row["repeat"]) == 0:
+            plan.requests += requests
+        error = None if row["error"] is None or row["error"] != row["error"] else str(row["error"])
+        text = None if row["response"] is None or row["response"] != row["response"] else str(row["response"])
+        for request, answer in zip(requests, parse_response(text, requests, error=error), strict=True):
+            length = row["n_response_tokens"]
+            restored = replace(
+                answer,
+                finish_reason=_FINISH_REASONS.get(row["finish_reason"]),
+                n_response_tokens=None if length != length or length is None else int(length),
+            )
+            answers.by_request[(request.digest, int(row["repeat"]))] = restored
+    return plan, answers
+
+
+def _requests(
+    task: Any, doc: dict[str, Any], doc_id: int, row: Mapping[str, Any], pool: PromptPool
+) -> list[PlannedRequest]:
+    """Build a doc's requests around the prompt that was asked; the texts are only for the record."""
+    prompt = str(row["prompt"])
+    context: Any = [prompt] * len(task.doc_to_choice(doc)) if getattr(task, "multiple_input", 0) else prompt
+    built = task.construct_requests(doc=doc, ctx=context, metadata=(row["task"], doc_id, 1))
+    length = row["n_prompt_tokens"]
+    return [
+        PlannedRequest(
+            doc_id=doc_id,
+            index=int(instance.idx),
+            kind=instance.request_type,
+            prompt=pool.add(prompt),
+            continuation=instance.args[1] if len(instance.args) > 1 and isinstance(instance.args[1], str) else "",
+            gen_kwargs=instance.args[1] if len(instance.args) > 1 and isinstance(instance.args[1], dict) else None,
+            digest=f"{doc_id}:{k}".encode(),
+            n_context_tokens=None if length is None or length != length else int(length),
+            is_truncated=bool(row["truncated"]),
+        )
+        for k, instance in enumerate(built if isinstance(built, list) else [built])
+    ]
+
+
+def _new_health(info: Mapping[str, Any], name: str, health: dict[str, Any]) -> dict[str, Any]:
+    """Keep the flags of the plan, which a new scoring can't see."""
+    old = info["health"].get(name, {}).get("flags", [])
+    health["flags"] += [flag for flag in old if flag["check"] == "preflight"]
+    return health

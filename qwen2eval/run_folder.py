@@ -1,0 +1,219 @@
+"""The run folder: written whole or not at all, and read back as a `Run`."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.errors import RunFolderError
+from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
+from qwen2eval.samples import TaskSamples, sample_rows
+from qwen2eval.scores import Score, scores_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from lm_eval.api.group import Group
+
+SCHEMA_VERSION = 1
+ROWS_A_BATCH = 512
+N_EXAMPLE_DOCS = 50
+"""Docs a task from which the report picks examples."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+    info: Mapping[str, Any]
+    """run.json."""
+
+    @cached_property
+    def scores(self) -> "pd.DataFrame":
+        """The table of scores.parquet."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / "scores.parquet")
+
+    def samples(self, task: str) -> "pd.DataFrame":
+        """Return a task's samples, one row a doc, filter and repeat.
+
+        Raises:
+            RunFolderError: the run has no such task.
+        """
+        import pandas as pd
+
+        path = self.path / "samples" / f"{file_name(task)}.parquet"
+        if not path.is_file():
+            there = sorted(p.stem for p in (self.path / "samples").glob("*.parquet"))
+            raise RunFolderError(f"{self.path} has no samples of task {task!r}; it has {', '.join(there) or 'none'}")
+        return pd.read_parquet(path)
+
+    def sample_rows(self, task: str) -> Iterator[dict[str, Any]]:
+        """Yield a task's samples as plain rows."""
+        import pyarrow.parquet as pq
+
+        for batch in pq.ParquetFile(self.path / "samples" / f"{file_name(task)}.parquet").iter_batches(ROWS_A_BATCH):
+            yield from batch.to_pylist()
+
+    @property
+    def failed_tasks(self) -> dict[str, str]:
+        """Tasks that have no score, with the reason."""
+        return {name: task["error"] for name, task in self.info["tasks"].items() if task["status"] == "failed"}
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 70 when a task failed or docs are missing from a score."""
+        flags = [flag for health in self.info["health"].values() for flag in health["flags"]]
+        return 70 if self.failed_tasks or any(flag["level"] == "error" for flag in flags) else 0
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder; `latest` under the output folder works as well.
+
+    Raises:
+        RunFolderError: no such folder, or one that no run wrote, or one of another version.
+    """
+    folder = Path(path)
+    file = folder / "run.json"
+    if not file.is_file():
+        raise RunFolderError(
+            f"{str(folder)!r} is not a run folder (no run.json in it): give a folder under runs/, or runs/latest"
+        )
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as err:
+        raise RunFolderError(f"{str(file)!r} is not JSON ({err}): the run has to be made again") from err
+    if info.get("schema_version") != SCHEMA_VERSION:
+        raise RunFolderError(
+            f"{str(folder)!r} has format {info.get('schema_version')}, this qwen2eval reads {SCHEMA_VERSION}: use the "
+            f"version that wrote it ({info.get('qwen2eval_version')})"
+        )
+    return Run(folder.resolve(), info)
+
+
+def file_name(name: str) -> str:
+    """Return `name` fit for a file name: no path, no surprise.
+
+    >>> file_name("../a b/c::d")
+    '..-a-b-c-d'
+    """
+    return re.sub(r"[^\w.\-]+", "-", name)[:80] or "unnamed"
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its place when the block ends well, and is removed if not."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        if target.exists():
+            target.rename(old)
+        draft.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_run(
+    target: Path,
+    info: dict[str, Any],
+    samples: Mapping[str, TaskSamples],
+    scores: Sequence[Score],
+    groups: "Mapping[str, Group]",
+) -> Run:
+    """Write everything a run leaves, and point `latest` to it."""
+    from qwen2eval.reporting.render import write_report
+
+    frame = scores_frame(list(scores))
+    with replaced_folder(target) as folder:
+        (folder / "samples").mkdir()
+        for name, task_samples in samples.items():
+            _write_parquet(folder / "samples" / f"{file_name(name)}.parquet", task_samples)
+            with (folder / f"samples_{file_name(name)}.jsonl").open("w", encoding="utf-8") as file:
+                file.writelines(lm_eval_samples(task_samples))
+        frame.to_parquet(folder / "scores.parquet", index=False)
+        frame.to_csv(folder / "scores.csv", index=False)
+        _write_json(folder / "results.json", lm_eval_results(samples, scores, groups, info))
+        _write_json(folder / "run.json", info)
+        write_report(folder, info, frame, examples={name: example_rows(task) for name, task in samples.items()})
+    _point_latest(target)
+    return load_run(target)
+
+
+def example_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a task's first docs; the report picks a few of them to show."""
+    for name, docs in samples.by_filter.items():
+        yield from sample_rows(TaskSamples(samples.plan, {name: docs[:N_EXAMPLE_DOCS]}))
+
+
+def _metric_names(samples: TaskSamples) -> list[str]:
+    return list(dict.fromkeys(metric for sample in samples for metric in (sample.metrics or {})))
+
+
+def _write_parquet(path: Path, samples: TaskSamples) -> None:
+    """Write the samples in batches, so that their prompts are never all in memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(_metric_names(samples))
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in sample_rows(samples):
+            batch.append(row)
+            if len(batch) == ROWS_A_BATCH:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch = []
+        writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def _schema(metrics: Sequence[str]) -> "pa.Schema":
+    import pyarrow as pa
+
+    texts = ("cluster", "prompt", "response", "extracted", "target")
+    return pa.schema(
+        [
+            ("task", pa.string()),
+            ("doc_id", pa.int64()),
+            *[(name, pa.string()) for name in ("doc_hash", "prompt_hash", "target_hash")],
+            ("repeat", pa.int64()),
+            ("filter", pa.string()),
+            *[(name, pa.string()) for name in texts],
+            *[(name, pa.float64()) for name in metrics],
+            ("finish_reason", pa.string()),
+            ("n_prompt_tokens", pa.int64()),
+            ("n_response_tokens", pa.int64()),
+            ("truncated", pa.bool_()),
+            ("contamination", pa.string()),
+            ("cell", pa.string()),
+            ("error", pa.string()),
+        ]
+    )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    from lm_eval.utils import handle_non_serializable
+
+    path.write_text(
+        json.dumps(value, indent=1, default=handle_non_serializable, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def _point_latest(target: Path) -> None:
+    link = target.parent / "latest"
+    draft = target.parent / f".latest.{os.getpid()}"
+    try:
+        draft.symlink_to(target.name)
+        draft.replace(link)
+    except OSError:  # a file system without links, or a real folder named latest: the run itself is complete
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""Samples -> scores: each task's metrics by lm-eval's own aggregation, with errors, intervals and counts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.samples import DocSample, TaskSamples, as_number
+from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from lm_eval.api.group import Group
+
+COLUMNS = ("task", "metric", "filter", "subset", "n_docs", "value", "stderr", "ci_low", "ci_high", "n_unscored")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of scores.parquet."""
+
+    task: str
+    metric: str
+    filter: str
+    subset: str
+    n_docs: int
+    """Docs of the subset, scored or not."""
+    value: float | None
+    stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_unscored: int
+    naive_stderr: float | None = None
+    """lm-eval's: without clusters. Goes to results.json, not to the table."""
+
+    @property
+    def key(self) -> str:
+        """lm-eval's name of the score."""
+        return f"{self.metric},{self.filter}"
+
+
+def score_tasks(samples: Mapping[str, TaskSamples], groups: "Mapping[str, Group]", *, seed: int) -> list[Score]:
+    """Return the scores of all tasks, then of all groups."""
+    scores = [score for name, task in samples.items() for score in task_scores(name, task, seed=seed)]
+    return scores + group_scores(scores, groups)
+
+
+def task_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
+    """Aggregate one task's metrics, filter by filter."""
+    from lm_eval.api.metrics import mean
+
+    task = samples.plan.task
+    aggregations = task.aggregation() or {}
+    scores = []
+    for filter_name, docs in samples.by_filter.items():
+        metrics = dict.fromkeys(metric for sample in docs for metric in (sample.metrics or {}))
+        for metric in metrics or dict.fromkeys(aggregations):
+            scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
+            items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
+            aggregate = aggregations.get(metric, mean)
+            value = as_number(aggregate(items)) if items else None
+            clusters = _clusters(samples, scored)
+            estimate = _estimate(aggregate, items, clusters, is_mean=aggregate is mean, seed=seed)
+            naive = _estimate(aggregate, items, None, is_mean=True, seed=seed) if aggregate is mean else estimate
+            n_docs, n_missing = len(docs), len(docs) - len(items)
+            scores.append(
+                Score(name, metric, filter_name, "original", n_docs, value, *estimate, n_missing, naive.stderr)
+            )
+    return scores
+
+
+def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Score]:
+    """Aggregate groups by lm-eval's own rule; their standard error is lm-eval's, too."""
+    metrics = lm_eval_metrics(scores)
+    rows = []
+    for name, group in groups.items():
+        if not group.has_aggregation:
+            continue
+        tasks = {task.task_name for task in group.get_all_tasks()}
+        merged = group.aggregate(metrics)
+        for key, value in merged.items():
+            metric, comma, filter_name = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
+            stderr = as_number(merged.get(f"{metric}_stderr,{filter_name}"))
+            number = as_number(value)
+            reach = None if stderr is None or number is None else 1.96 * stderr
+            low, high = (None, None) if reach is None or number is None else (number - reach, number + reach)
+            n_docs, n_unscored = sum(s.n_docs for s in parts), sum(s.n_unscored for s in parts)
+            rows.append(
+                Score(name, metric, filter_name, "original", n_docs, number, stderr, low, high, n_unscored, stderr)
+            )
+    return rows
+
+
+def lm_eval_metrics(scores: list[Score]) -> dict[str, dict[str, Any]]:
+    """Return scores as lm-eval keeps them: task -> {"metric,filter": value, "metric_stderr,filter": …}."""
+    metrics: dict[str, dict[str, Any]] = {}
+    for score in scores:
+        row = metrics.setdefault(score.task, {"name": score.task, "alias": score.task, "sample_len": 0})
+        row["sample_len"] = max(row["sample_len"], score.n_docs - score.n_unscored)
+        if score.value is not None:
+            row[score.key] = score.value
+            row[f"{score.metric}_stderr,{score.filter}"] = "N/A" if score.naive_stderr is None else score.naive_stderr
+    return metrics
+
+
+def scores_frame(scores: list[Score]) -> "pd.DataFrame":
+    """Return the scores as the table of scores.parquet."""
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        [{column: getattr(score, column) for column in COLUMNS} for score in scores], columns=list(COLUMNS)
+    )
+    floats = ["value", "stderr", "ci_low", "ci_high"]
+    return frame.astype({**dict.fromkeys(floats, "float64"), "n_docs": "int64", "n_unscored": "int64"})
+
+
+def _estimate(
+    aggregate: Callable[[list[Any]], float], items: list[Any], clusters: list[Any] | None, *, is_mean: bool, seed: int
+) -> Estimate:
+    numbers = [as_number(item) for item in items]
+    if is_mean and all(number is not None for number in numbers):
+        return mean_estimate([number for number in numbers if number is not None], clusters=clusters)
+    if is_mean:
+        return UNKNOWN
+    try:
+        return bootstrap_estimate(aggregate, items, seed=seed)
+    # an aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
+    except (ValueError, ZeroDivisionError, TypeError, IndexError):
+        return UNKNOWN
+
+
+def _clusters(samples: TaskSamples, scored: list[DocSample]) -> list[Any] | None:
+    column = samples.plan.cluster_column
+    return None if column is None else [sample.doc[column] for sample in scored]

@@ -1,0 +1,95 @@
+"""Standard errors and 95 % intervals of a task's score.
+
+Clustered errors follow Miller, "Adding Error Bars to Evals" (arXiv 2411.00640), section 2.2;
+Wilson intervals for small n follow Bowyer et al. (arXiv 2503.01747).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CONFIDENCE = 0.95
+N_BOOTSTRAP = 200
+
+
+class Estimate(NamedTuple):
+    """How sure a score is; None where it can't be known (one doc, one cluster)."""
+
+    stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+
+UNKNOWN = Estimate(None, None, None)
+
+
+def mean_estimate(values: Sequence[float], *, clusters: Sequence[Any] | None = None) -> Estimate:
+    """Estimate the error of a mean.
+
+    Args:
+        values: one a doc.
+        clusters: the cluster of each doc (subject, passage); None: docs are independent.
+
+    Returns:
+        The standard error (clustered if clusters are given) and the 95 % interval: Wilson for independent 0/1 values,
+        else Student's t with n-1 (clusters-1) degrees of freedom, cut to 0-1 if all values lie there.
+
+    >>> mean_estimate([1.0, 0.0, 1.0, 1.0]).stderr
+    0.25
+    >>> mean_estimate([1.0, 1.0, 0.0, 0.0], clusters="aabb").stderr  # two clusters of equals: half the information
+    0.5
+    """
+    x = np.asarray(values, dtype=float)
+    if len(x) < 2 or not np.isfinite(x).all():
+        return UNKNOWN
+    if clusters is None:
+        # the same expression as lm-eval's mean_stderr, for the same last digit
+        mean = sum(values) / len(values)
+        stderr = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) / math.sqrt(len(values))
+        if set(x) <= {0.0, 1.0}:
+            return Estimate(stderr, *_wilson(int(x.sum()), len(x)))
+        return Estimate(stderr, *_student(float(x.mean()), stderr, len(x) - 1, x))
+    sums: dict[Any, float] = defaultdict(float)
+    for value, cluster in zip(x - x.mean(), clusters, strict=True):
+        sums[cluster] += float(value)
+    if len(sums) < 2:
+        return UNKNOWN
+    # small-sample factor G/(G-1): with clusters of one doc each this is the ordinary standard error
+    variance = sum(s * s for s in sums.values()) * len(sums) / (len(sums) - 1)
+    stderr = math.sqrt(variance) / len(x)
+    return Estimate(stderr, *_student(float(x.mean()), stderr, len(sums) - 1, x))
+
+
+def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[Any], *, seed: int) -> Estimate:
+    """Estimate the error of any aggregation by resampling docs: standard deviation and percentiles of 200 draws."""
+    if len(items) < 2:
+        return UNKNOWN
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(N_BOOTSTRAP):
+        picked = rng.integers(0, len(items), len(items))
+        draws.append(float(aggregate([items[i] for i in picked])))
+    values = np.asarray(draws)
+    if not np.isfinite(values).all():
+        return UNKNOWN
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return Estimate(float(values.std(ddof=1)), float(low), float(high))
+
+
+def _wilson(n_successes: int, n: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    interval = binomtest(n_successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _student(mean: float, stderr: float, df: int, values: "np.ndarray[Any, Any]") -> tuple[float, float]:
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(df, 0.5 + CONFIDENCE / 2)) * stderr
+    low, high = mean - reach, mean + reach
+    return (max(0.0, low), min(1.0, high)) if values.min() >= 0 and values.max() <= 1 else (low, high)

@@ -1,0 +1,160 @@
+"""The response store: every answer that a model ever gave, in one SQLite file that runs share.
+
+An answer is found again only by the same model (fingerprint, backend and version, dtype, tokenizer, chat template) for
+the same request (kind, exact tokens, generation arguments), seed and repeat. Answers are committed as they arrive, so a
+run that was killed goes on where it stopped. Neither torch nor lm-eval is needed to read it.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from qwen2eval.errors import StoreError
+from qwen2eval.requests import Answer
+
+STORE_VERSION = 1
+BUSY_SECONDS = 60
+SCHEMA = """
+CREATE TABLE models (
+    id INTEGER PRIMARY KEY,
+    fingerprint TEXT NOT NULL UNIQUE,   -- sha256 of identity
+    identity TEXT NOT NULL              -- sorted JSON
+);
+CREATE TABLE answers (
+    model_id INTEGER NOT NULL REFERENCES models(id),
+    digest BLOB NOT NULL,               -- sha256 of the request
+    seed INTEGER NOT NULL,              -- 0 for greedy and scoring requests
+    repeat INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    logprob REAL,
+    is_greedy INTEGER,
+    response TEXT,
+    finish_reason TEXT,
+    n_response_tokens INTEGER,
+    answered_at TEXT NOT NULL,
+    PRIMARY KEY (model_id, digest, seed, repeat)
+) WITHOUT ROWID;
+"""
+
+
+class AnswerKey(NamedTuple):
+    """Which request of a model an answer belongs to."""
+
+    digest: bytes
+    seed: int
+    repeat: int
+
+
+class ResponseStore:
+    """An open store; use it as a context manager.
+
+    Args:
+        path: the SQLite file; made, with its folder, if it isn't there.
+
+    Raises:
+        StoreError: another version wrote the file, or it is no store, or it can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._prepare()
+        except (OSError, sqlite3.Error) as err:
+            raise StoreError(
+                f"The response store {str(path)!r} can't be opened ({err}): move it away to begin a new one"
+            ) from err
+
+    def __enter__(self) -> "ResponseStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; committed answers are safe without it."""
+        self._db.close()
+
+    def model_id(self, identity: Mapping[str, Any]) -> int:
+        """Return the number under which the answers of exactly this model are kept."""
+        print_ = fingerprint(identity)
+        self._db.execute(
+            "INSERT OR IGNORE INTO models (fingerprint, identity) VALUES (?, ?)", (print_, _canonical(identity))
+        )
+        row = self._db.execute("SELECT id FROM models WHERE fingerprint = ?", (print_,)).fetchone()
+        return int(row[0])
+
+    def find(self, model_id: int, keys: Iterable[AnswerKey]) -> Iterator[tuple[AnswerKey, Answer]]:
+        """Yield the stored answers to `keys`; keys without one are left out."""
+        query = (
+            "SELECT logprob, is_greedy, response, finish_reason, n_response_tokens FROM answers "
+            "WHERE model_id = ? AND digest = ? AND seed = ? AND repeat = ?"
+        )
+        cursor = self._db.cursor()
+        for key in keys:
+            if row := cursor.execute(query, (model_id, *key)).fetchone():
+                logprob, is_greedy, response, finish_reason, n_tokens = row
+                greedy = None if is_greedy is None else bool(is_greedy)
+                yield key, Answer(logprob, greedy, response, finish_reason, n_tokens)
+
+    def add(self, model_id: int, kind: str, answers: Iterable[tuple[AnswerKey, Answer]]) -> None:
+        """Commit answers in one transaction; one that is there already is left as it is."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = [
+            (model_id, *key, kind, a.logprob, a.is_greedy, a.response, a.finish_reason, a.n_response_tokens, now)
+            for key, a in answers
+        ]
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+    def _prepare(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version != STORE_VERSION and (version or tables):
+            raise StoreError(
+                f"The response store {str(self.path)!r} is of version {version}, this qwen2eval reads version "
+                f"{STORE_VERSION}: move the file away to begin a new one, or use the qwen2eval that wrote it"
+            )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # with WAL, NORMAL loses nothing when the process dies; only a power cut may lose the last answers
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        if not version:
+            self._create()
+
+    def _create(self) -> None:
+        """Make the tables; another process may be doing the same at this moment."""
+        self._db.execute("BEGIN IMMEDIATE")
+        if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+            for statement in SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
+        self._db.execute("COMMIT")
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Return the sha256 of a model's identity.
+
+    >>> fingerprint({"a": 1, "b": None}) == fingerprint({"b": None, "a": 1})
+    True
+    """
+    return hashlib.sha256(_canonical(identity).encode()).hexdigest()
+
+
+def _canonical(identity: Mapping[str, Any]) -> str:
+    return json.dumps(dict(identity), sort_keys=True, ensure_ascii=False)

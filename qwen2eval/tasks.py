@@ -1,0 +1,261 @@
+"""The registry: which tasks and suites there are, and loading them as lm-eval tasks.
+
+Names are looked up in the user's `--include_path`, then this project's `tasks/`, then lm-eval's own; `lm_eval:NAME`
+skips the first two. lm-eval is imported only by `load_tasks`.
+"""
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.config import RunConfig
+from qwen2eval.content import content_dir
+from qwen2eval.errors import ConfigError, MissingDataError, Qwen2EvalError, TaskFileError, TaskNotFoundError
+from qwen2eval.task_index import TaskEntry, entries_of, lm_eval_entries, read_task_yaml, scan, shipped_entries
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+
+LM_EVAL_PREFIX = "lm_eval:"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of tasks."""
+
+    name: str
+    summary: str
+    tasks: tuple[str, ...]
+
+
+@dataclass
+class LoadedTasks:
+    """Tasks that are ready to be planned, and those that could not be loaded."""
+
+    tasks: "dict[str, Task]" = field(default_factory=dict)
+    groups: "dict[str, Group]" = field(default_factory=dict)
+    failures: dict[str, Qwen2EvalError] = field(default_factory=dict)
+
+
+def suites() -> dict[str, Suite]:
+    """Return the shipped suites by name."""
+    found = {}
+    for path in sorted((content_dir("tasks") / "suites").glob("*.yaml")):
+        config = read_task_yaml(path)
+        found[config["suite"]] = Suite(config["suite"], config.get("summary", ""), tuple(config["tasks"]))
+    return found
+
+
+def search_tasks(query: str = "", *, include_path: Sequence[str] = ()) -> list[TaskEntry]:
+    """Return the entries whose name or summary holds `query` (or matches it as a glob), ours first.
+
+    Args:
+        query: compared without case; empty: everything.
+        include_path: folders of the user's own task files.
+    """
+    own = {**shipped_entries(), **user_entries(include_path)}
+    everything = {**{k: v for k, v in lm_eval_entries().items() if k not in own}, **own}
+    wanted = query.lower()
+    hits = [
+        entry
+        for entry in everything.values()
+        if wanted in entry.name.lower() or wanted in entry.summary.lower() or fnmatch.fnmatch(entry.name, query)
+    ]
+    return sorted(hits, key=lambda e: (e.origin == "lm-eval", e.name.lower() != wanted, e.kind == "tag", e.name))
+
+
+def user_entries(include_path: Sequence[str]) -> dict[str, TaskEntry]:
+    """Return the tasks under the user's folders by name; later folders win."""
+    entries: dict[str, TaskEntry] = {}
+    for folder in include_path:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--include_path {folder!r} is not a folder")
+        entries |= scan(Path(folder), origin=str(folder))
+    return entries
+
+
+def find_tasks(names: Iterable[str], *, include_path: Sequence[str] = ()) -> list[TaskEntry]:
+    """Return the entry of each name; suites (`suite:NAME`) and globs give several.
+
+    Raises:
+        TaskNotFoundError: a name that is nowhere, with the nearest ones.
+    """
+    registry = _Registry(include_path)
+    found: dict[str, TaskEntry] = {}
+    for name in _expand_suites(names):
+        for entry in registry.find(name):
+            found[f"{entry.origin}:{entry.name}"] = entry
+    return list(found.values())
+
+
+def load_tasks(config: RunConfig) -> LoadedTasks:
+    """Build the lm-eval tasks and groups of a run, with the run's overrides applied.
+
+    A task that can't be built is kept in `failures` with its error; the others are loaded.
+
+    Raises:
+        TaskNotFoundError: an unknown name; nothing is loaded then.
+    """
+    entries = find_tasks(config.task_names, include_path=config.include_path)
+    registry = _Registry(config.include_path)
+    loaded = LoadedTasks()
+    for entry in entries:
+        try:
+            built = _build(entry, registry, config)
+        except Qwen2EvalError as err:
+            loaded.failures[entry.name] = err
+            continue
+        for name, task in built["tasks"].items():
+            _apply_overrides(task, config)
+            loaded.tasks[name] = task
+        loaded.groups.update(built.get("groups", {}))
+    return loaded
+
+
+def task_metadata(task: "Task") -> dict[str, Any]:
+    """Return the `metadata` of a task's YAML; {} for tasks that have none."""
+    metadata = getattr(task.config, "metadata", None)
+    return dict(metadata) if isinstance(metadata, Mapping) else {}
+
+
+class _Registry:
+    """Looks names up in the user's folders, ours and lm-eval's, reading lm-eval's index only when it is needed."""
+
+    def __init__(self, include_path: Sequence[str]) -> None:
+        self.own = {**shipped_entries(), **user_entries(include_path)}
+
+    def find(self, name: str) -> list[TaskEntry]:
+        if name.startswith(LM_EVAL_PREFIX):
+            return self._match(name.removeprefix(LM_EVAL_PREFIX), {}) or self._unknown(name)
+        if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+            return entries_of(Path(name).resolve(), origin=str(Path(name).parent))[:1]
+        return self._match(name, self.own) or self._unknown(name)
+
+    def of_origin(self, origin: str) -> dict[str, TaskEntry]:
+        """Return what a task of this origin may refer to: lm-eval's see lm-eval's only, the others see everything."""
+        return lm_eval_entries() if origin == "lm-eval" else {**_lm_eval_if_cached(), **self.own}
+
+    @staticmethod
+    def _match(name: str, own: dict[str, TaskEntry]) -> list[TaskEntry]:
+        if name in own:
+            return [own[name]]
+        is_glob = any(char in name for char in "*?[")
+        everything = {**lm_eval_entries(), **own}
+        if is_glob:
+            return [everything[n] for n in sorted(fnmatch.filter(everything, name)) if everything[n].kind != "tag"]
+        return [everything[name]] if name in everything else []
+
+    def _unknown(self, name: str) -> list[TaskEntry]:
+        bare = name.removeprefix(LM_EVAL_PREFIX)
+        # ours first: the nearest of 20 names is more likely meant than the nearest of 14,000
+        near = difflib.get_close_matches(bare, self.own, n=2) or difflib.get_close_matches(bare, lm_eval_entries(), n=3)
+        hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        raise TaskNotFoundError(f"Unknown task {name!r}.{hint} List them with `qwen2eval tasks {bare}`.")
+
+
+def _expand_suites(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        if not name.startswith("suite:"):
+            yield name
+            continue
+        known, wanted = suites(), name.removeprefix("suite:")
+        if wanted not in known:
+            near = difflib.get_close_matches(wanted, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise TaskNotFoundError(f"Unknown suite {wanted!r}.{hint} There are: {', '.join(sorted(known))}.")
+        yield from known[wanted].tasks
+
+
+@cache
+def _lm_eval_if_cached() -> dict[str, TaskEntry]:
+    return lm_eval_entries(build=False)
+
+
+def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str, Any]:
+    """Build one entry with lm-eval's own factory.
+
+    Raises:
+        Qwen2EvalError: whatever went wrong, named after the task.
+    """
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Entry, Kind
+
+    if entry.kind == "group" and entry.origin != "lm-eval":
+        lm_eval_entries()  # the group may name lm-eval's tasks
+        _lm_eval_if_cached.cache_clear()
+    known = registry.of_origin(entry.origin) | {entry.name: entry}
+    _refuse_unsafe_code(entry, known)
+    metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline}
+    manager = TaskManager(include_defaults=False, metadata=metadata)
+    manager._index = {
+        name: Entry(
+            name=name,
+            kind=Kind.PY_TASK if e.is_python else Kind[e.kind.upper()],
+            yaml_path=None if e.path is None else Path(e.path),
+            tags=set(e.members),
+        )
+        for name, e in known.items()
+    }
+    try:
+        return dict(manager.load([entry.name]))
+    except Qwen2EvalError:
+        raise
+    # task files name functions and data sets of anyone's: whatever they raise is that task's failure, not the run's
+    except Exception as err:
+        raise _explain(entry, err) from err
+
+
+def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
+    said = f"{type(err).__name__}: {err}"
+    network = (
+        "ConnectionError",
+        "OfflineModeIsEnabled",
+        "DatasetNotFoundError",
+        "HfHubHTTPError",
+        "LocalEntryNotFoundError",
+    )
+    if isinstance(err, ConnectionError) or type(err).__name__ in network:
+        return MissingDataError(
+            f"The data of task {entry.name!r} could not be read from the Hugging Face hub or its cache. Download it "
+            f"once without --offline, or point dataset_path in a copy of {entry.path} (--include_path) to local files{said}"
+        )
+    if isinstance(err, ImportError):
+        return TaskFileError(
+            f"Task {entry.name!r} needs a package that is not installed ({said}): pip install it and run again"
+        )
+    return TaskFileError(f"Task {entry.name!r} ({entry.path}) can't be built: {said}")
+
+
+def _refuse_unsafe_code(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int = 0) -> None:
+    """Refuse tasks that run model-written code before lm-eval imports (and so runs) anything of theirs."""
+    if entry.kind == "tag":
+        members: Iterable[Any] = entry.members
+    else:
+        config = read_task_yaml(Path(entry.path or ""))
+        if config.get("unsafe_code"):
+            raise TaskFileError(
+                f"Task {entry.name!r} runs code that the model wrote; this version has no sandbox for it yet and does "
+                "not run it unprotected"
+            )
+        members = config.get("task") if isinstance(config.get("task"), list) else ()  # type: ignore[assignment]
+    for member in members:
+        name = member if isinstance(member, str) else member.get("task") or member.get("group")
+        if isinstance(name, str) and name in known and name != entry.name and depth < 8:
+            _refuse_unsafe_code(known[name], known, depth + 1)
+
+
+def _apply_overrides(task: "Task", config: RunConfig) -> None:
+    """Apply the run's flags the way lm-eval's `simple_evaluate` does."""
+    if config.gen_kwargs and task.get_config("output_type") == "generate_until":
+        task.set_config(key="generation_kwargs", value=dict(config.gen_kwargs), update=True)
+    own = task.get_config("num_fewshot")
+    if config.num_fewshot is not None and own != 0:
+        task.set_config(key="num_fewshot", value=config.num_fewshot)
+    elif own is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=config.seeds.fewshot)

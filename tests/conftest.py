@@ -1,0 +1,35 @@
+"""What tests take from outside the project: published benchmark files and a real checkpoint."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder of published benchmark files: QWEN2EVAL_DATA, else `shared/data` beside the project."""
+    if chosen := os.environ.get("QWEN2EVAL_DATA"):
+        return _folder_of("QWEN2EVAL_DATA", chosen)
+    beside = REPOSITORY.parent / "shared" / "data"
+    if not beside.is_dir():
+        pytest.skip("needs the benchmarks' published files: set QWEN2EVAL_DATA to their folder")
+    return beside
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """Return the folder of a real Qwen2 checkpoint, QWEN2EVAL_REAL_MODEL; `.ci/run` makes one."""
+    chosen = os.environ.get("QWEN2EVAL_REAL_MODEL")
+    if not chosen:
+        pytest.skip("needs a real Qwen2 checkpoint: set QWEN2EVAL_REAL_MODEL to its folder")
+    return _folder_of("QWEN2EVAL_REAL_MODEL", chosen)
+
+
+def _folder_of(variable: str, path: str) -> Path:
+    # A wrong path must fail: as a skip it would turn off the tests that it was set for
+    folder = Path(path).resolve()
+    assert folder.is_dir(), f"{variable}={path!r} is no folder"
+    return folder

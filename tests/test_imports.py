@@ -1,0 +1,34 @@
+"""Importing is cheap: a heavy library is loaded by the function that needs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "lm_eval", "datasets", "pandas")
+IMPORT = "import qwen2eval"
+HELP = """
+from qwen2eval.cli import main
+sys.argv = ["qwen2eval", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+
+
+@pytest.mark.parametrize("code", [IMPORT, HELP], ids=["import", "help"])
+def test_nothing_heavy_is_imported(code: str) -> None:
+    report = f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json, sys\n{code}\n{report}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_decontam_imports_nothing_of_qwen2eval() -> None:
+    code = "import sys, decontam; print(sorted(name for name in sys.modules if name.startswith('qwen2eval')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
