@@ -34,7 +34,8 @@ class Example:
 
     doc_id: str
     prompt: str
-    response: str
+    response: str | None
+    """None: not answered."""
     target: str
     verdict: Verdict
     """By the task's first filter and metric."""
@@ -120,7 +121,8 @@ def _verdict(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Verdict:
     metric = next(iter(metrics), None)
     score = None if metric is None else _number(row.get(metric))
     if metric is None or score is None:
-        return "unscored"
+        # A pair, as perplexity needs it, is a score though no number; a doc that is not scored says why.
+        return "scored" if "error" in row and not isinstance(row["error"], str) else "unscored"
     if score not in (0, 1) or not numbers.is_ratio(metric):
         return "scored"
     best = 0 if metrics[metric].get("higher_is_better") is False else 1
@@ -138,18 +140,22 @@ def _number(cell: Any) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _response_text(cell: Any, output_type: str | None) -> str:
+def _response_text(cell: Any, output_type: str | None) -> str | None:
     """Return a response as text; log-probabilities, stored as `[[logprob, is_greedy], …]`, one a line."""
     pairs = None
+    if cell is None:
+        return None
     if isinstance(cell, str) and output_type != "generate_until":
         with suppress(ValueError):
             pairs = json.loads(cell)
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         return _text(cell, limit=LONG_TEXT_CHARS)
     lines = [
-        f"{number}: log-probability {numbers.format_number(_number(logprob))}{', greedy' if is_greedy is True else ''}"
-        for number, (logprob, is_greedy) in enumerate(pairs, start=1)
+        f"log-probability {numbers.format_number(_number(logprob))}{', greedy' if is_greedy is True else ''}"
+        for logprob, is_greedy in pairs
     ]
+    if len(lines) > 1:
+        lines = [f"{number}: {line}" for number, line in enumerate(lines, start=1)]
     return clip("\n".join(lines), limit=LONG_TEXT_CHARS)
 
 

@@ -229,7 +229,7 @@ def _summary(task: Mapping[str, Any]) -> list[str]:
         parts.append(f"{task['num_fewshot']}-shot")
     if task["output_type"]:
         parts.append(task["output_type"].replace("_", " "))
-    if task["n_docs"] is not None:
+    if task["n_docs"]:
         parts.append(f"{numbers.format_part(task['n_docs'], task['n_docs_total'])} docs")
     return parts
 

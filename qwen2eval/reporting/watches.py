@@ -1,7 +1,7 @@
 """What a reader must know before trusting the numbers of a run, worst first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from qwen2eval.reporting import numbers
@@ -51,7 +51,8 @@ def find_watches(info: Mapping[str, Any]) -> tuple[Watch, ...]:
     watches = [watch for name in info["tasks"] for watch in _of_task(info, name)]
     watches += [Watch(level="warning", task=None, title="plan", message=text) for text in info.get("warnings") or ()]
     watches += _of_part(info)
-    return tuple(sorted(watches, key=lambda watch: _ORDER.index(watch.level)))
+    watches.sort(key=lambda watch: _ORDER.index(watch.level))
+    return tuple(replace(watch, message=clip(watch.message, limit=MESSAGE_CHARS)) for watch in watches)
 
 
 def _of_task(info: Mapping[str, Any], name: str) -> list[Watch]:
@@ -59,11 +60,7 @@ def _of_task(info: Mapping[str, Any], name: str) -> list[Watch]:
     watches = []
     if task["status"] == "failed":
         error = task["error"] or "no reason was recorded"
-        watches.append(
-            Watch(
-                level="error", task=name, title="task failed", message=clip(error, limit=MESSAGE_CHARS), advice=_REPEAT
-            )
-        )
+        watches.append(Watch(level="error", task=name, title="task failed", message=error, advice=_REPEAT))
     flags = (info["health"].get(name) or {"flags": []})["flags"]
     for flag in flags:
         level: Level = "error" if flag["level"] == "error" else "warning"
@@ -72,7 +69,7 @@ def _of_task(info: Mapping[str, Any], name: str) -> list[Watch]:
                 level=level,
                 task=name,
                 title=check_title(flag["check"]),
-                message=clip(flag["message"], limit=MESSAGE_CHARS),
+                message=flag["message"],
             )
         )
     # The run may have made a flag of it already.

@@ -238,6 +238,7 @@ _ROWS = [
         0,
         prompt="",
         response="[[-812.5, null]]",
+        error=None,
         target="Once there was a lake.",
         word_perplexity=[-8, 5],
     ),

@@ -10,7 +10,7 @@ def test_some_of_each_verdict_are_kept(info, samples):
     assert found == {
         "colours": [("0", "right"), ("1", "wrong"), ("2", "right")],
         "sums": [("0", "wrong"), ("1", "unscored"), ("2", "wrong")],
-        "running_text": [("0", "unscored")],
+        "running_text": [("0", "scored")],
     }
 
 
@@ -47,6 +47,8 @@ def test_notes_tell_what_was_cut(info, samples):
     assert chosen["colours"][1].notes == ("prompt truncated",)
     assert chosen["sums"][2].notes == ("answer cut off at its length limit",)
     assert chosen["sums"][1].error == "the server said 500"
+    assert chosen["sums"][1].response is None
+    assert chosen["sums"][2].response == ""
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,7 @@ def test_log_probabilities_are_listed(info, samples):
         "2: log-probability -0.25, greedy",
         "3: log-probability —",
     ]
+    assert choose_examples(samples, info["tasks"])["running_text"][0].response == "log-probability -812.5"
 
 
 @pytest.mark.parametrize("response", ["[[1]]", "{}", "not JSON", "[[1, 2], 3]"])

@@ -70,8 +70,10 @@ class _Skeleton(HTMLParser):
 def _filled(value: Any, text: str) -> Any:
     """Put a text in place of each text of a run, names of tasks, metrics, filters and settings included."""
     keep = {"status", "level"}
+    names = {"filter", "filters", "check", "output_type"}
     if isinstance(value, dict):
-        return {key: each if key in keep else _filled(each, text) for key, each in value.items()}
+        texts = {key: text[:200] if key in names else text for key in value}
+        return {key: each if key in keep else _filled(each, texts[key]) for key, each in value.items()}
     if isinstance(value, list):
         return [_filled(each, text) for each in value]
     return text if isinstance(value, str) else value
