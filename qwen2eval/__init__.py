@@ -4,6 +4,8 @@ from qwen2eval import RunConfig, run
 print(run(RunConfig(model="hf", model_args={"pretrained": "Qwen/Qwen2-0.5B"}, tasks=("gsm8k",), limit=50)).scores)
 """
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -31,3 +33,13 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+class _Package(ModuleType):
+    """Keeps `qwen2eval.run` the function: importing the module of that name would bind the name to the module."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.run if name == "run" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -16,6 +16,11 @@ from qwen2eval.errors import ConfigError
 SECRET_ARGS = ("auth_token", "api_key", "header", "token")
 """Model arguments that never reach a file."""
 HIDDEN = "***"
+_SECRET = re.compile(
+    r"""((?:^|[\s,;'"{?&])-{0,2}(?:(?:hf|api|access|auth|use_auth)_)?(?:token|(?:\w+[_-])?api[_-]?key|password|secret)"""
+    r"""['"]?(?:\s*[=:]\s*|\s+)['"]?)[^\s,;'"}&]+""",
+    re.IGNORECASE,
+)
 LM_EVAL_SEEDS = (0, 1234, 1234, 1234)
 
 
@@ -137,12 +142,12 @@ def load_config(path: str | Path) -> dict[str, Any]:
 
 
 def hide_secrets(text: str) -> str:
-    """Blot out the values of secret model arguments in a piece of a command line.
+    """Replace what follows `token=`, `api_key=` and the like: a report is passed on.
 
-    >>> hide_secrets("base_url=http://a/v1,auth_token=abc")
-    'base_url=http://a/v1,auth_token=***'
+    >>> hide_secrets("--model_args pretrained=m,token=hf_abc,tokenizer=t")
+    '--model_args pretrained=m,token=***,tokenizer=t'
     """
-    return re.sub(rf"(['\"]?\b(?:{'|'.join(SECRET_ARGS)})['\"]?\s*[=:]\s*)[^,}}]+", rf"\1{HIDDEN}", text)
+    return _SECRET.sub(r"\1***", text)
 
 
 def parse_key_values(text: str, *, flag: str) -> dict[str, Any]:

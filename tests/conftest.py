@@ -1,4 +1,4 @@
-"""What tests take from outside the project: published benchmark files and a real checkpoint."""
+"""What many tests need: published benchmark files, a real checkpoint, a tiny random one."""
 
 import os
 from pathlib import Path
@@ -31,6 +31,14 @@ def real_model() -> Path:
     if not chosen:
         pytest.skip("needs a real Qwen2 checkpoint: set QWEN2EVAL_REAL_MODEL to its folder")
     return _folder_of("QWEN2EVAL_REAL_MODEL", chosen)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a random two-layer Qwen2 with a byte-level tokenizer, 512 tokens of context."""
+    from tests.backends.openai_server import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def _folder_of(variable: str, path: str) -> Path:

@@ -9,7 +9,9 @@ from qwen2eval.errors import ConfigError
 
 
 def test_a_config_survives_json():
-    config = RunConfig(model="hf", model_args={"pretrained": "a/b"}, tasks=("x", "y"), limit=0.5, seeds=Seeds.parse("3"))
+    config = RunConfig(
+        model="hf", model_args={"pretrained": "a/b"}, tasks=("x", "y"), limit=0.5, seeds=Seeds.parse("3")
+    )
     assert RunConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
 
 
@@ -60,7 +62,7 @@ def test_secrets_never_reach_a_file():
     config = RunConfig(model="local-completions", model_args={"auth_token": "s3cret", "model": "m"})
     assert "s3cret" not in json.dumps(config.as_dict())
     assert "s3cret" not in hide_secrets("model=m,auth_token=s3cret,base_url=u")
-    assert hide_secrets('{"auth_token": "s3cret", "model": "m"}') == '{"auth_token": ***, "model": "m"}'
+    assert hide_secrets('{"auth_token": "s3cret", "model": "m"}') == '{"auth_token": "***", "model": "m"}'
 
 
 def test_yaml_must_be_a_mapping(tmp_path):

@@ -33,11 +33,19 @@ def test_both_mmlu_forms_give_the_same_rows(tmp_path, header, inside):
     assert len(data.sha256) == 64
 
 
+def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
+    write_mmlu(tmp_path, header=True)
+    file = tmp_path / "test" / "knots_test.csv"
+    file.write_text("\ufeff" + file.read_text() + "\n\n", encoding="utf-8")
+    assert len(mmlu.load(data_dir=str(tmp_path), offline=True)["test"]) == 2
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("q,1,2,3,A\n", "line 3: 5 cells"),
         ("q,1,2,3,4,E\n", "line 3: the answer is 'E'"),
+        ("q,1,2,3,4,AB\n", "line 3: the answer is 'AB'"),
         ("q,1,2,3,4,\n", "line 3: the answer is ''"),
         ('q,1,2,"3', "line 3"),
     ],
@@ -114,5 +122,8 @@ def test_a_data_dir_that_is_not_there_is_named(tmp_path):
 
 
 def test_the_real_files_have_their_published_sizes(data_dir):
-    assert {split: len(rows) for split, rows in mmlu.load(data_dir=str(data_dir)).items()} == {"dev": 285, "test": 14042}
+    assert {split: len(rows) for split, rows in mmlu.load(data_dir=str(data_dir)).items()} == {
+        "dev": 285,
+        "test": 14042,
+    }
     assert {s: len(rows) for s, rows in gsm8k.load(data_dir=str(data_dir)).items()} == {"train": 7473, "test": 1319}

@@ -39,7 +39,7 @@ def read_jsonl(path: Path, *, columns: tuple[str, ...]) -> Rows:
     """Read a JSON-lines file, naming the line that is broken or lacks one of `columns`."""
     rows: Rows = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue

@@ -1,6 +1,6 @@
 """Where a benchmark's data is looked for, in order: local published files, a data package, the hub.
 
-Each loader in this folder lists its places as `Source`s; the first that is there wins, and a miss names all of them.
+Each loader in this folder asks these places in turn; the first that has the data wins, and a miss names all of them.
 """
 
 import importlib.util

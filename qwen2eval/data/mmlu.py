@@ -52,9 +52,11 @@ def read_csv(path: Path, *, split: str) -> Rows:
     subject = path.name.removesuffix(f"_{split}.csv")
     rows: Rows = []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for cells in reader:
+                if not cells:  # a blank line
+                    continue
                 if reader.line_num == 1 and cells[:1] == ["question"]:
                     if cells != HEADER:
                         raise DataFileError(f"{path}, line 1: header {cells} lacks columns; expected {HEADER}")
@@ -75,7 +77,7 @@ def _row(cells: list[str], subject: str, *, path: Path, line: int) -> dict[str, 
             f"{path}, line {line}: {len(cells)} cells where question, 4 choices and answer are expected"
         )
     answer = cells[5].strip()
-    if answer in LETTERS and answer:
+    if len(answer) == 1 and answer in LETTERS:
         index = LETTERS.index(answer)
     elif answer.isdigit() and int(answer) < len(LETTERS):
         index = int(answer)

@@ -1,7 +1,6 @@
 """All that a report shows, as plain values in the order in which it is shown; the templates only lay it out."""
 
 import json
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from qwen2eval.config import hide_secrets
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.examples import LONG_TEXT_CHARS, Example, choose_examples
 from qwen2eval.reporting.markup import clip
@@ -17,12 +17,6 @@ from qwen2eval.reporting.watches import MESSAGE_CHARS, Watch, find_watches
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_SECRET = re.compile(
-    r"""((?:^|[\s,;'"{?&])-{0,2}(?:(?:hf|api|access|auth|use_auth)_)?(?:token|(?:\w+[_-])?api[_-]?key|password|secret)"""
-    r"""['"]?(?:\s*[=:]\s*|\s+)['"]?)[^\s,;'"}&]+""",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +122,6 @@ def build_view(
         command=hide_secrets(shlex.join(info["command"])) or None,
         config=hide_secrets(_as_yaml(info["config"])),
     )
-
-
-def hide_secrets(text: str) -> str:
-    """Replace what follows `token=`, `api_key=` and the like: a report is passed on.
-
-    >>> hide_secrets("--model_args pretrained=m,token=hf_abc,tokenizer=t")
-    '--model_args pretrained=m,token=***,tokenizer=t'
-    """
-    return _SECRET.sub(r"\1***", text)
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:

@@ -98,7 +98,9 @@ def test_a_sampled_answer_depends_on_its_own_seed_alone(backend):
     assert collect(backend, [other])[0].response != alone.response
 
 
-@given(lengths=st.lists(st.integers(1, 900), min_size=1, max_size=30), n_done=st.integers(0, 10), rows=st.integers(0, 5))
+@given(
+    lengths=st.lists(st.integers(1, 900), min_size=1, max_size=30), n_done=st.integers(0, 10), rows=st.integers(0, 5)
+)
 def test_a_resumed_run_forms_the_batches_that_were_left(backend, lengths, n_done, rows):
     """What makes a resumed run's answers equal to the last bit."""
     requests = [
@@ -148,7 +150,9 @@ def test_identity_tells_checkpoints_apart_and_ignores_where_they_lie(backend, tm
 
 def test_dtype_is_part_of_the_identity(model_folder, backend):
     config = RunConfig(model="hf", model_args={"pretrained": str(model_folder), "dtype": "bfloat16"}, device="cpu")
-    assert HfBackend(config, open_hf_front(config, backend="hf", path=str(model_folder))).identity() != backend.identity()
+    assert (
+        HfBackend(config, open_hf_front(config, backend="hf", path=str(model_folder))).identity() != backend.identity()
+    )
 
 
 @pytest.mark.parametrize(

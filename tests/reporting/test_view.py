@@ -1,6 +1,7 @@
 import pytest
 
-from qwen2eval.reporting.view import Bar, build_view, hide_secrets
+from qwen2eval.config import hide_secrets
+from qwen2eval.reporting.view import Bar, build_view
 
 
 @pytest.mark.parametrize(
