@@ -31,11 +31,12 @@ class _Parser(argparse.ArgumentParser):
         return super().add_argument(*dict.fromkeys(both), **kwargs)
 
     def error(self, message: str) -> Any:
+        """Exit with one line: what is wrong, the nearest flag, where to read on."""
         import difflib
+        import re
 
-        words = [arg for arg in sys.argv[1:] if arg.startswith("--")]
         flags = [flag for action in self._actions for flag in action.option_strings]
-        near = [m for word in words if word in message for m in difflib.get_close_matches(word, flags, n=1)]
+        near = [m for word in re.findall(r"--[\w-]+", message) for m in difflib.get_close_matches(word, flags, n=1)]
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"{self.prog}: {message}.{hint} See `{self.prog} --help`.", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
@@ -47,7 +48,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(args.do(args))
     except Qwen2EvalError as err:
@@ -276,7 +279,7 @@ def _verb(
         epilog=epilog,
         allow_abbrev=False,
     )
-    parser.set_defaults(do=do)
+    parser.set_defaults(do=do, parser=parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

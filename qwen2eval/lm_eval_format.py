@@ -56,9 +56,25 @@ def lm_eval_results(
         "system_instruction": config["system_instruction"],
         "fewshot_as_multiturn": config["fewshot_as_multiturn"],
         "chat_template_sha": info["model"]["chat_template_hash"] if config["apply_chat_template"] else None,
-        "task_hashes": {name: task["task_hash"] for name, task in info["tasks"].items() if name in samples},
+        "task_hashes": {name: samples_hash(task_samples) for name, task_samples in samples.items()},
         "total_evaluation_time_seconds": str(info["timings"]["total_seconds"]),
     }
+
+
+def samples_hash(samples: TaskSamples) -> str:
+    """Return lm-eval's hash of a task: of the docs, prompts and targets of its samples, one after the other."""
+    from lm_eval.utils import hash_string
+
+    of_doc: dict[int, str] = {}
+    parts = []
+    for sample in samples:
+        if sample.metrics is None:
+            continue
+        if sample.doc_id not in of_doc:
+            texts = (str(sample.requests[0].prompt), str(sample.target))
+            of_doc[sample.doc_id] = doc_hash(sample.doc) + "".join(map(hash_string, texts))
+        parts.append(of_doc[sample.doc_id])
+    return str(hash_string("".join(parts)))
 
 
 def lm_eval_samples(samples: TaskSamples) -> Iterator[str]:

@@ -222,7 +222,8 @@ def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
     if isinstance(err, ConnectionError) or type(err).__name__ in network:
         return MissingDataError(
             f"The data of task {entry.name!r} could not be read from the Hugging Face hub or its cache. Download it "
-            f"once without --offline, or point dataset_path in a copy of {entry.path} (--include_path) to local files{said}"
+            f"once without --offline, or point dataset_path in a copy of {entry.path} (--include_path) to local files. "
+            f"The library said: {said}"
         )
     if isinstance(err, ImportError):
         return TaskFileError(

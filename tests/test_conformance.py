@@ -12,7 +12,6 @@ import pytest
 from qwen2eval.config import RunConfig
 from qwen2eval.libraries import quiet_libraries
 from qwen2eval.run import run
-from qwen2eval.run import plan as plan_run
 
 TASK_FILES = Path(__file__).resolve().parent / "tasks_local"
 ALL_TASKS = (
@@ -60,7 +59,29 @@ def make_rows():
     rng = random.Random(11)
     syllables = ["mar", "tel", "osk", "ny", "brun", "dah", "li", "köp", "wes", "ton"]
     names = ["".join(rng.sample(syllables, rng.randint(2, 3))).capitalize() for _ in range(60)]
-    words = "the old mill of a town by its river sells bread and salt to those who come in the long winter".split()
+    words = [
+        "the",
+        "old",
+        "mill",
+        "of",
+        "a",
+        "town",
+        "by",
+        "its",
+        "river",
+        "sells",
+        "bread",
+        "and",
+        "salt",
+        "to",
+        "those",
+        "who",
+        "come",
+        "in",
+        "the",
+        "long",
+        "winter",
+    ]
 
     def town(i):
         options = rng.sample(names, 1 + i % 3) + [f"{rng.choice(names)} upon {rng.choice(names)}"]
@@ -75,8 +96,14 @@ def make_rows():
         return {"sentence": sentence, "option1": one, "option2": two, "answer": rng.randint(1, 2)}
 
     def verdict(i):
-        claim = f"{names[i]} is {rng.choice(['older', 'nearer', 'richer'])} than {rng.choice(names)} by {rng.randint(2, 9)}"
-        return {"claim": claim, "holds": rng.randint(0, 1), "kind": rng.choice(["surely", "hardly ever", "nobody knows"])}
+        claim = (
+            f"{names[i]} is {rng.choice(['older', 'nearer', 'richer'])} than {rng.choice(names)} by {rng.randint(2, 9)}"
+        )
+        return {
+            "claim": claim,
+            "holds": rng.randint(0, 1),
+            "kind": rng.choice(["surely", "hardly ever", "nobody knows"]),
+        }
 
     def addition(_):
         a, b = rng.randint(1, 900), rng.randint(1, 900)

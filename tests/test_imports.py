@@ -37,6 +37,8 @@ def test_decontam_imports_nothing_of_qwen2eval() -> None:
 @pytest.mark.parametrize("first", ["import qwen2eval.run", "from qwen2eval.run import plan", "import qwen2eval"])
 def test_run_is_the_function_whatever_was_imported_before(first):
     """Importing the module `qwen2eval.run` must not hide the function `qwen2eval.run`, which users call."""
-    code = f"{first}\nfrom qwen2eval import run\nimport qwen2eval\nassert run.__name__ == 'run' is qwen2eval.run.__name__"
+    code = (
+        f"{first}\nfrom qwen2eval import run\nimport qwen2eval\nassert run.__name__ == 'run' is qwen2eval.run.__name__"
+    )
     code = code.replace("'run' is", "'run' ==")
     subprocess.run([sys.executable, "-c", code + "; assert callable(run)"], check=True)

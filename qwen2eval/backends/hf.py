@@ -126,11 +126,18 @@ class HfBackend(Backend):
         return self._halving(call, batch[:middle]) + self._halving(call, batch[middle:])
 
     def _loglikelihood(self, batch: list[Request]) -> list[Answer]:
-        self._lm.batch_size_per_gpu = len(batch)
+        self._lm.batch_size_per_gpu = self._scoring_rows(batch)
         results = self._lm.loglikelihood(
             [instance("loglikelihood", (r.context, r.continuation)) for r in batch], disable_tqdm=True
         )
         return [Answer(logprob=logprob, is_greedy=is_greedy) for logprob, is_greedy in results]
+
+    def _scoring_rows(self, batch: list[Request]) -> int:
+        """Return the rows of one forward pass: a batch of one context's many continuations may take several."""
+        if self._batch_size != "auto":
+            return int(self._batch_size)
+        budget = CPU_BATCH_TOKENS if self.device == "cpu" else GPU_BATCH_TOKENS
+        return max(1, budget // max(1, min(max(map(_length, batch)), self.max_length or 1 << 30)))
 
     def _rolling(self, batch: list[Request]) -> list[Answer]:
         self._lm.batch_size_per_gpu = 1  # windows are as long as the model: one at a time

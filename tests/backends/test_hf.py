@@ -134,7 +134,7 @@ def test_out_of_memory_halves_the_batch_down_to_the_one_request_that_does_not_fi
     assert sizes == [4, 2, 2, 1, 1]
 
 
-def test_identity_tells_checkpoints_apart_and_ignores_where_they_lie(backend, tmp_path, open_backend, model_folder):
+def test_identity_tells_checkpoints_apart_and_ignores_where_they_lie(backend, tmp_path, model_folder):
     import shutil
 
     same = tmp_path / "moved"

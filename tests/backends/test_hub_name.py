@@ -12,7 +12,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
+def _hub_cache(tmp_path, monkeypatch):
     """Lay a tiny model out as `huggingface_hub` keeps a downloaded repository."""
     import huggingface_hub.constants
 
@@ -25,10 +25,10 @@ def hub_cache(tmp_path, monkeypatch):
     (repository / "refs" / "main").write_text(COMMIT)
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    return cache
 
 
-def test_a_hub_name_runs_and_is_told_apart_by_its_commit(hub_cache, tmp_path):
+@pytest.mark.usefixtures("_hub_cache")
+def test_a_hub_name_runs_and_is_told_apart_by_its_commit(tmp_path):
     config = RunConfig(
         model="hf",
         model_args={"pretrained": "someone/tiny", "dtype": "float32"},

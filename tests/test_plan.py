@@ -1,0 +1,130 @@
+"""The plan: which docs, which prompts, what does not fit, and what a scorer is asked before the model is."""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen2eval import RunConfig
+from qwen2eval.backends import open_front
+from qwen2eval.backends.front import ModelFront
+from qwen2eval.errors import ConfigError
+from qwen2eval.plan import make_plan, pick_docs
+
+TASK = """
+task: sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 16}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+@pytest.fixture
+def sums(tmp_path):
+    """Return a function that writes a task with extra YAML lines and plans it."""
+
+    def plan(extra="", *, front=None, **settings):
+        rows = [{"question": f"What is {i} plus {i}?", "answer": str(2 * i), "kind": "ab"[i % 2]} for i in range(20)]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "sums.yaml").write_text(TASK.format(data=tmp_path / "rows.jsonl") + extra)
+        config = RunConfig(model="dummy", tasks=("sums",), include_path=(str(tmp_path),), **settings)
+        return make_plan(config, front or open_front(config))
+
+    return plan
+
+
+@given(clusters=st.lists(st.integers(0, 5), min_size=1, max_size=50), limit=st.integers(1, 60))
+def test_a_limit_spreads_docs_over_clusters_as_evenly_as_they_allow(clusters, limit):
+    picked = pick_docs(len(clusters), limit=limit, clusters=clusters)
+    assert picked == sorted(set(picked))
+    assert len(picked) == min(limit, len(clusters))
+    taken, there = Counter(clusters[i] for i in picked), Counter(clusters)
+    fewest = min((taken[c] for c in there if taken[c] < there[c]), default=None)
+    if fewest is not None:  # a cluster that could still give: no other has given two more
+        assert max(taken.values()) <= fewest + 1
+
+
+@given(n_docs=st.integers(1, 100), limit=st.floats(0.01, 0.99))
+def test_a_fraction_is_rounded_up_as_in_lm_eval(n_docs, limit):
+    import math
+
+    assert pick_docs(n_docs, limit=limit) == list(range(math.ceil(n_docs * limit)))
+
+
+def test_a_limit_changes_no_prompt(sums):
+    extra = "num_fewshot: 3\nfewshot_split: test\n"
+    prompts = [str(r.prompt) for r in sums(extra).tasks["sums"].requests]
+    assert [str(r.prompt) for r in sums(extra, limit=7).tasks["sums"].requests] == prompts[:7]
+    assert len(set(prompts)) == 20
+
+
+def test_the_scorer_is_tried_on_a_right_and_a_wrong_answer(sums):
+    assert sums().tasks["sums"].preflight == "ok"
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        "filter_list: [{name: never, filter: [{function: regex, regex_pattern: 'xyz'}, {function: take_first}]}]",
+        "filter_list: [{name: all, filter: [{function: regex, regex_pattern: '()'}, {function: take_first}]}]",
+    ],
+)
+def test_a_scorer_that_cannot_tell_right_from_wrong_is_reported_before_the_model_loads(sums, filters):
+    assert "no better score than a wrong one" in sums(filters + "\n").tasks["sums"].preflight
+
+
+def test_a_scorer_that_fails_is_the_tasks_error(sums, tmp_path):
+    (tmp_path / "broken_scorer.py").write_text("def score(doc, results):\n    raise KeyError('no such field')\n")
+    with pytest.raises(Exception, match="no such field"):
+        sums("process_results: !function broken_scorer.score\n")
+
+
+def test_answers_as_long_as_the_context_are_refused(sums):
+    """lm-eval would cut the whole prompt away (trap T9)."""
+    with pytest.raises(ConfigError, match="max_gen_toks"):
+        sums(front=ModelFront(backend="dummy", name="small", max_length=16))
+
+
+def test_prompts_that_do_not_fit_are_counted_per_doc(sums, stand_in):
+    plan = sums(front=ModelFront(backend="dummy", name="small", tokenizer=stand_in, max_length=26))
+    lengths = {r.doc_id: r.n_context_tokens for r in plan.tasks["sums"].requests}
+    too_long = [doc_id for doc_id, length in lengths.items() if length > 26 - 16]
+    assert 0 < len(too_long) <= 20
+    assert plan.tasks["sums"].n_truncated == len(too_long)
+
+
+def test_tokens_are_those_of_the_tokenizer(sums, stand_in):
+    plan = sums(front=ModelFront(backend="dummy", name="x", tokenizer=stand_in))
+    for request in plan.tasks["sums"].requests:
+        assert request.n_context_tokens == len(stand_in.encode(str(request.prompt)))
+
+
+def test_equal_requests_have_equal_digests_and_different_ones_differ(sums):
+    first, second = sums().tasks["sums"].requests, sums(gen_kwargs={"max_gen_toks": 17}).tasks["sums"].requests
+    assert [r.digest for r in first] == [r.digest for r in sums().tasks["sums"].requests]
+    assert len({r.digest for r in first} | {r.digest for r in second}) == 40
+
+
+def test_an_instruct_model_without_its_template_is_warned_about(sums):
+    assert "instruct" in sums(front=ModelFront(backend="dummy", name="Qwen2-7B-Instruct")).warnings[0]
+
+
+def test_a_chat_template_that_is_not_there_is_refused(sums):
+    with pytest.raises(ConfigError, match="no chat template"):
+        sums(apply_chat_template=True)
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    from transformers import AutoTokenizer
+
+    from qwen2eval.demo.stand_in import stand_in_model
+
+    return AutoTokenizer.from_pretrained(stand_in_model())
