@@ -47,10 +47,10 @@ def answer_task(
     for kind in planned.kinds:
         keys = _unique_keys(planned, kind, seed)
         with progress.task(planned.name, kind, total=len(keys)) as bar:
-            for key, answer in store.find(model_id, keys):
-                result.by_request[(key.digest, key.repeat)] = answer
-            result.n_from_store += len(result.by_request.keys() & {(k.digest, k.repeat) for k in keys})
-            bar.advance(result.n_from_store, from_store=True)
+            stored = {(key.digest, key.repeat): answer for key, answer in store.find(model_id, keys)}
+            result.by_request |= stored
+            result.n_from_store += len(stored)
+            bar.advance(len(stored), from_store=True)
             for window in _windows(keys):
                 pending = {k: r for k, r in window.items() if (k.digest, k.repeat) not in result.by_request}
                 for batch in _ask(pending, backend, kind):

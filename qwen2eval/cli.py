@@ -36,7 +36,8 @@ class _Parser(argparse.ArgumentParser):
         import re
 
         flags = [flag for action in self._actions for flag in action.option_strings]
-        near = [m for word in re.findall(r"--[\w-]+", message) for m in difflib.get_close_matches(word, flags, n=1)]
+        words = [word for word in re.findall(r"--[\w-]+", message) if word not in flags]
+        near = [match for word in words for match in difflib.get_close_matches(word, flags, n=1)]
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"{self.prog}: {message}.{hint} See `{self.prog} --help`.", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
@@ -306,7 +307,12 @@ def _command() -> list[str]:
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number") from None
 
 
 def _yes_no(text: str) -> bool:

@@ -44,7 +44,7 @@ class DataFileError(Qwen2EvalError):
 
 
 class RunFolderError(Qwen2EvalError):
-    """A run folder that is missing, incomplete or of another version."""
+    """A run folder that is missing, incomplete, of another version, or can't be written."""
 
     exit_code = 3
 

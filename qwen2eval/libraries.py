@@ -5,11 +5,13 @@ import ipaddress
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from qwen2eval.errors import ConfigError
 
@@ -26,6 +28,9 @@ NOISY = (
 )
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
 
+TRUE_WORDS = ("1", "ON", "YES", "TRUE")
+"""What huggingface_hub reads as yes."""
+
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
@@ -35,18 +40,41 @@ def quiet_libraries() -> Iterator[None]:
         return
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     levels = {name: logging.getLogger(name).level for name in NOISY}
     for name in NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # datasets logs what it raises, too: a broken file would be told twice
+        logging.getLogger(name).setLevel(logging.CRITICAL if name == "datasets" else logging.ERROR)
     try:
-        with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(_nowhere()):
             warnings.simplefilter("ignore")
-            yield
+            with _no_bars():
+                yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@cache
+def _nowhere() -> TextIO:
+    """Return a file that swallows text; never closed, since log handlers made meanwhile keep it."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Switch off the bars of libraries that the caller has imported already; the others read the variables."""
+    with contextlib.ExitStack() as back:
+        datasets, transformers = sys.modules.get("datasets"), sys.modules.get("transformers.utils.logging")
+        if datasets is not None and not datasets.are_progress_bars_disabled():
+            datasets.disable_progress_bars()
+            back.callback(datasets.enable_progress_bars)
+        if transformers is not None and transformers.is_progress_bar_enabled():
+            transformers.disable_progress_bar()
+            back.callback(transformers.enable_progress_bar)
+        yield
 
 
 @contextmanager
@@ -83,7 +111,8 @@ def forbid_network() -> Iterator[None]:
     finally:
         socket.socket.connect, socket.socket.connect_ex = connect, connect_ex  # type: ignore[method-assign]
         socket.getaddrinfo = lookup
-        _switch_loaded_libraries(offline=False)
+        # the user's own variables may have said the same
+        _switch_loaded_libraries(offline=any((value or "0").upper() in TRUE_WORDS for value in before.values()))
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -107,8 +136,6 @@ def _is_loopback(host: Any) -> bool:
 
 def _switch_loaded_libraries(*, offline: bool) -> None:
     """Libraries read the offline variables once, at import; set the copies of those that are imported already."""
-    import sys
-
     if constants := sys.modules.get("huggingface_hub.constants"):
         constants.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
     if config := sys.modules.get("datasets.config"):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.samples import TaskSamples, doc_hash, raw_response
+from qwen2eval.samples import TaskSamples, raw_response
 from qwen2eval.scores import Score, lm_eval_metrics
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def samples_hash(samples: TaskSamples) -> str:
             continue
         if sample.doc_id not in of_doc:
             texts = (str(sample.requests[0].prompt), str(sample.target))
-            of_doc[sample.doc_id] = doc_hash(sample.doc) + "".join(map(hash_string, texts))
+            of_doc[sample.doc_id] = sample.doc_hash + "".join(map(hash_string, texts))
         parts.append(of_doc[sample.doc_id])
     return str(hash_string("".join(parts)))
 
@@ -100,7 +100,7 @@ def lm_eval_samples(samples: TaskSamples) -> Iterator[str]:
             "filtered_resps": sanitize_list(sample.extracted),
             "filter": sample.filter,
             "metrics": list(sample.metrics),
-            "doc_hash": doc_hash(sample.doc),
+            "doc_hash": sample.doc_hash,
             "prompt_hash": hash_string(str(sample.requests[0].prompt)),
             "target_hash": hash_string(str(sample.target)),
             **sample.metrics,

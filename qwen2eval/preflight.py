@@ -30,7 +30,8 @@ def check_writable(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-"):
             pass
     except OSError as err:
-        raise ConfigError(f"--output_path {str(folder)!r} can't be written: {os.strerror(err.errno or 0)}") from err
+        why = "it is a file" if folder.is_file() else os.strerror(err.errno or 0)
+        raise ConfigError(f"--output_path {str(folder)!r} can't be written: {why}") from err
 
 
 def check_scorer(task: "Task", doc: dict[str, Any], requests: "Sequence[PlannedRequest]") -> str:

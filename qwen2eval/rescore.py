@@ -9,10 +9,10 @@ from qwen2eval.answering import TaskAnswers
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import RunFolderError
 from qwen2eval.health import check_health
-from qwen2eval.plan import PlannedRequest, TaskPlan, set_seeds, task_hash
+from qwen2eval.plan import PlannedRequest, TaskPlan, set_seeds
 from qwen2eval.prompts import PromptPool, compiled_templates
 from qwen2eval.requests import FinishReason
-from qwen2eval.run import prepared
+from qwen2eval.run import describe_scoring, prepared
 from qwen2eval.run_folder import Run, load_run, write_run
 from qwen2eval.samples import doc_hash, parse_response, score_task
 from qwen2eval.scores import score_tasks
@@ -45,7 +45,7 @@ def rescore(path: str | Path, *, data_dir: str | None = None) -> Run:
         info = dict(run.info)
         info["health"] = {name: _new_health(info, name, check_health(s).as_dict()) for name, s in samples.items()}
         info["tasks"] = {
-            name: {**task, "task_hash": task_hash(plans[name][0].task)} if name in plans else task
+            name: {**task, **describe_scoring(plans[name][0].task)} if name in plans else task
             for name, task in info["tasks"].items()
         }
         return write_run(run.path, info, samples, scores, loaded.groups)

@@ -18,7 +18,7 @@ from qwen2eval.libraries import forbid_network, quiet_libraries
 from qwen2eval.plan import Plan, TaskPlan, make_plan, task_hash
 from qwen2eval.preflight import check_writable
 from qwen2eval.progress import Progress
-from qwen2eval.run_folder import SCHEMA_VERSION, Run, file_name, write_run
+from qwen2eval.run_folder import SCHEMA_VERSION, Run, claimed_run_id, file_name, write_run
 from qwen2eval.samples import TaskSamples, score_task
 from qwen2eval.scores import score_tasks
 from qwen2eval.store import ResponseStore, fingerprint
@@ -48,8 +48,9 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         samples = {name: score_task(plan.tasks[name], got.by_request) for name, got in answers.items()}
         scores = score_tasks(samples, plan.groups, seed=config.seeds.numpy)
     info = describe_run(plan, backend, answers, samples, clock=clock, command=command)
-    with prepared(config):
-        written = write_run(folder / info["run_id"], info, samples, scores, plan.groups)
+    with prepared(config), claimed_run_id(folder, info["run_id"]) as run_id:
+        info["run_id"] = run_id
+        written = write_run(folder / run_id, info, samples, scores, plan.groups)
     backend.close()
     return written
 
@@ -172,13 +173,12 @@ def describe_task(planned: TaskPlan, plan: Plan) -> dict[str, Any]:
     task = planned.task
     metadata = task_metadata(task)
     dataset = getattr(task, "dataset", None)
-    better = task.higher_is_better() or {}
     template = [str(task.get_config(key)) for key in ("description", "doc_to_text", "doc_to_target", "doc_to_choice")]
     return {
         "status": "scored",
         "error": None,
         "description": metadata.get("summary") or str(task.get_config("task_alias") or planned.name),
-        "version": str(task.VERSION),
+        **describe_scoring(task),
         "output_type": task.OUTPUT_TYPE,
         "num_fewshot": task.get_config("num_fewshot"),
         "n_docs": len(planned.docs),
@@ -186,12 +186,9 @@ def describe_task(planned: TaskPlan, plan: Plan) -> dict[str, Any]:
         "n_requests": planned.n_requests,
         "n_prompt_tokens": planned.n_prompt_tokens,
         "shared_prefix_ratio": planned.shared_prefix_ratio,
-        "filters": [ensemble.name for ensemble in task._filters],
         "generation_kwargs": task.get_config("generation_kwargs") if task.OUTPUT_TYPE == "generate_until" else None,
-        "metrics": {name: {"higher_is_better": better.get(name)} for name in better},
         "cluster": planned.cluster_column,
         "apply_chat_template": bool(plan.config.apply_chat_template),
-        "task_hash": task_hash(task),
         "template_hash": fingerprint({"templates": "\n".join(template)}),
         "data": {
             "source": getattr(dataset, "source", None) or str(task.get_config("dataset_path")),
@@ -200,6 +197,17 @@ def describe_task(planned: TaskPlan, plan: Plan) -> dict[str, Any]:
         "preflight": planned.preflight,
         "first_prompt": planned.first_prompt,
         "chance": chance_score(TaskSamples(planned)),
+    }
+
+
+def describe_scoring(task: Any) -> dict[str, Any]:
+    """Return the part of a task's entry that a new scoring may change."""
+    better = task.higher_is_better() or {}
+    return {
+        "version": str(task.VERSION),
+        "filters": [ensemble.name for ensemble in task._filters],
+        "metrics": {name: {"higher_is_better": higher} for name, higher in better.items()},
+        "task_hash": task_hash(task),
     }
 
 

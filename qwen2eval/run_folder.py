@@ -1,11 +1,12 @@
 """The run folder: written whole or not at all, and read back as a `Run`."""
 
+import itertools
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,18 +110,40 @@ def file_name(name: str) -> str:
 
 
 @contextmanager
+def claimed_run_id(folder: Path, run_id: str) -> Iterator[str]:
+    """Yield `run_id`, numbered where another run of the same second has it or is about to."""
+    for number in itertools.count(1):
+        name = run_id if number == 1 else f"{run_id}-{number}"
+        claim = folder / f".{name}.claim"
+        with suppress(FileExistsError):
+            claim.mkdir()
+            if not (folder / name).exists():
+                break
+            claim.rmdir()
+    try:
+        yield name
+    finally:
+        claim.rmdir()
+
+
+@contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target` that takes its place when the block ends well, and is removed if not."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     try:
+        draft.mkdir(parents=True)
         yield draft
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         if target.exists():
             target.rename(old)
         draft.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as err:
+        raise RunFolderError(
+            f"The run folder {str(target)!r} can't be written: {err.strerror or err}. Nothing is lost, the store has all "
+            "answers: mend the cause and run the same command again"
+        ) from err
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -132,10 +155,10 @@ def write_run(
     scores: Sequence[Score],
     groups: "Mapping[str, Group]",
 ) -> Run:
-    """Write everything a run leaves, and point `latest` to it."""
+    """Write everything a run leaves; `latest` points to it if it is new."""
     from qwen2eval.reporting.render import write_report
 
-    frame = scores_frame(list(scores))
+    frame, is_new = scores_frame(list(scores)), not target.exists()
     with replaced_folder(target) as folder:
         (folder / "samples").mkdir()
         for name, task_samples in samples.items():
@@ -147,7 +170,8 @@ def write_run(
         _write_json(folder / "results.json", lm_eval_results(samples, scores, groups, info))
         _write_json(folder / "run.json", info)
         write_report(folder, info, frame, examples={name: example_rows(task) for name, task in samples.items()})
-    _point_latest(target)
+    if is_new:
+        _point_latest(target)
     return load_run(target)
 
 

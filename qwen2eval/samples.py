@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.plan import PlannedRequest, TaskPlan
@@ -38,6 +39,11 @@ class DocSample:
     """None: not scored."""
     error: str | None = None
     """Why it is not scored."""
+
+    @cached_property
+    def doc_hash(self) -> str:
+        """lm-eval's hash of the doc; parquet, JSON lines and the task's hash ask for it."""
+        return doc_hash(self.doc)
 
 
 @dataclass
@@ -118,7 +124,7 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
             yield {
                 "task": samples.plan.name,
                 "doc_id": sample.doc_id,
-                "doc_hash": doc_hash(sample.doc),
+                "doc_hash": sample.doc_hash,
                 "prompt_hash": _sha256(prompt),
                 "target_hash": _sha256(str(sample.target)),
                 "repeat": repeat,
@@ -140,12 +146,15 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
 
 
 def response_text(given: Sequence[Answer], requests: Sequence[PlannedRequest]) -> str | None:
-    """Return a doc's answers as text: the response itself, or JSON `[[logprob, is_greedy], …]` in choice order."""
+    """Return a doc's answers as text: the response itself, or JSON `[[logprob, is_greedy], …]` in choice order.
+
+    There, NaN is `[null, …]`, and a request that was not answered is `null`.
+    """
     if len(given) == 1 and requests[0].kind == "generate_until":
         return given[0].response
     values: list[Any] = []
     for answer, request in zip(given, requests, strict=True):
-        if request.kind == "generate_until":
+        if answer.error is not None or request.kind == "generate_until":
             values.append(answer.response)
         else:
             logprob = None if answer.logprob is None or math.isnan(answer.logprob) else answer.logprob
@@ -161,12 +170,13 @@ def parse_response(text: str | None, requests: Sequence[PlannedRequest], *, erro
         return [Answer(response=text)]
     answers = []
     for value, request in zip(json.loads(text), requests, strict=True):
-        if request.kind == "generate_until":
-            answers.append(Answer(response=value, error=None if value is not None else error or "not answered"))
-        elif value[0] is None:
-            answers.append(Answer(logprob=math.nan))
+        if value is None:
+            answers.append(Answer(error=error or "not answered"))
+        elif request.kind == "generate_until":
+            answers.append(Answer(response=value))
         else:
-            answers.append(Answer(logprob=value[0], is_greedy=value[1]))
+            logprob, is_greedy = value
+            answers.append(Answer(logprob=math.nan if logprob is None else logprob, is_greedy=is_greedy))
     return answers
 
 

@@ -8,7 +8,9 @@ run that was killed goes on where it stopped. Neither torch nor lm-eval is neede
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -65,11 +67,18 @@ class ResponseStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-            self._prepare()
         except (OSError, sqlite3.Error) as err:
+            raise StoreError(f"The response store {str(path)!r} can't be opened: {err}") from err
+        try:
+            self._prepare()
+        except sqlite3.Error as err:
+            self._db.close()
             raise StoreError(
                 f"The response store {str(path)!r} can't be opened ({err}): move it away to begin a new one"
             ) from err
+        except StoreError:
+            self._db.close()
+            raise
 
     def __enter__(self) -> "ResponseStore":
         return self
@@ -86,10 +95,11 @@ class ResponseStore:
     def model_id(self, identity: Mapping[str, Any]) -> int:
         """Return the number under which the answers of exactly this model are kept."""
         print_ = fingerprint(identity)
-        self._db.execute(
-            "INSERT OR IGNORE INTO models (fingerprint, identity) VALUES (?, ?)", (print_, _canonical(identity))
-        )
-        row = self._db.execute("SELECT id FROM models WHERE fingerprint = ?", (print_,)).fetchone()
+        with self._explained():
+            self._db.execute(
+                "INSERT OR IGNORE INTO models (fingerprint, identity) VALUES (?, ?)", (print_, _canonical(identity))
+            )
+            row = self._db.execute("SELECT id FROM models WHERE fingerprint = ?", (print_,)).fetchone()
         return int(row[0])
 
     def find(self, model_id: int, keys: Iterable[AnswerKey]) -> Iterator[tuple[AnswerKey, Answer]]:
@@ -99,11 +109,12 @@ class ResponseStore:
             "WHERE model_id = ? AND digest = ? AND seed = ? AND repeat = ?"
         )
         cursor = self._db.cursor()
-        for key in keys:
-            if row := cursor.execute(query, (model_id, *key)).fetchone():
-                logprob, is_greedy, response, finish_reason, n_tokens = row
-                greedy = None if is_greedy is None else bool(is_greedy)
-                yield key, Answer(logprob, greedy, response, finish_reason, n_tokens)
+        with self._explained():
+            for key in keys:
+                if row := cursor.execute(query, (model_id, *key)).fetchone():
+                    logprob, is_greedy, response, finish_reason, n_tokens = row
+                    greedy = None if is_greedy is None else bool(is_greedy)
+                    yield key, Answer(logprob, greedy, response, finish_reason, n_tokens)
 
     def add(self, model_id: int, kind: str, answers: Iterable[tuple[AnswerKey, Answer]]) -> None:
         """Commit answers in one transaction; one that is there already is left as it is."""
@@ -112,39 +123,70 @@ class ResponseStore:
             (model_id, *key, kind, a.logprob, a.is_greedy, a.response, a.finish_reason, a.n_response_tokens, now)
             for key, a in answers
         ]
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._explained(), self._transaction():
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors (disk full, file damaged, locked for a minute) into ours."""
+        try:
+            yield
+        except sqlite3.Error as err:
+            raise StoreError(
+                f"The response store {str(self.path)!r} can't be used ({err}). Mend the cause (a full disk, a program "
+                "that holds the file) and run the same command again: what was answered is kept. If the file itself "
+                "is damaged, move it away to begin a new one"
+            ) from err
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._db.execute("ROLLBACK")
+            raise
+
     def _prepare(self) -> None:
+        self._db.execute("BEGIN")  # one view of both: another process may be making the tables
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        self._db.execute("COMMIT")
         if version != STORE_VERSION and (version or tables):
             raise StoreError(
                 f"The response store {str(self.path)!r} is of version {version}, this qwen2eval reads version "
                 f"{STORE_VERSION}: move the file away to begin a new one, or use the qwen2eval that wrote it"
             )
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal()
         # with WAL, NORMAL loses nothing when the process dies; only a power cut may lose the last answers
         self._db.execute("PRAGMA synchronous = NORMAL")
         if not version:
             self._create()
 
+    def _switch_to_wal(self) -> None:
+        """Set the journal mode; SQLite does not wait here by itself while another process opens the file."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as err:
+                if err.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
     def _create(self) -> None:
         """Make the tables; another process may be doing the same at this moment."""
-        self._db.execute("BEGIN IMMEDIATE")
-        if not self._db.execute("PRAGMA user_version").fetchone()[0]:
-            for statement in SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
-        self._db.execute("COMMIT")
+        with self._transaction():
+            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+                for statement in SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

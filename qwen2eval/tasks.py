@@ -8,13 +8,21 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
-from qwen2eval.errors import ConfigError, MissingDataError, Qwen2EvalError, TaskFileError, TaskNotFoundError
+from qwen2eval.data.gsm8k import read_jsonl
+from qwen2eval.errors import (
+    ConfigError,
+    DataFileError,
+    MissingDataError,
+    Qwen2EvalError,
+    TaskFileError,
+    TaskNotFoundError,
+)
 from qwen2eval.task_index import TaskEntry, entries_of, lm_eval_entries, read_task_yaml, scan, shipped_entries
 
 if TYPE_CHECKING:
@@ -85,12 +93,7 @@ def find_tasks(names: Iterable[str], *, include_path: Sequence[str] = ()) -> lis
     Raises:
         TaskNotFoundError: a name that is nowhere, with the nearest ones.
     """
-    registry = _Registry(include_path)
-    found: dict[str, TaskEntry] = {}
-    for name in _expand_suites(names):
-        for entry in registry.find(name):
-            found[f"{entry.origin}:{entry.name}"] = entry
-    return list(found.values())
+    return _Registry(include_path).find_all(names)
 
 
 def load_tasks(config: RunConfig) -> LoadedTasks:
@@ -101,10 +104,9 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
     Raises:
         TaskNotFoundError: an unknown name; nothing is loaded then.
     """
-    entries = find_tasks(config.task_names, include_path=config.include_path)
     registry = _Registry(config.include_path)
     loaded = LoadedTasks()
-    for entry in entries:
+    for entry in registry.find_all(config.task_names):
         try:
             built = _build(entry, registry, config)
         except Qwen2EvalError as err:
@@ -129,6 +131,15 @@ class _Registry:
     def __init__(self, include_path: Sequence[str]) -> None:
         self.own = {**shipped_entries(), **user_entries(include_path)}
 
+    @cached_property
+    def lm_eval(self) -> dict[str, TaskEntry]:
+        return lm_eval_entries()
+
+    def find_all(self, names: Iterable[str]) -> list[TaskEntry]:
+        """Return the entry of each name, suites and globs spelled out, each once."""
+        found = {(e.origin, e.name): e for name in _expand_suites(names) for e in self.find(name)}
+        return list(found.values())
+
     def find(self, name: str) -> list[TaskEntry]:
         if name.startswith(LM_EVAL_PREFIX):
             return self._match(name.removeprefix(LM_EVAL_PREFIX), {}) or self._unknown(name)
@@ -136,16 +147,17 @@ class _Registry:
             return entries_of(Path(name).resolve(), origin=str(Path(name).parent))[:1]
         return self._match(name, self.own) or self._unknown(name)
 
-    def of_origin(self, origin: str) -> dict[str, TaskEntry]:
-        """Return what a task of this origin may refer to: lm-eval's see lm-eval's only, the others see everything."""
-        return lm_eval_entries() if origin == "lm-eval" else {**_lm_eval_if_cached(), **self.own}
+    def needed_by(self, entry: TaskEntry) -> dict[str, TaskEntry]:
+        """Return what `entry` may refer to: a task to itself only, a group of lm-eval's to lm-eval's, others to all."""
+        if entry.kind == "task":  # spares it the 14,000 entries of lm-eval
+            return {entry.name: entry}
+        return {**self.lm_eval, **({} if entry.origin == "lm-eval" else self.own), entry.name: entry}
 
-    @staticmethod
-    def _match(name: str, own: dict[str, TaskEntry]) -> list[TaskEntry]:
+    def _match(self, name: str, own: dict[str, TaskEntry]) -> list[TaskEntry]:
         if name in own:
             return [own[name]]
         is_glob = any(char in name for char in "*?[")
-        everything = {**lm_eval_entries(), **own}
+        everything = {**self.lm_eval, **own}
         if is_glob:
             return [everything[n] for n in sorted(fnmatch.filter(everything, name)) if everything[n].kind != "tag"]
         return [everything[name]] if name in everything else []
@@ -153,7 +165,7 @@ class _Registry:
     def _unknown(self, name: str) -> list[TaskEntry]:
         bare = name.removeprefix(LM_EVAL_PREFIX)
         # ours first: the nearest of 20 names is more likely meant than the nearest of 14,000
-        near = difflib.get_close_matches(bare, self.own, n=2) or difflib.get_close_matches(bare, lm_eval_entries(), n=3)
+        near = difflib.get_close_matches(bare, self.own, n=2) or difflib.get_close_matches(bare, self.lm_eval, n=3)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         raise TaskNotFoundError(f"Unknown task {name!r}.{hint} List them with `qwen2eval tasks {bare}`.")
 
@@ -171,11 +183,6 @@ def _expand_suites(names: Iterable[str]) -> Iterable[str]:
         yield from known[wanted].tasks
 
 
-@cache
-def _lm_eval_if_cached() -> dict[str, TaskEntry]:
-    return lm_eval_entries(build=False)
-
-
 def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str, Any]:
     """Build one entry with lm-eval's own factory.
 
@@ -185,10 +192,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._index import Entry, Kind
 
-    if entry.kind == "group" and entry.origin != "lm-eval":
-        lm_eval_entries()  # the group may name lm-eval's tasks
-        _lm_eval_if_cached.cache_clear()
-    known = registry.of_origin(entry.origin) | {entry.name: entry}
+    known = registry.needed_by(entry)
     _refuse_unsafe_code(entry, known)
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline}
     manager = TaskManager(include_defaults=False, metadata=metadata)
@@ -225,11 +229,32 @@ def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
             f"once without --offline, or point dataset_path in a copy of {entry.path} (--include_path) to local files. "
             f"The library said: {said}"
         )
+    if isinstance(err, FileNotFoundError):
+        return MissingDataError(
+            f"The data of task {entry.name!r} is not there: {err}. Correct data_files in {entry.path}"
+        )
+    if type(err).__name__ == "DatasetGenerationError":
+        cause = err.__cause__ or err
+        why = _broken_line(entry) or f"{type(cause).__name__}: {cause} ({entry.path} names its files)"
+        return DataFileError(f"The data of task {entry.name!r} can't be read: {why}")
     if isinstance(err, ImportError):
         return TaskFileError(
             f"Task {entry.name!r} needs a package that is not installed ({said}): pip install it and run again"
         )
     return TaskFileError(f"Task {entry.name!r} ({entry.path}) can't be built: {said}")
+
+
+def _broken_line(entry: TaskEntry) -> str | None:
+    """Return which line of the JSON-lines files that a task's YAML names is broken, which `datasets` doesn't tell."""
+    files = (read_task_yaml(Path(entry.path or "")).get("dataset_kwargs") or {}).get("data_files") or ()
+    groups = files.values() if isinstance(files, dict) else [files]
+    for path in [Path(p) for group in groups for p in ([group] if isinstance(group, str) else group)]:
+        if path.suffix == ".jsonl" and path.is_file():
+            try:
+                read_jsonl(path, columns=())
+            except DataFileError as err:
+                return str(err)
+    return None
 
 
 def _refuse_unsafe_code(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int = 0) -> None:

@@ -4,40 +4,48 @@ Both get the same tiny random Qwen2 and the task files of tests/tasks_local; not
 """
 
 import json
+import math
 import random
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from qwen2eval.config import RunConfig
 from qwen2eval.libraries import quiet_libraries
-from qwen2eval.run import run
+from qwen2eval.run import plan, run
 
 TASK_FILES = Path(__file__).resolve().parent / "tasks_local"
 ALL_TASKS = (
-    *("local_choices", "local_verdicts", "local_sums", "local_stories", "local_last_word", "local_pages"),
+    *("local_choices", "local_verdicts", "local_riddles", "local_stories", "local_next_letter", "local_pages"),
     *("local_overlap", "local_prefixed", "local_prefixed_choices"),
 )
-WITH_EXAMPLES = ("local_choices", "local_verdicts", "local_sums", "local_prefixed", "local_prefixed_choices")
-# what lm-eval's own estimate covers: its bootstrap and its "N/A" for anything but a mean are replaced by ours
-NOT_MEANS = ("f1", "mcc", "brier_score", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "spread")
+WITH_EXAMPLES = ("local_choices", "local_riddles", "local_prefixed", "local_prefixed_choices")
 RUNS = {
     "as the tasks say": {"tasks": ALL_TASKS},
+    "a third of the docs": {"tasks": ALL_TASKS, "limit": 0.33},
     "five docs, three examples": {
         "tasks": (*WITH_EXAMPLES, "local_stories"),
         "limit": 5,
         "num_fewshot": 3,
         "gen_kwargs": {"max_gen_toks": 5, "until": ["e"]},
     },
-    "a third of the docs": {"tasks": ALL_TASKS, "limit": 0.33},
     "chat, examples as turns": {
         "tasks": WITH_EXAMPLES,
         "apply_chat_template": True,
         "fewshot_as_multiturn": True,
         "system_instruction": "You know every town.",
+        "limit": 6,
     },
-    "chat, one turn": {"tasks": WITH_EXAMPLES, "apply_chat_template": True, "fewshot_as_multiturn": False},
+    "chat, one turn": {
+        "tasks": WITH_EXAMPLES,
+        "apply_chat_template": True,
+        "fewshot_as_multiturn": False,
+        "limit": 6,
+    },
 }
+# For anything but a mean, lm-eval gives a slow bootstrap or "N/A": there the errors are ours
+NOT_MEANS = ("f1", "mcc", "brier_score", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "spread")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,32 +67,11 @@ def make_rows():
     rng = random.Random(11)
     syllables = ["mar", "tel", "osk", "ny", "brun", "dah", "li", "köp", "wes", "ton"]
     names = ["".join(rng.sample(syllables, rng.randint(2, 3))).capitalize() for _ in range(60)]
-    words = [
-        "the",
-        "old",
-        "mill",
-        "of",
-        "a",
-        "town",
-        "by",
-        "its",
-        "river",
-        "sells",
-        "bread",
-        "and",
-        "salt",
-        "to",
-        "those",
-        "who",
-        "come",
-        "in",
-        "the",
-        "long",
-        "winter",
-    ]
+    words = ["the", "old", "mill", "town", "by", "its", "river", "sells", "bread", "and", "salt", "in", "winter"]
+    letters = "LUZNJ"  # what the tiny model likes to say, so that some answers are right
 
     def town(i):
-        options = rng.sample(names, 1 + i % 3) + [f"{rng.choice(names)} upon {rng.choice(names)}"]
+        options = [*rng.sample(names, 1 + i % 3), f"{rng.choice(names)} upon {rng.choice(names)}"]
         gold = rng.randrange(len(options))
         question = f"Which town lies {rng.randint(2, 90)} miles from {names[i]}? "
         return {"question": question, "options": options, "gold": gold, "answer": options[gold]}
@@ -96,27 +83,22 @@ def make_rows():
         return {"sentence": sentence, "option1": one, "option2": two, "answer": rng.randint(1, 2)}
 
     def verdict(i):
-        claim = (
-            f"{names[i]} is {rng.choice(['older', 'nearer', 'richer'])} than {rng.choice(names)} by {rng.randint(2, 9)}"
-        )
-        return {
-            "claim": claim,
-            "holds": rng.randint(0, 1),
-            "kind": rng.choice(["surely", "hardly ever", "nobody knows"]),
-        }
+        claim = f"{names[i]} is {rng.choice(['older', 'nearer'])} than {rng.choice(names)} by {rng.randint(2, 9)}"
+        kind = rng.choice(["surely", "hardly ever", "nobody knows"])
+        return {"claim": claim, "holds": rng.randint(0, 1), "kind": kind, "letter": rng.choice(letters)}
 
-    def addition(_):
-        a, b = rng.randint(1, 900), rng.randint(1, 900)
-        return {"question": f"{a} + {b}?", "answer": f"That is {a} and {b}. #### {a + b:,}"}
+    def riddle(i):
+        question = f"What is sign {i} of {rng.randint(30, 900)}?"
+        return {"question": question, "answer": f"It is a letter. #### {rng.choice(letters)}"}
 
     def page(i):
         text = " ".join(rng.choices(words, k=rng.choice([8, 20, 130])))
         text += rng.choice(["", "\n\n东边的小镇卖盐和面包。", " — “ça va?”"])
-        return {"text": text, "title": names[i]}
+        return {"text": text, "title": names[i], "letter": rng.choice(letters)}
 
     counts = {"towns_train": (town, 12), "towns_test": (town, 26), "towns_few": (town, 7), "pages": (page, 20)}
     counts |= {"pronouns_train": (pronoun, 8), "pronouns": (pronoun, 17), "verdicts": (verdict, 24)}
-    counts |= {"sums_train": (addition, 9), "sums": (addition, 12)}
+    counts |= {"riddles_train": (riddle, 9), "riddles": (riddle, 22)}
     return {name: [make(i) for i in range(n)] for name, (make, n) in counts.items()}
 
 
@@ -132,47 +114,44 @@ def lm(tiny_model):
     torch.set_num_threads(n_threads)
 
 
+def our_config(folder, **settings):
+    return RunConfig(include_path=(str(TASK_FILES),), output_path=str(folder), **settings)
+
+
+def run_ours(tiny_model, folder, **settings):
+    """Return the run, its results.json and the lines of each task's samples."""
+    model_args = {"pretrained": str(tiny_model), "dtype": "float32"}
+    config = our_config(folder, model="hf", model_args=model_args, device="cpu", batch_size=1, **settings)
+    made = run(config, quiet=True)
+    assert not made.failed_tasks
+    samples = {name: read_lines(made.path / f"samples_{name}.jsonl") for name in made.info["tasks"]}
+    return made, json.loads((made.path / "results.json").read_text(encoding="utf-8")), samples
+
+
 def run_lm_eval(lm, folder, *, tasks, **settings):
     """Run and save as lm-eval's own command does; return results.json and the lines of each task's samples."""
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
 
-    tracker = EvaluationTracker(output_path=str(folder))
-    tracker.general_config_tracker.model_name_sanitized = "tiny"
+    tracker = EvaluationTracker(output_path=str(folder / "results.json"))
     with quiet_libraries(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISABLE_MULTIPROC", "1")
-        manager = TaskManager(include_path=str(TASK_FILES), include_defaults=False)
-        # two draws of the bootstrap: its values are not compared
-        settings |= {"bootstrap_iters": 2, "task_manager": manager}
-        results = simple_evaluate(model=lm, tasks=list(tasks), **settings)
+        patch.setenv("DISABLE_MULTIPROC", "1")  # a pool of processes for two draws, whose values are not compared
+        results = simple_evaluate(
+            model=lm, tasks=list(tasks), task_manager=lm_eval_tasks(), bootstrap_iters=2, **settings
+        )
         samples = results.pop("samples")
         tracker.save_results_aggregated(results=results, samples=samples)
         for name, lines in samples.items():
             tracker.save_results_samples(task_name=name, samples=lines)
-    (aggregated,) = (folder / "tiny").glob("results_*.json")
-    files = {name: next((folder / "tiny").glob(f"samples_{name}_2*.jsonl")) for name in samples}
-    return json.loads(aggregated.read_text()), {name: read_lines(path) for name, path in files.items()}
+    (saved,) = folder.glob("results_*.json")
+    files = {name: next(folder.glob(f"samples_{name}_2*.jsonl")) for name in samples}
+    return json.loads(saved.read_text(encoding="utf-8")), {name: read_lines(path) for name, path in files.items()}
 
 
-def run_ours(tiny_model, folder, **settings):
-    """Run and return the run, its results.json and the lines of each task's samples."""
-    made = run(
-        RunConfig(
-            model="hf",
-            model_args={"pretrained": str(tiny_model), "dtype": "float32"},
-            device="cpu",
-            batch_size=1,
-            include_path=(str(TASK_FILES),),
-            output_path=str(folder),
-            **settings,
-        ),
-        quiet=True,
-    )
-    assert not made.failed_tasks
-    files = {name: made.path / f"samples_{name}.jsonl" for name in made.info["tasks"]}
-    results = json.loads((made.path / "results.json").read_text())
-    return made, results, {name: read_lines(path) for name, path in files.items()}
+def lm_eval_tasks():
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(TASK_FILES), include_defaults=False)
 
 
 def read_lines(path):
@@ -205,8 +184,8 @@ def assert_same_results(ours, theirs):
     for part in ("results", "groups"):
         assert list(ours.get(part, {})) == list(theirs.get(part, {})), part
         for name, metrics in theirs.get(part, {}).items():
+            assert list(ours[part][name]) == list(metrics), f"{part}: {name}"
             assert without_own_errors(ours[part][name]) == without_own_errors(metrics), f"{part}: {name}"
-            assert list(ours[part][name]) == list(metrics)
     assert without_metadata(ours["configs"]) == without_metadata(theirs["configs"])
 
 
@@ -215,15 +194,75 @@ def without_own_errors(metrics):
 
 
 def without_metadata(configs):
-    """lm-eval puts the model's arguments and the task file's path into every task's metadata; ours are others."""
-    return {name: {**config, "metadata": None} for name, config in configs.items()}
+    """The metadata hold the model's arguments and where the data lie, which is not the same here and there."""
+    return {name: config | {"metadata": None} for name, config in configs.items()}
 
 
 def assert_scores_are_results(scores, results):
-    """Tell that scores.parquet holds the numbers of results.json."""
-    assert len(scores) > 0
+    """scores.parquet holds every number of results.json."""
+    expected = {
+        (name, *key.split(",")): value
+        for name, metrics in results.items()
+        for key, value in metrics.items()
+        if "," in key and "_stderr," not in key
+    }
+    assert {(row.task, row.metric, row.filter): row.value for row in scores.itertuples()} == expected
     for row in scores.itertuples():
-        metrics = results[row.task]
-        assert row.value == metrics[f"{row.metric},{row.filter}"]
         if row.metric not in NOT_MEANS and row.n_docs - row.n_unscored > 1:
-            assert row.stderr == metrics[f"{row.metric}_stderr,{row.filter}"]
+            assert row.stderr == results[row.task][f"{row.metric}_stderr,{row.filter}"], row
+
+
+def test_answers_from_the_store_give_the_same_results(tiny_model, lm, tmp_path):
+    del lm  # for its number of threads
+    settings = {"tasks": ("local_riddles", "local_verdicts", "local_next_letter", "local_pages"), "limit": 4}
+    _, results, samples = run_ours(tiny_model, tmp_path, **settings)
+    again, results_again, samples_again = run_ours(tiny_model, tmp_path, **settings)
+    assert again.info["requests"]["n_answered"] == 0
+    assert samples_again == samples
+    assert results_again["results"] == results["results"]
+
+
+def test_different_answers_to_one_doc_are_filtered_as_by_lm_eval(tmp_path):
+    """A sampled answer's seed is ours, so lm-eval is handed our answers."""
+    from lm_eval.api.model import LM
+
+    settings = {"tasks": ("local_riddles",), "gen_kwargs": {"do_sample": True, "temperature": 1.0}}
+    made = run(our_config(tmp_path / "ours", model="dummy", **settings), quiet=True)
+    answers = defaultdict(list)
+    for row in made.sample_rows("local_riddles"):
+        if row["filter"] == "strict":
+            answers[row["prompt"]].append(row["response"])
+    assert all(len(set(responses)) > 1 for responses in answers.values())
+
+    class Replay(LM):
+        def generate_until(self, requests):
+            return [answers[request.args[0]].pop(0) for request in requests]
+
+        loglikelihood = loglikelihood_rolling = generate_until
+
+    theirs, their_samples = run_lm_eval(Replay(), tmp_path / "theirs", **settings)
+    assert_same_samples({"local_riddles": read_lines(made.path / "samples_local_riddles.jsonl")}, their_samples)
+    assert_scores_are_results(made.scores, theirs["results"])
+
+
+@pytest.mark.parametrize("limit", [None, 5, 0.1])
+def test_prompts_do_not_depend_on_the_limit(tmp_path, limit):
+    """Examples come from one random stream a task; a doc's must be those of the whole run, in lm-eval as well."""
+    names = ("local_towns_shots", "local_verdicts", "local_riddles", "local_prefixed_choices", "local_pronouns")
+    planned = plan(our_config(tmp_path, model="dummy", tasks=names, limit=limit)).tasks
+    for name, theirs in lm_eval_requests(names).items():
+        ours = [(r.doc_id, r.index, str(r.prompt), r.continuation or r.gen_kwargs) for r in planned[name].requests]
+        n_total = planned[name].n_docs_total
+        n_docs = {None: n_total, 5: 5, 0.1: math.ceil(n_total / 10)}[limit]
+        assert ours == [request for request in theirs if request[0] < n_docs], name
+
+
+def lm_eval_requests(names):
+    """Return lm-eval's requests of every doc of each task."""
+    requests = {}
+    with quiet_libraries():
+        for name, task in lm_eval_tasks().load(list(names))["tasks"].items():
+            task.set_fewshot_seed(seed=1234)
+            task.build_all_requests()
+            requests[name] = [(i.doc_id, i.idx, *i.args) for i in task.instances]
+    return requests

@@ -127,3 +127,19 @@ def test_the_real_files_have_their_published_sizes(data_dir):
         "test": 14042,
     }
     assert {s: len(rows) for s, rows in gsm8k.load(data_dir=str(data_dir)).items()} == {"train": 7473, "test": 1319}
+
+
+def test_an_installed_data_package_is_read_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "some_rows"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    write_gsm8k(package / "sums", ['{"question": "x", "answer": "#### 1"}\n'])
+    info = tmp_path / "some_rows-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-rows\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[qwen2eval.data]\ngsm8k = some_rows.sums\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("QWEN2EVAL_DATA", raising=False)
+    assert gsm8k.load(offline=True).source == str(package / "sums")
+    write_gsm8k(tmp_path / "mine", ['{"question": "y", "answer": "#### 2"}\n'])
+    assert gsm8k.load(data_dir=str(tmp_path / "mine"), offline=True).source == str(tmp_path / "mine")

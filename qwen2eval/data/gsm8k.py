@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.data.locate import Place, Rows, Splits, load_hub, local_folder, missing, require_columns
-from qwen2eval.data.splits import LoadedData, content_path
+from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing, require_columns
+from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError
 
 SPLITS = ("train", "test")
@@ -22,15 +22,14 @@ def load(
         data_dir: the user's folder of published files.
         offline: forbid the hub.
     """
-    if package_data:
-        folder: Path | None = content_path(package_data) / "gsm8k"
-    else:
-        folder = local_folder("gsm8k", data_dir=data_dir, is_there=lambda path: (path / "test.jsonl").is_file())
+    folder = find_folder(
+        "gsm8k", package_data=package_data, data_dir=data_dir, is_there=lambda path: (path / "test.jsonl").is_file()
+    )
     if folder is not None:
         splits: Splits = {
             split: read_jsonl(folder / f"{split}.jsonl", columns=("question", "answer")) for split in SPLITS
         }
-        return LoadedData.from_rows(splits, Place(folder, str(folder)), files=[folder / f"{s}.jsonl" for s in SPLITS])
+        return LoadedData.from_rows(splits, folder, files=[folder / f"{s}.jsonl" for s in SPLITS])
     error = missing("gsm8k", files="train.jsonl and test.jsonl", hub=HUB[0], data_dir=data_dir)
     return LoadedData.from_hub(load_hub(*HUB, offline=offline, error=error), HUB[0], SPLITS)
 

@@ -3,61 +3,54 @@
 Each loader in this folder asks these places in turn; the first that has the data wins, and a miss names all of them.
 """
 
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from qwen2eval.content import content_dir
 from qwen2eval.errors import DataFileError, MissingDataError
 
 Rows = list[dict[str, Any]]
 Splits = dict[str, Rows]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the data of one benchmark was found."""
-
-    path: Path | None
-    """A folder with the published files; None: the hub."""
-    name: str
-    """For run.json: the folder, or `hub:<repository>`."""
+DATA_PACKAGES = "qwen2eval.data"
+"""Entry-point group of data packages: benchmark name -> dotted path of the folder with its published files."""
 
 
-def local_folder(benchmark: str, *, data_dir: str | None, is_there: Callable[[Path], bool]) -> Path | None:
-    """Return the folder of `benchmark` under `data_dir` (else `QWEN2EVAL_DATA`): `DIR/<benchmark>` or `DIR` itself."""
-    chosen = data_dir or os.environ.get("QWEN2EVAL_DATA")
-    if not chosen:
-        return None
-    if not Path(chosen).is_dir():
-        raise MissingDataError(f"The data folder {chosen!r} (--data_dir or QWEN2EVAL_DATA) does not exist")
-    for folder in (Path(chosen) / benchmark, Path(chosen)):
-        if folder.is_dir() and is_there(folder):
-            return folder
-    return None
+def find_folder(
+    benchmark: str, *, package_data: str | None, data_dir: str | None, is_there: Callable[[Path], bool]
+) -> Path | None:
+    """Return the folder that holds a benchmark's published files, or None if only the hub is left.
+
+    Args:
+        benchmark: its name, which is also that of its folder.
+        package_data: a folder inside qwen2eval that wins over every other place (the demo's samples).
+        data_dir: the user's folder (else `QWEN2EVAL_DATA`): `DIR/<benchmark>` or `DIR` itself.
+        is_there: whether a folder holds the files.
+    """
+    if package_data:
+        first, *rest = package_data.split("/")
+        return content_dir(first).joinpath(*rest, benchmark)
+    candidates: list[Path] = []
+    if chosen := data_dir or os.environ.get("QWEN2EVAL_DATA"):
+        if not Path(chosen).is_dir():
+            raise MissingDataError(f"The data folder {chosen!r} (--data_dir or QWEN2EVAL_DATA) does not exist")
+        candidates += [Path(chosen) / benchmark, Path(chosen)]
+    candidates += _package_folders(benchmark)
+    return next((folder for folder in candidates if folder.is_dir() and is_there(folder)), None)
 
 
-def package_folder(package: str, inside: str) -> Path | None:
-    """Return folder `inside` an installed package without importing it, or None."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    folder = Path(next(iter(spec.submodule_search_locations))) / inside
-    return folder if folder.is_dir() else None
-
-
-def missing(
-    benchmark: str, *, files: str, hub: str, data_dir: str | None, package: str | None = None
-) -> MissingDataError:
+def missing(benchmark: str, *, files: str, hub: str, data_dir: str | None) -> MissingDataError:
     """Return the error that names the three ways to get a benchmark's data."""
     looked = data_dir or os.environ.get("QWEN2EVAL_DATA") or "no --data_dir or QWEN2EVAL_DATA was given"
-    second = f"install its data package (pip install {package})" if package else "no data package holds it"
     return MissingDataError(
         f"No data for benchmark {benchmark!r}. Three ways to get it: (1) put {files} in DIR/{benchmark}/ and pass "
-        f"--data_dir DIR or set QWEN2EVAL_DATA (looked in: {looked}); (2) {second}; (3) run without --offline to "
-        f"download {hub!r} from the Hugging Face hub."
+        f"--data_dir DIR or set QWEN2EVAL_DATA (looked in: {looked}); (2) install a data package that offers it (entry "
+        f"point {DATA_PACKAGES!r}); (3) run without --offline to download {hub!r} from the Hugging Face hub."
     )
 
 
@@ -86,3 +79,14 @@ def require_columns(row: dict[str, Any], columns: Sequence[str], *, path: Path, 
     for column in columns:
         if row.get(column) is None:
             raise DataFileError(f"{path}, line {line}: no column {column!r}; it has {sorted(row)}")
+
+
+def _package_folders(benchmark: str) -> list[Path]:
+    """Return the folders that installed data packages name for a benchmark; nothing of theirs is imported."""
+    folders = []
+    for entry in entry_points(group=DATA_PACKAGES, name=benchmark):
+        package, *inside = entry.value.split(".")
+        spec = find_spec(package)
+        if spec is not None and spec.submodule_search_locations:
+            folders.append(Path(next(iter(spec.submodule_search_locations))).joinpath(*inside))
+    return folders

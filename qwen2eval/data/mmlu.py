@@ -8,8 +8,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.data.locate import Place, Rows, Splits, load_hub, local_folder, missing
-from qwen2eval.data.splits import LoadedData, content_path
+from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing
+from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError
 
 SPLITS = ("dev", "test")
@@ -28,15 +28,14 @@ def load(
         data_dir: the user's folder of published files.
         offline: forbid the hub.
     """
-    if package_data:
-        folder: Path | None = content_path(package_data) / "mmlu"
-    else:
-        folder = local_folder("mmlu", data_dir=data_dir, is_there=lambda path: any(path.glob("test/*_test.csv")))
+    folder = find_folder(
+        "mmlu", package_data=package_data, data_dir=data_dir, is_there=lambda path: any(path.glob("test/*_test.csv"))
+    )
     if folder is not None:
         files = {split: sorted((folder / split).glob(f"*_{split}.csv")) for split in SPLITS}
         _check_same_subjects(folder, files)
         splits: Splits = {s: [row for path in paths for row in read_csv(path, split=s)] for s, paths in files.items()}
-        return LoadedData.from_rows(splits, Place(folder, str(folder)), files=files["dev"] + files["test"])
+        return LoadedData.from_rows(splits, folder, files=files["dev"] + files["test"])
     error = missing("mmlu", files="dev/*_dev.csv and test/*_test.csv", hub=HUB[0], data_dir=data_dir)
     hub_data = load_hub(*HUB, offline=offline, error=error)
     # the hub's order is not by subject everywhere; ours is, so that doc_id means the same whatever the source

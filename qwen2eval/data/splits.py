@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.content import content_dir
-from qwen2eval.data.locate import Place, Splits
+from qwen2eval.data.locate import Splits
 
 if TYPE_CHECKING:
     import datasets
@@ -19,12 +18,12 @@ class LoadedData(dict[str, "datasets.Dataset"]):
     sha256: str | None
 
     @classmethod
-    def from_rows(cls, splits: Splits, place: Place, *, files: Iterable[Path]) -> "LoadedData":
-        """Turn rows in memory into datasets; `files` are hashed in the order given."""
+    def from_rows(cls, splits: Splits, source: Path, *, files: Iterable[Path]) -> "LoadedData":
+        """Turn rows in memory into datasets; `source` is their folder, `files` are hashed in the order given."""
         import datasets
 
         loaded = cls({split: datasets.Dataset.from_list(rows) for split, rows in splits.items()})
-        loaded.source, loaded.sha256 = place.name, hash_files(files)
+        loaded.source, loaded.sha256 = str(source), hash_files(files)
         return loaded
 
     @classmethod
@@ -34,11 +33,6 @@ class LoadedData(dict[str, "datasets.Dataset"]):
         loaded.source = f"hub:{repository}"
         loaded.sha256 = hashlib.sha256("".join(loaded[s]._fingerprint for s in splits).encode()).hexdigest()
         return loaded
-
-
-def content_path(inside: str) -> Path:
-    """Return a folder inside the qwen2eval package."""
-    return content_dir(inside.split("/", 1)[0]).joinpath(*inside.split("/")[1:])
 
 
 def hash_files(files: Iterable[Path]) -> str:

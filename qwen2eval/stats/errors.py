@@ -7,6 +7,7 @@ Wilson intervals for small n follow Bowyer et al. (arXiv 2503.01747).
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,10 +82,13 @@ def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[
 
 
 def _wilson(n_successes: int, n: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    interval = binomtest(n_successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    # scipy.stats has this, too, but takes 0.6 s and 60 MB to import
+    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    share = n_successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if n_successes == 0 else middle - reach
+    return low, 1.0 if n_successes == n else middle + reach
 
 
 def _student(mean: float, stderr: float, df: int, values: "np.ndarray[Any, Any]") -> tuple[float, float]:

@@ -24,7 +24,7 @@ def test_a_real_checkpoint_is_scored_on_real_rows(real_model, data_dir, tmp_path
     scores = finished.scores.set_index(["task", "filter"])
     assert scores["n_docs"].tolist() == [8, 8, 8]
     assert scores["n_unscored"].tolist() == [0, 0, 0]
-    # Eight docs say little of how good it is; that it follows the examples' form, an untrained or wrongly loaded one never
+    # Eight docs say little of how good it is; but an untrained or wrongly loaded model never follows the form
     assert finished.info["health"]["gsm8k"]["n_extraction_failures"]["strict-match"] <= 3
     samples = finished.samples("gsm8k")
     assert samples["response"].str.len().gt(20).all()

@@ -1,0 +1,104 @@
+"""The main path: the same prompts however much of a task is run, resumed runs, and what a run folder holds."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from qwen2eval import RunConfig, load_run, run
+from qwen2eval.store import ResponseStore
+from tests.local_tasks import ALL, KINDS, assert_same_results, run_here, write_tasks
+
+
+@pytest.fixture(scope="module")
+def tasks_dir(tmp_path_factory):
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tasks_dir):
+    return run_here(tasks_dir, tmp_path_factory.mktemp("whole"))
+
+
+def prompt_hashes(made, task):
+    frame = made.samples(task)
+    return frame[(frame["repeat"] == 0)].set_index(["filter", "doc_id"])["prompt_hash"]
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_a_limited_run_asks_a_part_of_the_same_prompts(tmp_path, tasks_dir, whole, task):
+    part = prompt_hashes(run_here(tasks_dir, tmp_path, "--limit", "4", tasks=task), task)
+    assert sorted(set(part.index.get_level_values("doc_id"))) == [0, 1, 2, 3]
+    pd.testing.assert_series_equal(part, prompt_hashes(whole, task).loc[part.index])
+
+
+def test_examples_are_drawn_at_random_so_that_equal_prompts_mean_something(whole):
+    """Doc 5 asks what doc 0 asks; only their examples differ."""
+    prompts = whole.samples("pick")["prompt"]
+    assert prompts[0].splitlines()[-2:] == prompts[5].splitlines()[-2:]
+    assert prompts[0] != prompts[5]
+
+
+def test_a_run_after_a_limited_one_asks_only_the_rest(tmp_path, tasks_dir, whole):
+    limited = run_here(tasks_dir, tmp_path, "--limit", "4")
+    resumed = run_here(tasks_dir, tmp_path)
+    n_limited, n_whole = (made.info["requests"]["n_answered"] for made in (limited, whole))
+    # the last doc of `say`, `read` and `draw` (three repeats) asks what the first asks
+    assert (n_limited, n_whole) == (4 * (3 + 1 + 1 + 3), 6 * 3 + 5 * (1 + 1 + 3))
+    assert resumed.info["requests"] == {
+        "n_total": 6 * (3 + 1 + 1 + 3),
+        "n_from_store": n_limited,
+        "n_answered": n_whole - n_limited,
+        "n_failed": 0,
+    }
+    assert_same_results(resumed, whole)
+
+
+def test_a_limited_run_after_a_whole_one_asks_nothing(tmp_path, tasks_dir):
+    run_here(tasks_dir, tmp_path)
+    assert run_here(tasks_dir, tmp_path, "--limit", "2").info["requests"]["n_answered"] == 0
+
+
+def test_tasks_share_the_answers_to_equal_requests(tmp_path, tasks_dir, whole):
+    alone = run_here(tasks_dir, tmp_path, tasks="say")
+    both = run_here(tasks_dir, tmp_path, tasks="say,draw")
+    assert both.info["requests"]["n_from_store"] == alone.info["requests"]["n_answered"] == 5
+    pd.testing.assert_frame_equal(both.samples("say"), whole.samples("say"))
+
+
+def test_python_and_the_command_line_give_the_same(tmp_path, tasks_dir, whole):
+    config = RunConfig(
+        model="dummy",
+        tasks=tuple(ALL.split(",")),
+        include_path=(str(tasks_dir),),
+        output_path=str(tmp_path),
+        offline=True,
+    )
+    made = run(config, quiet=True)
+    assert_same_results(made, whole)
+    assert_same_results(load_run(made.path), made)
+
+
+def test_a_run_folder_holds_what_the_guide_says(whole):
+    files = {p.relative_to(whole.path).as_posix() for p in whole.path.rglob("*") if p.is_file()}
+    per_task = [f(name) for name in KINDS for f in ("samples/{}.parquet".format, "samples_{}.jsonl".format)]
+    expected = ["run.json", "scores.parquet", "scores.csv", "results.json", "report.html", "report.md", *per_task]
+    assert files == set(expected)
+    assert whole.info["run_id"] == whole.path.name
+    assert (whole.path.parent / "latest").resolve() == whole.path
+    assert list(whole.info["tasks"]) == list(KINDS)
+    assert [whole.info["tasks"][name]["n_docs"] for name in KINDS] == [6] * 4
+    pd.testing.assert_frame_equal(pd.read_csv(whole.path / "scores.csv"), whole.scores, check_dtype=False)
+    results = json.loads((whole.path / "results.json").read_text())
+    acc = whole.scores.query("task == 'pick' and metric == 'acc'")["value"].item()
+    assert results["results"]["pick"]["acc,none"] == acc
+
+
+def test_nothing_but_runs_and_the_store_is_left(whole):
+    left = {p.name for p in whole.path.parent.iterdir()} - {"store.sqlite", "latest", whole.path.name}
+    assert left == set()
+
+
+def test_the_store_can_be_read_while_nobody_runs(whole):
+    with ResponseStore(whole.path.parent / "store.sqlite") as store:
+        assert len(store) == whole.info["requests"]["n_answered"]
