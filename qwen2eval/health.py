@@ -16,6 +16,7 @@ MIN_DOCS_FOR_TESTS = 20
 CONSTANT_CHOICE_RATIO = 0.9
 SAME_ANSWER_RATIO = 0.5
 MANY_FAILURES_RATIO = 0.1
+MANY_TIES_RATIO = 0.03
 Z_95 = 1.96
 
 
@@ -126,6 +127,14 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
         )
     if len(scored) < MIN_DOCS_FOR_TESTS:
         return
+    tied = sum(logprobs.count(max(logprobs)) > 1 for logprobs in choices)
+    if tied > MANY_TIES_RATIO * len(scored):
+        yield Flag(
+            "tied_choices",
+            "warning",
+            f"the best choices have equal log-probabilities in {tied} of {len(scored)} docs: the dtype is too coarse to tell "
+            "them apart (try dtype=float32)",
+        )
     chosen = Counter(max(range(len(lp)), key=lp.__getitem__) for lp in choices)
     choice, n_chosen = chosen.most_common(1)[0]
     if n_chosen > CONSTANT_CHOICE_RATIO * len(scored):

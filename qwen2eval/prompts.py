@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Template
 
+TURN = "<|im_start|>"
 PIECE_BOUNDARY = re.compile(r"\n\n(?=\S)|<\|im_start\|>")
 """What a piece ends with (a blank line that a non-space follows) or begins with (a ChatML turn): a few-shot example."""
 # Pre-tokenizers (Qwen2; cl100k and Llama 3) that always cut between a newline and a non-space, so that the tokens of a
@@ -110,10 +111,11 @@ class TokenCounter:
         self._tokenizer = tokenizer
         self._ids: dict[str, array[int]] = {}
         self.is_piecewise = _cuts_at_pieces(tokenizer)
+        self._knows_turns = self.is_piecewise and TURN in tokenizer.get_added_vocab()
 
     def prepare(self, prompts: Iterable[PromptText]) -> None:
         """Tokenize what `prompts` need in one batch."""
-        texts = {p for prompt in prompts for p in prompt.pieces} if self.is_piecewise else {str(p) for p in prompts}
+        texts = {text for prompt in prompts for text in self._texts(prompt)}
         if new := [text for text in texts if text not in self._ids]:
             # verbose=False: no warning for prompts over the model's length, which are counted and reported
             for text, ids in zip(new, self._tokenizer(new, verbose=False)["input_ids"], strict=True):
@@ -122,7 +124,7 @@ class TokenCounter:
     def pieces(self, prompt: PromptText) -> list[array[int]]:
         """Return the token ids of `prompt`, in the pieces they were tokenized in."""
         self.prepare([prompt])
-        return [self._ids[p] for p in prompt.pieces] if self.is_piecewise else [self._ids[str(prompt)]]
+        return [self._ids[text] for text in self._texts(prompt)]
 
     def continuation(self, text: str) -> array[int]:
         """Return the token ids of a continuation by itself."""
@@ -130,6 +132,12 @@ class TokenCounter:
         if key not in self._ids:
             self._ids[key] = array("I", self._tokenizer.encode(text, add_special_tokens=False))
         return self._ids[key]
+
+    def _texts(self, prompt: PromptText) -> tuple[str, ...]:
+        """Return what is tokenized by itself; to a tokenizer without ChatML a turn begins in the middle of a word."""
+        if self.is_piecewise and (self._knows_turns or not any(p.startswith(TURN) for p in prompt.pieces)):
+            return prompt.pieces
+        return (str(prompt),)
 
     def forget_prompts(self) -> None:
         """Drop what was remembered; between tasks."""
@@ -172,11 +180,12 @@ def digest_ids(pieces: Iterable[array[int]]) -> bytes:
 def _cuts_at_pieces(tokenizer: Any) -> bool:
     """Whether tokenizing at `PIECE_BOUNDARY` gives the tokens of the whole text, by the rules of its pre-tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    if backend is None or backend.pre_tokenizer is None:
         return False
-    rules = json.loads(backend.to_str())
-    splits = (rules.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    # the state of a part is its JSON; that of the whole tokenizer would take 0.1 s for its vocabulary
+    splits = json.loads(backend.pre_tokenizer.__getstate__()).get("pretokenizers") or []
     pattern = splits[0].get("pattern", {}).get("Regex") if splits else None
-    normalizer = (rules.get("normalizer") or {}).get("type")
+    normalizer = backend.normalizer and json.loads(backend.normalizer.__getstate__())["type"]
+    takes_space_before = any(token.lstrip for token in backend.get_added_tokens_decoder().values())
     adds_nothing = tokenizer("")["input_ids"] == []
-    return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and adds_nothing
+    return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and adds_nothing and not takes_space_before

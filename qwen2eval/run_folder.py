@@ -141,8 +141,8 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except OSError as err:
         raise RunFolderError(
-            f"The run folder {str(target)!r} can't be written: {err.strerror or err}. Nothing is lost, the store has all "
-            "answers: mend the cause and run the same command again"
+            f"The run folder {str(target)!r} can't be written: {err.strerror or err}. Nothing is lost, the store has "
+            "all answers: mend the cause and run the same command again"
         ) from err
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -168,8 +168,8 @@ def write_run(
         frame.to_parquet(folder / "scores.parquet", index=False)
         frame.to_csv(folder / "scores.csv", index=False)
         _write_json(folder / "results.json", lm_eval_results(samples, scores, groups, info))
-        _write_json(folder / "run.json", info)
         write_report(folder, info, frame, examples={name: example_rows(task) for name, task in samples.items()})
+        _write_json(folder / "run.json", info)  # last: a folder that has it has everything
     if is_new:
         _point_latest(target)
     return load_run(target)

@@ -121,6 +121,31 @@ def test_a_chat_template_that_is_not_there_is_refused(sums):
         sums(apply_chat_template=True)
 
 
+def test_the_time_is_that_of_an_earlier_run_of_the_same_model(tmp_path):
+    from dataclasses import replace
+
+    from qwen2eval import run
+    from qwen2eval.demo.stand_in import stand_in_model
+    from qwen2eval.estimate import estimate_time
+
+    small = RunConfig(
+        model="dummy",
+        model_args={"tokenizer": str(stand_in_model()), "delay": 0.2, "batch": 4},
+        tasks=("demo_mmlu",),
+        limit=5,
+        output_path=str(tmp_path),
+    )
+    whole = make_plan(replace(small, limit=None), open_front(small))
+    assert estimate_time(whole) is None
+    first = run(small, quiet=True)
+    assert first.info["timings"]["answer_seconds"] >= 1.0  # 20 requests, 4 a batch, 0.2 s each
+    times = estimate_time(whole)
+    assert times.run_id == first.info["run_id"]
+    assert 5 < times.seconds < 30  # 48 docs for 5: some ten times as long
+    run(small, quiet=True)  # answered by the store: says nothing of the speed
+    assert estimate_time(whole).run_id == first.info["run_id"]
+
+
 @pytest.fixture(scope="session")
 def stand_in():
     from transformers import AutoTokenizer

@@ -1,23 +1,40 @@
 """Prompts in pieces: joined they are the text, counted they are the whole text's tokens, and shared prefixes add up."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qwen2eval.prompts import CUTTING_PATTERNS, PrefixCounter, PromptPool, TokenCounter, compiled_templates, digest_ids
 
 QWEN2, LLAMA3 = CUTTING_PATTERNS
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-# What could go on over a blank line or a turn: every kind of white space, line ends, marks, letters, digits, special tokens
+# What might go on over a blank line or a turn: all kinds of white space, line ends, marks, letters, digits, specials
 FRAGMENTS = (
     *("\n\n", "\n", "\r\n", "\r", " ", "  ", "\t", "\v", "\f", "\x1c", "\x1f", "\x85", "\xa0", "\u180e", "\u2002"),
     *("\u2028", "\u2029", "\u200b", "\u3000", "\ufeff", "\u0301", "e\u0301", "é", "\u0345", "각", "\u11a8", "\u0903"),
-    *("Question:", "Answer:", "A", "'s", "'S", "'ſ", "!", "!<", "...", "<|", "12", "٣", "½", "中文", "。", "🙂", "\0"),
+    *(
+        "Question:",
+        "Answer:",
+        "A",
+        "'s",
+        "'S",
+        "'\u017f",
+        "!",
+        "!<",
+        "...",
+        "<|",
+        "12",
+        "٣",
+        "½",
+        "中文",
+        "。",
+        "🙂",
+        "\0",
+    ),
     *SPECIALS,
 )
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=14).map("".join)
@@ -56,11 +73,8 @@ def llama3_tokenizer():
 
 
 def assert_counted_as_a_whole(tokenizer, text):
-    counter = TokenCounter(tokenizer)
-    assert counter.is_piecewise
-    pieces = counter.pieces(PromptPool().add(text))
-    whole = tokenizer(text, verbose=False)["input_ids"]
-    assert [token for ids in pieces for token in ids] == whole
+    pieces = TokenCounter(tokenizer).pieces(PromptPool().add(text))
+    assert [token for ids in pieces for token in ids] == tokenizer(text, verbose=False)["input_ids"]
 
 
 @given(text=TEXTS)
@@ -90,6 +104,13 @@ def test_so_are_the_real_tokenizers(real_model):
     check()
 
 
+@pytest.mark.parametrize("pattern", CUTTING_PATTERNS)
+def test_a_tokenizer_of_the_known_kinds_is_asked_for_pieces(pattern):
+    counter = TokenCounter(make_tokenizer(pattern))
+    assert counter.is_piecewise
+    assert len(counter.pieces(PromptPool().add("Q: A\n\nQ: B\n\nQ: C"))) == 3
+
+
 @given(text=TEXTS)
 def test_a_digest_does_not_depend_on_the_cuts(qwen2_tokenizer, text):
     from array import array
@@ -98,13 +119,9 @@ def test_a_digest_does_not_depend_on_the_cuts(qwen2_tokenizer, text):
     assert digest_ids(pieces) == digest_ids([array("I", qwen2_tokenizer(text, verbose=False)["input_ids"])])
 
 
-def add_bos(tokenizer):
-    backend = tokenizer.backend_tokenizer
-    backend.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[(SPECIALS[0], 0)])
-
-
 def gpt2_tokenizer():
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}))
+    vocabulary = {char: number for number, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
@@ -124,6 +141,13 @@ def bos_tokenizer():
     return tokenizer
 
 
+def stripping_tokenizer():
+    """Return one whose turns take the white space before them."""
+    tokenizer = make_tokenizer(QWEN2)
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<|turn|>", lstrip=True)]})
+    return tokenizer
+
+
 class SlowTokenizer:
     """A tokenizer in Python: nothing tells where it cuts."""
 
@@ -137,6 +161,7 @@ OTHERS = {
     "gpt2": gpt2_tokenizer,
     "words": word_tokenizer,
     "adds a token at the start": bos_tokenizer,
+    "takes space before a token": stripping_tokenizer,
     "another normalizer": lambda: make_tokenizer(QWEN2, normalizer=normalizers.Lowercase()),
     "in Python": SlowTokenizer,
 }
@@ -227,7 +252,9 @@ def test_compiled_templates_miss_the_same_columns_and_leave_lm_eval_as_it_was():
     from lm_eval import utils
 
     original = utils.apply_template
+    with compiled_templates():
+        replaced = utils.apply_template
+    assert replaced is not original
     with pytest.raises(UndefinedError, match="answer"), compiled_templates():
-        assert utils.apply_template is not original
         utils.apply_template("{{answer}}", {"question": "?"})
     assert utils.apply_template is original

@@ -77,9 +77,14 @@ def scratch_env(folder: Path) -> dict[str, str]:
     }
 
 
-def show(label: str, cells: Sequence[str], *, width: int = 46) -> None:
+def python(code: str) -> list[str]:
+    """Return the command that runs `code` with this interpreter."""
+    return [sys.executable, "-c", code]
+
+
+def show(label: str, cells: Sequence[str], *, aim: str = "") -> None:
     """Print one line of a table."""
-    print(f"{label:<{width}}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
+    print(f"{label:<40}" + "".join(f"{cell:>14}" for cell in cells) + f"   {aim}".rstrip(), flush=True)
 
 
 def verdict(value: float, limit: float, unit: str) -> str:

@@ -7,15 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen2eval.reporting.markup import clip, visible
-from qwen2eval.reporting.numbers import format_count, format_percent
+from qwen2eval.reporting.numbers import format_count, format_percent, format_seconds
 
 if TYPE_CHECKING:
+    from qwen2eval.estimate import Estimate
     from qwen2eval.plan import Plan
 
 PROMPT_CHARS = 1_500
 
 
-def plan_as_dict(plan: "Plan") -> dict[str, Any]:
+def plan_as_dict(plan: "Plan", estimate: "Estimate | None") -> dict[str, Any]:
     """Return the plan as plain JSON values, for `--json`."""
     tasks = {
         name: {
@@ -35,14 +36,15 @@ def plan_as_dict(plan: "Plan") -> dict[str, Any]:
     return {
         "model": {"backend": plan.front.backend, "name": plan.front.name, "max_length": plan.front.max_length},
         "n_requests": plan.n_requests,
+        "estimated_seconds": None if estimate is None else estimate.seconds,
         "tasks": tasks,
         "failed": {name: str(err) for name, err in plan.failures.items()},
         "warnings": plan.warnings,
     }
 
 
-def print_plan(plan: "Plan", *, file: TextIO) -> None:
-    """Print the table, the warnings and each task's first prompt."""
+def print_plan(plan: "Plan", estimate: "Estimate | None", *, file: TextIO) -> None:
+    """Print the table, the time it may take, the warnings and each task's first prompt."""
     console = Console(file=file, highlight=False, emoji=False, soft_wrap=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", overflow="fold")
@@ -67,6 +69,8 @@ def print_plan(plan: "Plan", *, file: TextIO) -> None:
         console.print(
             Text("tokens: not known before the server is asked (name a tokenizer= in --model_args)", style="dim")
         )
+    if estimate is not None:
+        console.print(Text(f"time: about {format_seconds(estimate.seconds)}, at the speed of {estimate.run_id}"))
     notes = [(name, task.preflight) for name, task in plan.tasks.items() if task.preflight != "ok"]
     for name, message in [*notes, *((n, str(err)) for n, err in plan.failures.items())]:
         console.print(Text(f"! {name}: {message}", style="yellow"))
