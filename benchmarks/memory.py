@@ -12,6 +12,8 @@ from lib.measure import Cost, measure, scratch_env, script, show, verdict
 
 N_DOCS = 14_000
 LONGER = 4
+MAX_GROWTH = 1.2
+"""Prompts kept spelled out would add 150 MB, half of the whole."""
 ROWS = {
     "half": "half of the docs",
     "big": f"{N_DOCS:,} docs x 4 choices, 5-shot",
@@ -34,23 +36,24 @@ def main() -> None:
         for name, label in ROWS.items():
             command = ["run", "--model", "dummy", *tasks(folder, name), "--output_path", f"{scratch}/{name}"]
             ours[name] = measure([script("qwen2eval"), *command], env=env)
-            theirs = measure([script("lm-eval"), *command, "--log_samples"], env=env)
+            # two minutes each: only where there is something to compare
+            theirs = None if name == "half" else measure([script("lm-eval"), *command, "--log_samples"], env=env)
             compare(label, ours[name], theirs, limit=400 if name == "big" else None)
     a_doc = (ours["big"].peak_mb - ours["half"].peak_mb) * 1000 / (N_DOCS // 2)
     growth = ours["long"].peak_mb / ours["big"].peak_mb
     print(f"\nA doc costs {a_doc:.1f} kB; {LONGER} times longer examples cost {growth:.2f}x")
-    if growth > 1.2:
-        sys.exit("Memory grows with docs x few-shot text: a prompt is held in more than one copy")
+    if growth > MAX_GROWTH:
+        sys.exit("Memory grows with docs x few-shot text: somewhere prompts are kept spelled out")
 
 
 def tasks(folder: Path, *names: str) -> list[str]:
     return ["--include_path", str(folder), "--tasks", ",".join(names)]
 
 
-def compare(label: str, ours: Cost, theirs: Cost, *, limit: float | None) -> None:
-    cells = [f"{cost.peak_mb:.0f}/{cost.wall_seconds:.0f} s" for cost in (ours, theirs)]
-    aim = "" if limit is None else verdict(ours.peak_mb, limit, "MB")
-    show(label, [*cells, f"{theirs.peak_mb / ours.peak_mb:.1f}x"], aim=aim)
+def compare(label: str, ours: Cost, theirs: Cost | None, *, limit: float | None) -> None:
+    cells = [f"{cost.peak_mb:.0f}/{cost.wall_seconds:.0f}" for cost in (ours, theirs) if cost is not None]
+    ratio = [] if theirs is None else [f"{theirs.peak_mb / ours.peak_mb:.1f}x"]
+    show(label, [*cells, *ratio], aim="" if limit is None else verdict(ours.peak_mb, limit, "MB"))
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ from qwen2eval import RunConfig
 from qwen2eval.backends import open_front
 from qwen2eval.plan import plan_task
 from qwen2eval.prompts import compiled_templates
-from qwen2eval.run import prepared
+from qwen2eval.libraries import prepared_libraries
 from qwen2eval.tasks import load_tasks
 {PRINT}
 config = RunConfig(model="dummy", tasks=("big",), include_path=(sys.argv[1],))
-with prepared(config):
+with prepared_libraries(offline=config.offline):
     task, front = load_tasks(config).tasks["big"], open_front(config)
     begin = time.perf_counter()
     with compiled_templates():

@@ -61,7 +61,7 @@ def compare(label: str, ours: Cost, theirs: Cost, *, limit: float | None = None)
 
 def until_planned(folder: Path, tasks: Sequence[str], env: Mapping[str, str]) -> float:
     begin = time.time()
-    return float(measure([*python(PLAN), str(folder), *tasks], env=env).output) - begin
+    return float(measure([*python(PLAN), str(folder), *tasks], env=env).output.split()[-1]) - begin
 
 
 if __name__ == "__main__":

@@ -132,8 +132,8 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
         yield Flag(
             "tied_choices",
             "warning",
-            f"the best choices have equal log-probabilities in {tied} of {len(scored)} docs: the dtype is too coarse to tell "
-            "them apart (try dtype=float32)",
+            f"the best choices have equal log-probabilities in {tied} of {len(scored)} docs: the dtype is too coarse "
+            "to tell them apart (try dtype=float32)",
         )
     chosen = Counter(max(range(len(lp)), key=lp.__getitem__) for lp in choices)
     choice, n_chosen = chosen.most_common(1)[0]

@@ -33,6 +33,13 @@ TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 
 
 @contextmanager
+def prepared_libraries(*, offline: bool) -> Iterator[None]:
+    """Run the block with the libraries quiet and, if asked, the network forbidden."""
+    with quiet_libraries(), forbid_network() if offline else contextlib.nullcontext():
+        yield
+
+
+@contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep log lines, warnings and bars of the libraries off stderr; `LMEVAL_LOG_LEVEL` brings the log lines back."""
     if os.environ.get("LMEVAL_LOG_LEVEL"):
@@ -87,6 +94,7 @@ def forbid_network() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
     os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
     _switch_loaded_libraries(offline=True)
+    _import_urllib3_without_socket()
     connect, connect_ex, lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def guarded_connect(self: socket.socket, address: Any) -> Any:
@@ -132,6 +140,18 @@ def _is_loopback(host: Any) -> bool:
         return ipaddress.ip_address(host if isinstance(host, str) else host.decode()).is_loopback
     except ValueError:
         return False
+
+
+def _import_urllib3_without_socket() -> None:
+    """Keep urllib3 from binding a socket on ::1 when it is imported, to see whether there is IPv6: assume that."""
+    if "urllib3.util.connection" in sys.modules:
+        return
+    has_ipv6, socket.has_ipv6 = socket.has_ipv6, False
+    try:
+        from urllib3.util import connection
+    finally:
+        socket.has_ipv6 = has_ipv6
+    connection.HAS_IPV6 = has_ipv6
 
 
 def _switch_loaded_libraries(*, offline: bool) -> None:

@@ -9,10 +9,11 @@ from qwen2eval.answering import TaskAnswers
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import RunFolderError
 from qwen2eval.health import check_health
+from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import PlannedRequest, TaskPlan, set_seeds
 from qwen2eval.prompts import PromptPool, compiled_templates
+from qwen2eval.record import describe_scoring
 from qwen2eval.requests import FinishReason
-from qwen2eval.run import describe_scoring, prepared
 from qwen2eval.run_folder import Run, load_run, write_run
 from qwen2eval.samples import doc_hash, parse_response, score_task
 from qwen2eval.scores import score_tasks
@@ -35,7 +36,7 @@ def rescore(path: str | Path, *, data_dir: str | None = None) -> Run:
     run = load_run(path)
     config = RunConfig.from_dict(run.info["config"])
     config = replace(config, data_dir=data_dir or config.data_dir)
-    with prepared(config), compiled_templates():
+    with prepared_libraries(offline=config.offline), compiled_templates():
         set_seeds(config.seeds)
         loaded = load_tasks(config)
         scored = [name for name, task in run.info["tasks"].items() if task["status"] != "failed"]

@@ -206,12 +206,26 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str
         for name, e in known.items()
     }
     try:
-        return dict(manager.load([entry.name]))
+        built = dict(manager.load([entry.name]))
     except Qwen2EvalError:
         raise
     # task files name functions and data sets of anyone's: whatever they raise is that task's failure, not the run's
     except Exception as err:
         raise _explain(entry, err) from err
+    groups = built.get("groups", {}).values()
+    for part in (*(getattr(task, "config", None) for task in built["tasks"].values()), *groups):
+        _forget_run_metadata(part, metadata)
+        _forget_run_metadata(getattr(part, "_config", None), metadata)
+    return built
+
+
+def _forget_run_metadata(part: Any, run_metadata: Mapping[str, Any]) -> None:
+    """Take out what lm-eval merged into a task's metadata: a run's model arguments, keys to servers among them.
+
+    They are needed while data is loaded; later they would be in each hash of the task and in results.json.
+    """
+    if isinstance(metadata := getattr(part, "metadata", None), dict):
+        part.metadata = {key: value for key, value in metadata.items() if key not in run_metadata}
 
 
 def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
@@ -233,9 +247,11 @@ def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
         return MissingDataError(
             f"The data of task {entry.name!r} is not there: {err}. Correct data_files in {entry.path}"
         )
-    if type(err).__name__ == "DatasetGenerationError":
+    why = _broken_line(entry)
+    if why is None and type(err).__name__ == "DatasetGenerationError":
         cause = err.__cause__ or err
-        why = _broken_line(entry) or f"{type(cause).__name__}: {cause} ({entry.path} names its files)"
+        why = f"{type(cause).__name__}: {cause} ({entry.path} names its files)"
+    if why is not None:
         return DataFileError(f"The data of task {entry.name!r} can't be read: {why}")
     if isinstance(err, ImportError):
         return TaskFileError(

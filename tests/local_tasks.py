@@ -29,7 +29,7 @@ def rows(n_docs: int, *, start: int = 0) -> list[dict[str, Any]]:
     for i in range(start, start + n_docs):
         red, blue = (2, 3) if i == start + n_docs - 1 and n_docs > 1 else (2 + i, 3 + 2 * (i - start))
         total = red + blue
-        choices = [f" {total}", f" {total + 1}", f" {total - 1}"]
+        choices = [str(total), str(total + 1), str(total - 1)]
         gold = i % 3
         made.append(
             {

@@ -96,7 +96,11 @@ def make_rows():
         text += rng.choice(["", "\n\n东边的小镇卖盐和面包。", " — “ça va?”"])
         return {"text": text, "title": names[i], "letter": rng.choice(letters)}
 
-    counts = {"towns_train": (town, 12), "towns_test": (town, 26), "towns_few": (town, 7), "pages": (page, 20)}
+    def ward(i):
+        return verdict(i) | {"ward": rng.choice(["old", "new", "far"])}
+
+    counts = {"wards_dev": (ward, 20), "wards": (ward, 25)}
+    counts |= {"towns_train": (town, 12), "towns_test": (town, 26), "towns_few": (town, 7), "pages": (page, 20)}
     counts |= {"pronouns_train": (pronoun, 8), "pronouns": (pronoun, 17), "verdicts": (verdict, 24)}
     counts |= {"riddles_train": (riddle, 9), "riddles": (riddle, 22)}
     return {name: [make(i) for i in range(n)] for name, (make, n) in counts.items()}
@@ -266,3 +270,31 @@ def lm_eval_requests(names):
             task.build_all_requests()
             requests[name] = [(i.doc_id, i.idx, *i.args) for i in task.instances]
     return requests
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_examples_of_a_cluster_are_those_of_a_task_of_its_own(data_folder, tmp_path, limit):
+    """With lm-eval it takes a task for each ward; with a limit, our docs are spread over the wards."""
+    planned = plan(our_config(tmp_path, model="dummy", tasks=("local_wards",), limit=limit)).tasks["local_wards"]
+    ours = {(r.doc_id, r.index): (str(r.prompt), r.continuation) for r in planned.requests}
+    rows = {split: read_lines(data_folder / f"{split}.jsonl") for split in ("wards", "wards_dev")}
+    theirs = {}
+    for ward in ("old", "new", "far"):
+        files = {}
+        for split, of_all in rows.items():
+            files[split] = tmp_path / f"{split}_{ward}.jsonl"
+            files[split].write_text("".join(json.dumps(row) + "\n" for row in of_all if row["ward"] == ward))
+        doc_ids = [doc_id for doc_id, row in enumerate(rows["wards"]) if row["ward"] == ward]
+        for doc_id, index, *arguments in ward_requests(ward, files):
+            theirs[(doc_ids[doc_id], index)] = tuple(arguments)
+    assert ours == {key: theirs[key] for key in ours}
+    assert len(ours) == 2 * (limit or 25)
+
+
+def ward_requests(ward, files):
+    import yaml
+
+    config = yaml.load((TASK_FILES / "wards.yaml").read_text().replace("!function ", ""), Loader=yaml.SafeLoader)
+    del config["class"]
+    data_files = {"dev": str(files["wards_dev"]), "test": str(files["wards"])}
+    return lm_eval_requests([config | {"task": ward, "dataset_kwargs": {"data_files": data_files}}])[ward]

@@ -95,7 +95,10 @@ def _dummy_front(config: RunConfig) -> ModelFront:
     if path := config.model_args.get("tokenizer"):
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError) as err:
+            raise ModelError(f"--model dummy: tokenizer {path!r} can't be opened: {err}") from err
         front = replace(front, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))
     return front
 

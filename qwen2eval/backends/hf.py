@@ -170,6 +170,10 @@ class _EndingHFLM(HFLM):
         """Return a recorder that is active inside its `with` block."""
         return _EndingRecorder(self)
 
+    def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> Any:
+        # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text
+        return super()._loglikelihood_tokens(requests, **{**kwargs, "disable_tqdm": True})
+
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
         output: torch.Tensor = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
         room = max_length - context.shape[1]

@@ -1,18 +1,17 @@
 """Our benchmarks on their published rows ask what lm-eval's own task files ask, byte for byte.
 
-Needs the published files (QWEN2EVAL_DATA, or `shared/data` beside the project). lm-eval's task files come from its package; a
-YAML of ours includes each and only points it to local rows.
+Needs the published files (QWEN2EVAL_DATA, or `shared/data` beside the project). lm-eval's task files come from its
+package; a YAML made here includes each and only points it to local rows.
 """
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
 
 from qwen2eval.config import RunConfig
 from qwen2eval.libraries import quiet_libraries
-from qwen2eval.prompts import PromptText, TokenCounter, compiled_templates
+from qwen2eval.prompts import TokenCounter, compiled_templates
 from qwen2eval.run import plan
 from qwen2eval.task_index import lm_eval_tasks_dir
 from qwen2eval.tasks import load_tasks
@@ -20,7 +19,7 @@ from qwen2eval.tasks import load_tasks
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 N_SUBJECTS, N_MMLU, N_GSM8K = 57, 14_042, 1_319
-SCORING = ("output_type", "filter_list", "metric_list", "generation_kwargs", "num_fewshot", "repeats")
+SCORING = ("output_type", "filter_list", "metric_list", "generation_kwargs", "repeats")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,6 +167,6 @@ def test_real_prompts_are_counted_in_pieces_as_in_whole(real_model, our_mmlu, ou
     tokenizer = AutoTokenizer.from_pretrained(real_model)
     counter = TokenCounter(tokenizer)
     assert counter.is_piecewise
-    prompts: list[PromptText] = [r.prompt for r in (*our_mmlu.requests[:: 4 * 40], *our_gsm8k.requests[::20])]
+    prompts = [r.prompt for r in (*our_mmlu.requests[:: 4 * 40], *our_gsm8k.requests[::20])]
     for prompt, whole in zip(prompts, tokenizer([str(p) for p in prompts])["input_ids"], strict=True):
         assert [token for ids in counter.pieces(prompt) for token in ids] == whole
