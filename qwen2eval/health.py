@@ -79,13 +79,13 @@ def chance_score(samples: TaskSamples) -> float | None:
     if samples.plan.task.OUTPUT_TYPE != "multiple_choice" or not samples.plan.docs:
         return None
     counts = Counter(request.doc_id for request in samples.plan.requests)
-    return sum(1 / n for n in counts.values()) / len(counts)
+    return sum(_requests_a_choice(samples) / n for n in counts.values()) / len(counts)
 
 
 def _count_flags(health: Health, docs: list[DocSample]) -> Iterable[Flag]:
     n = health.n_docs
     if health.n_failed_requests:
-        first = next(doc.error for doc in docs if doc.error)
+        first = next(a.error for doc in docs for row in doc.answers for a in row if a.error)
         yield Flag(
             "failed_requests",
             "error",
@@ -117,7 +117,7 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
     if samples.plan.task.OUTPUT_TYPE != "multiple_choice":
         return
     scored = [doc for doc in docs if doc.metrics is not None and doc.extracted]
-    choices = [[value[0] for value in doc.extracted] for doc in scored]
+    choices = [[v[0] for v in doc.extracted[: len(doc.extracted) // _requests_a_choice(samples)]] for doc in scored]
     flat = sum(len(set(logprobs)) == 1 and len(logprobs) > 1 for logprobs in choices)
     if flat:
         yield Flag(
@@ -149,6 +149,11 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
                 "warning",
                 f"acc {acc:.3f} is within noise of guessing ({chance:.3f}, n = {len(values)})",
             )
+
+
+def _requests_a_choice(samples: TaskSamples) -> int:
+    """Return 2 where lm-eval asks for each choice once more, without the question; those come after the others."""
+    return 2 if "acc_mutual_info" in (samples.plan.task.aggregation() or {}) else 1
 
 
 def _response_flags(docs: list[DocSample]) -> Iterable[Flag]:

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any, TextIO
 
 from qwen2eval.errors import ConfigError
@@ -67,7 +66,7 @@ def quiet_libraries() -> Iterator[None]:
 @cache
 def _nowhere() -> TextIO:
     """Return a file that swallows text; never closed, since log handlers made meanwhile keep it."""
-    return Path(os.devnull).open("w", encoding="utf-8")
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def make_rows():
         return {"text": text, "title": names[i], "letter": rng.choice(letters)}
 
     def ward(i):
-        return verdict(i) | {"ward": rng.choice(["old", "new", "far"])}
+        return verdict(i) | {"ward": ["old", "old", "old", "new", "far"][i % 5]}
 
     counts = {"wards_dev": (ward, 20), "wards": (ward, 25)}
     counts |= {"towns_train": (town, 12), "towns_test": (town, 26), "towns_few": (town, 7), "pages": (page, 20)}
@@ -251,18 +251,21 @@ def test_different_answers_to_one_doc_are_filtered_as_by_lm_eval(tmp_path):
 
 @pytest.mark.parametrize("limit", [None, 5, 0.1])
 def test_prompts_do_not_depend_on_the_limit(tmp_path, limit):
-    """Examples come from one random stream a task; a doc's must be those of the whole run, in lm-eval as well."""
+    """Examples come from one random stream a task; a doc's must be those of lm-eval's whole run."""
     names = ("local_towns_shots", "local_verdicts", "local_riddles", "local_prefixed_choices", "local_pronouns")
+    names += ("local_wards",)
     planned = plan(our_config(tmp_path, model="dummy", tasks=names, limit=limit)).tasks
     for name, theirs in lm_eval_requests(names).items():
         ours = [(r.doc_id, r.index, str(r.prompt), r.continuation or r.gen_kwargs) for r in planned[name].requests]
         n_total = planned[name].n_docs_total
         n_docs = {None: n_total, 5: 5, 0.1: math.ceil(n_total / 10)}[limit]
-        assert ours == [request for request in theirs if request[0] < n_docs], name
+        doc_ids = planned[name].doc_ids if name == "local_wards" else range(n_docs)
+        assert len(doc_ids) == n_docs
+        assert ours == [request for request in theirs if request[0] in doc_ids], name
 
 
 def lm_eval_requests(names):
-    """Return lm-eval's requests of every doc of each task."""
+    """Return lm-eval's requests of every doc of each task, given by name or task file."""
     requests = {}
     with quiet_libraries():
         for name, task in lm_eval_tasks().load(list(names))["tasks"].items():
@@ -274,27 +277,20 @@ def lm_eval_requests(names):
 
 @pytest.mark.parametrize("limit", [None, 7])
 def test_examples_of_a_cluster_are_those_of_a_task_of_its_own(data_folder, tmp_path, limit):
-    """With lm-eval it takes a task for each ward; with a limit, our docs are spread over the wards."""
-    planned = plan(our_config(tmp_path, model="dummy", tasks=("local_wards",), limit=limit)).tasks["local_wards"]
-    ours = {(r.doc_id, r.index): (str(r.prompt), r.continuation) for r in planned.requests}
-    rows = {split: read_lines(data_folder / f"{split}.jsonl") for split in ("wards", "wards_dev")}
+    """With lm-eval it takes a task for each ward."""
+    planned = plan(our_config(tmp_path, model="dummy", tasks=("local_wards_apart",), limit=limit))
+    ours = {(r.doc_id, r.index): (str(r.prompt), r.continuation) for r in planned.tasks["local_wards_apart"].requests}
+    docs, examples = (read_lines(data_folder / f"{name}.jsonl") for name in ("wards", "wards_dev"))
     theirs = {}
     for ward in ("old", "new", "far"):
-        files = {}
-        for split, of_all in rows.items():
-            files[split] = tmp_path / f"{split}_{ward}.jsonl"
-            files[split].write_text("".join(json.dumps(row) + "\n" for row in of_all if row["ward"] == ward))
-        doc_ids = [doc_id for doc_id, row in enumerate(rows["wards"]) if row["ward"] == ward]
-        for doc_id, index, *arguments in ward_requests(ward, files):
+        doc_ids = [doc_id for doc_id, row in enumerate(docs) if row["ward"] == ward]
+        files = {"test": tmp_path / f"{ward}.jsonl", "dev": tmp_path / f"{ward}_dev.jsonl"}
+        for path, rows in zip(files.values(), (docs, examples), strict=True):
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["ward"] == ward), encoding="utf-8")
+        settings = {"task": ward, "dataset_kwargs": {"data_files": {split: str(path) for split, path in files.items()}}}
+        task_file = tmp_path / f"{ward}.yaml"
+        task_file.write_text(json.dumps({"include": str(TASK_FILES / "wards.yaml"), **settings}))
+        for doc_id, index, *arguments in lm_eval_requests([str(task_file)])[ward]:
             theirs[(doc_ids[doc_id], index)] = tuple(arguments)
+    assert len(ours) == 2 * (limit or len(docs))
     assert ours == {key: theirs[key] for key in ours}
-    assert len(ours) == 2 * (limit or 25)
-
-
-def ward_requests(ward, files):
-    import yaml
-
-    config = yaml.load((TASK_FILES / "wards.yaml").read_text().replace("!function ", ""), Loader=yaml.SafeLoader)
-    del config["class"]
-    data_files = {"dev": str(files["wards_dev"]), "test": str(files["wards"])}
-    return lm_eval_requests([config | {"task": ward, "dataset_kwargs": {"data_files": data_files}}])[ward]

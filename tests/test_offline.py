@@ -11,7 +11,7 @@ import pytest
 from qwen2eval.task_index import lm_eval_entries
 from tests.local_tasks import run_here, words, write_tasks
 
-# Imported by every Python process of the run. Kernel: a seccomp filter (seccomp(2)) that ends the process with SIGSYS at
+# Imported by every Python process of the run. Kernel: a seccomp(2) filter that ends the process with SIGSYS at
 # socket(2), also from libraries that are not Python. socketpair(2), which leads nowhere, stays allowed but is told.
 GUARD = """
 import ctypes, os, platform, struct, sys
