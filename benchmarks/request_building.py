@@ -53,8 +53,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder, env = Path(scratch) / "tasks", scratch_env(Path(scratch))
         write_choices(folder, "big", n_docs=N_DOCS)
-        ours, n_requests, digest = measure([*python(OURS), str(folder)], env=env).output.split()
-        theirs, *of_lm_eval = measure([*python(LM_EVAL), str(folder)], env=env).output.split()
+        ours, n_requests, digest = measure([*python(OURS), str(folder)], env=env).output.splitlines()[-1].split()
+        theirs, *of_lm_eval = measure([*python(LM_EVAL), str(folder)], env=env).output.splitlines()[-1].split()
     if [n_requests, digest] != of_lm_eval:
         raise SystemExit(f"The requests differ: {n_requests} {digest} (ours), {' '.join(of_lm_eval)} (lm-eval)")
     print(f"Seconds for the same {int(n_requests):,} requests, byte for byte\n")

@@ -290,16 +290,15 @@ def _finish(
     if counter is not None:
         counter.prepare(request.prompt for request in batch)
     last: PromptText | None = None
-    lengths: list[int] = []
     for request in batch:
         if request.prompt is not last:
-            ids = None if counter is None else counter.pieces(request.prompt)
-            context_digest = hashlib.sha256(str(request.prompt).encode()).digest() if ids is None else digest_ids(ids)
-            lengths = [len(p) for p in (request.prompt.pieces if ids is None or len(ids) == 1 else ids)]
-            n_tokens = None if ids is None else sum(map(len, ids))
-            if len(lengths) == len(request.prompt.pieces):
-                prefixes.add(request.prompt, lengths)
             last = request.prompt
+            ids = None if counter is None else counter.pieces(last)
+            context_digest = hashlib.sha256(str(last).encode()).digest() if ids is None else digest_ids(ids)
+            n_tokens = None if ids is None else sum(map(len, ids))
+            # characters stand in for tokens where a piece's tokens are not known by themselves
+            is_piecewise = ids is not None and counter is not None and counter.is_piecewise
+            prefixes.add(last, [len(piece) for piece in (ids if is_piecewise and ids else last.pieces)])
         request.n_context_tokens = n_tokens
         tail = request.continuation.encode()
         if counter is not None and request.continuation:
@@ -311,8 +310,8 @@ def _finish(
         request.digest = hashlib.sha256(b"\0".join((request.kind.encode(), context_digest, tail, options))).digest()
         request.is_truncated = _is_truncated(request, front)
         planned.requests.append(request)
-    if counter is not None:
-        counter.forget_prompts() if not counter.is_piecewise else None
+    if counter is not None and not counter.is_piecewise:
+        counter.forget_prompts()
 
 
 def _is_truncated(request: PlannedRequest, front: ModelFront) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.errors import ConfigError
+from qwen2eval.errors import ConfigError, TaskFileError
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -41,8 +41,14 @@ def check_scorer(task: "Task", doc: dict[str, Any], requests: "Sequence[PlannedR
         "ok", or a warning: the scorer does not tell the two apart (some tasks can't know: their target is no answer).
 
     Raises:
+        TaskFileError: a metric whose aggregation does not exist.
         Exception: whatever the scorer raises; the caller names the task.
     """
+    for metric, aggregate in (task.aggregation() or {}).items():
+        if not callable(aggregate):
+            raise TaskFileError(
+                f"Task {task.task_name!r}: lm-eval has no aggregation for the metric {metric!r}; name another"
+            )
     right = _score(task, doc, requests, right=True)
     wrong = _score(task, doc, requests, right=False)
     comparable = [key for key in right if key in wrong and right[key] is not None and wrong[key] is not None]

@@ -40,7 +40,7 @@ def rescore(path: str | Path, *, data_dir: str | None = None) -> Run:
         set_seeds(config.seeds)
         loaded = load_tasks(config)
         scored = [name for name, task in run.info["tasks"].items() if task["status"] != "failed"]
-        plans = {name: _restore_task(run, name, loaded) for name in scored}
+        plans = {name: _restore_task(run, name, loaded, is_chat=bool(config.apply_chat_template)) for name in scored}
         samples = {name: score_task(plan, answers.by_request) for name, (plan, answers) in plans.items()}
         scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
         info = dict(run.info)
@@ -52,11 +52,17 @@ def rescore(path: str | Path, *, data_dir: str | None = None) -> Run:
         return write_run(run.path, info, samples, scores, loaded.groups)
 
 
-def _restore_task(run: Run, name: str, loaded: LoadedTasks) -> tuple[TaskPlan, TaskAnswers]:
+def _restore_task(run: Run, name: str, loaded: LoadedTasks, *, is_chat: bool) -> tuple[TaskPlan, TaskAnswers]:
     """Return a task's plan and answers as its samples tell them."""
     if name not in loaded.tasks:
         raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} is not registered any more")
     task = loaded.tasks[name]
+    asks_another = RunFolderError(
+        f"{run.path}: task {name!r} makes other requests today than those that were answered (other choices, another "
+        "output_type): run it again"
+    )
+    if run.info["tasks"][name]["output_type"] != task.OUTPUT_TYPE:
+        raise asks_another
     frame = run.samples(name)
     first_filter = frame[frame["filter"] == frame["filter"].iloc[0]]
     docs = list(task.eval_docs)
@@ -71,12 +77,16 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks) -> tuple[TaskPlan, T
                 f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
                 "the run. Point --data_dir to the data of the run, or run the task again"
             )
-        requests = _requests(task, docs[doc_id], doc_id, row, pool)
+        requests = _requests(task, docs[doc_id], doc_id, row, pool, is_chat=is_chat)
         if int(row["repeat"]) == 0:
             plan.requests += requests
         error = None if row["error"] is None or row["error"] != row["error"] else str(row["error"])
         text = None if row["response"] is None or row["response"] != row["response"] else str(row["response"])
-        for request, answer in zip(requests, parse_response(text, requests, error=error), strict=True):
+        try:
+            given = parse_response(text, requests, error=error)
+        except ValueError as err:  # not as many answers as requests
+            raise asks_another from err
+        for request, answer in zip(requests, given, strict=True):
             length = row["n_response_tokens"]
             restored = replace(
                 answer,
@@ -88,19 +98,21 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks) -> tuple[TaskPlan, T
 
 
 def _requests(
-    task: Any, doc: dict[str, Any], doc_id: int, row: Mapping[str, Any], pool: PromptPool
+    task: Any, doc: dict[str, Any], doc_id: int, row: Mapping[str, Any], pool: PromptPool, *, is_chat: bool
 ) -> list[PlannedRequest]:
     """Build a doc's requests around the prompt that was asked; the texts are only for the record."""
     prompt = str(row["prompt"])
     context: Any = [prompt] * len(task.doc_to_choice(doc)) if getattr(task, "multiple_input", 0) else prompt
-    built = task.construct_requests(doc=doc, ctx=context, metadata=(row["task"], doc_id, 1))
+    built = task.construct_requests(
+        doc=doc, ctx=context, metadata=(row["task"], doc_id, 1), apply_chat_template=is_chat
+    )
     length = row["n_prompt_tokens"]
     return [
         PlannedRequest(
             doc_id=doc_id,
             index=int(instance.idx),
             kind=instance.request_type,
-            prompt=pool.add(prompt),
+            prompt=pool.add(prompt if instance.args[0] else ""),
             continuation=instance.args[1] if len(instance.args) > 1 and isinstance(instance.args[1], str) else "",
             gen_kwargs=instance.args[1] if len(instance.args) > 1 and isinstance(instance.args[1], dict) else None,
             digest=f"{doc_id}:{k}".encode(),

@@ -5,15 +5,15 @@ from pathlib import Path
 from qwen2eval.answering import TaskAnswers, answer_task
 from qwen2eval.backends import Backend, open_front, open_model
 from qwen2eval.config import RunConfig
-from qwen2eval.errors import BackendError
+from qwen2eval.errors import BackendError, TaskFileError
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import Plan, TaskPlan, make_plan
 from qwen2eval.preflight import check_writable
 from qwen2eval.progress import Progress
 from qwen2eval.record import Clock, describe_run, store_identity
 from qwen2eval.run_folder import Run, claimed_run_id, write_run
-from qwen2eval.samples import score_task
-from qwen2eval.scores import score_tasks
+from qwen2eval.samples import TaskSamples, score_task
+from qwen2eval.scores import Score, group_scores, task_scores
 from qwen2eval.store import ResponseStore
 
 
@@ -37,8 +37,7 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         with clock.time("answer_seconds"), ResponseStore(folder / "store.sqlite") as store:
             answers = answer_tasks(plan, backend, store, quiet=quiet)
         with clock.time("score_seconds"):
-            samples = {name: score_task(plan.tasks[name], got.by_request) for name, got in answers.items()}
-            scores = score_tasks(samples, plan.groups, seed=config.seeds.numpy)
+            samples, scores = score_answers(plan, answers)
         info = describe_run(plan, backend, answers, samples, clock=clock, command=command)
         with claimed_run_id(folder, info["run_id"]) as info["run_id"]:
             written = write_run(folder / info["run_id"], info, samples, scores, plan.groups)
@@ -72,6 +71,27 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
     if not answers:
         raise next(iter(plan.failures.values()))
     return answers
+
+
+def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> tuple[dict[str, TaskSamples], list[Score]]:
+    """Filter, score and aggregate; a task whose own code fails is moved to `plan.failures`, the others go on.
+
+    Raises:
+        TaskFileError: no task could be scored.
+    """
+    samples: dict[str, TaskSamples] = {}
+    scores: list[Score] = []
+    for name, got in answers.items():
+        try:
+            task_samples = score_task(plan.tasks[name], got.by_request)
+            scores += task_scores(name, task_samples, seed=plan.config.seeds.numpy)
+            samples[name] = task_samples
+        # filters and aggregations are the task author's: whatever they raise is that task's failure
+        except Exception as err:  # noqa: BLE001
+            plan.failures[name] = TaskFileError(f"Task {name!r} can't be scored: {type(err).__name__}: {err}")
+    if not samples:
+        raise next(iter(plan.failures.values()))
+    return samples, scores + group_scores(scores, plan.groups)
 
 
 def refuse_unanswered(name: str, planned: TaskPlan, answers: dict[str, TaskAnswers]) -> None:

@@ -204,13 +204,11 @@ def raw_response(answer: Answer, kind: str) -> Any:
 
 
 def _problem(rows: list[list[Answer]]) -> str | None:
-    """Return why a doc can't be scored, or None."""
-    for answer in (answer for row in rows for answer in row):
-        if answer.error is not None:
-            return answer.error
-        if answer.logprob is not None and math.isnan(answer.logprob):
-            return "the model returned NaN"
-    return None
+    """Return why a doc can't be scored, a failed request before NaN, or None."""
+    answers = [answer for row in rows for answer in row]
+    errors = [answer.error for answer in answers if answer.error is not None]
+    is_nan = any(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers)
+    return errors[0] if errors else "the model returned NaN" if is_nan else None
 
 
 def _filter_answered(

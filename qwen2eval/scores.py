@@ -69,7 +69,10 @@ def task_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
 
 
 def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Score]:
-    """Aggregate groups by lm-eval's own rule; their standard error is lm-eval's, too."""
+    """Aggregate groups by lm-eval's own rule; their standard error is lm-eval's, too.
+
+    A group with a task that has no score has none either.
+    """
     metrics = lm_eval_metrics(scores)
     rows = []
     for name, group in groups.items():
@@ -82,8 +85,9 @@ def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Sco
             if not comma or metric.endswith("_stderr"):
                 continue
             parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
-            stderr = as_number(merged.get(f"{metric}_stderr,{filter_name}"))
-            number = as_number(value)
+            # a mean over the tasks that happen to be there would pass for the group's
+            number = as_number(value) if tasks <= {score.task for score in scores} else None
+            stderr = None if number is None else as_number(merged.get(f"{metric}_stderr,{filter_name}"))
             reach = None if stderr is None or number is None else 1.96 * stderr
             low, high = (None, None) if reach is None or number is None else (number - reach, number + reach)
             n_docs, n_unscored = sum(s.n_docs for s in parts), sum(s.n_unscored for s in parts)

@@ -37,6 +37,7 @@ def rows(n_docs: int, *, start: int = 0) -> list[dict[str, Any]]:
                 "choices": choices[-gold:] + choices[:-gold] if gold else choices,
                 "gold": gold,
                 "answer": str(total),
+                "topic": "few" if i < start + n_docs // 2 else "many",
             }
         )
     return made

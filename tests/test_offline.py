@@ -2,12 +2,15 @@
 
 import os
 import platform
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
+from qwen2eval.errors import ConfigError
+from qwen2eval.libraries import forbid_network
 from qwen2eval.task_index import lm_eval_entries
 from tests.local_tasks import run_here, words, write_tasks
 
@@ -76,6 +79,45 @@ def test_the_guard_sees_and_stops_a_socket(guarded):
     assert sockets()[0].startswith("socket.__new__")
     assert run("-c", "import socket; socket.getaddrinfo('localhost', 80)").returncode != 0
     assert any(line.startswith("socket.getaddrinfo") for line in sockets())
+
+
+# 192.0.2.0/24 is for documentation (RFC 5737): nobody has such an address
+@pytest.mark.parametrize(
+    "connect",
+    [
+        lambda: socket.create_connection(("192.0.2.1", 80), timeout=1),
+        lambda: socket.create_connection(("example.com", 80), timeout=1),
+        lambda: socket.getaddrinfo("example.com", 80),
+    ],
+    ids=["address", "name", "look-up"],
+)
+def test_a_connection_beyond_this_machine_is_refused(connect):
+    with forbid_network(), pytest.raises(ConfigError, match="run without --offline"):
+        connect()
+
+
+def test_a_server_on_this_machine_may_be_asked():
+    with socket.create_server(("127.0.0.1", 0)) as server, forbid_network():
+        socket.create_connection(server.getsockname(), timeout=5).close()
+
+
+@pytest.mark.parametrize("before", [None, "1"])
+def test_the_ban_ends_with_the_run(monkeypatch, before):
+    """The user's own HF_HUB_OFFLINE=1 was forgotten by the libraries that were imported already."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", before is not None)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    if before:
+        monkeypatch.setenv("HF_HUB_OFFLINE", before)
+    functions = (socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo)
+    with forbid_network():
+        assert constants.HF_HUB_OFFLINE
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert (before is not None) == constants.HF_HUB_OFFLINE
+    assert os.environ.get("HF_HUB_OFFLINE") == before
+    assert (socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo) == functions
 
 
 @pytest.mark.slow

@@ -139,6 +139,16 @@ def test_docs_that_are_not_those_that_were_asked_are_refused(tmp_path, tasks_dir
     assert_nothing_changed(run, before)
 
 
+@pytest.mark.parametrize("changes", [{"doc_to_choice": ["a", "b"]}, {"output_type": "generate_until"}], ids=str)
+def test_a_task_that_asks_something_else_today_is_refused(tmp_path, tasks_dir, kept, changes):
+    run = run_here(tasks_dir, tmp_path / "runs", tasks="pick")
+    before = kept(run)
+    write_task(tasks_dir, "pick", **changes)
+    with pytest.raises(RunFolderError, match="'pick' makes other requests today"):
+        rescore(run.path)
+    assert_nothing_changed(run, before)
+
+
 def test_rows_that_were_added_behind_do_no_harm(tmp_path, tasks_dir, kept):
     run = run_here(tasks_dir, tmp_path / "runs", tasks="say")
     before = kept(run)

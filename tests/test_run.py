@@ -32,6 +32,16 @@ def test_a_limited_run_asks_a_part_of_the_same_prompts(tmp_path, tasks_dir, whol
     pd.testing.assert_series_equal(part, prompt_hashes(whole, task).loc[part.index])
 
 
+def test_docs_that_are_picked_from_all_over_keep_their_prompts(tmp_path):
+    """The docs between them draw from the same random stream, so they have to be built as well."""
+    tasks_dir = write_tasks(tmp_path / "tasks")
+    write_task(tasks_dir, "spread", like="pick", metadata={"version": 1.0, "cluster": "topic"})
+    part = prompt_hashes(run_here(tasks_dir, tmp_path / "runs", "--limit", "3", tasks="spread"), "spread")
+    assert part.index.get_level_values("doc_id").tolist() == [0, 1, 3]
+    all_docs = prompt_hashes(run_here(tasks_dir, tmp_path / "runs", tasks="spread"), "spread")
+    pd.testing.assert_series_equal(part, all_docs.loc[part.index])
+
+
 def test_examples_are_drawn_at_random_so_that_equal_prompts_mean_something(whole):
     """Doc 5 asks what doc 0 asks; only their examples differ."""
     prompts = whole.samples("pick")["prompt"]
@@ -98,6 +108,12 @@ def test_a_run_folder_holds_what_the_guide_says(whole):
 def test_nothing_but_runs_and_the_store_is_left(whole):
     left = {p.name for p in whole.path.parent.iterdir()} - {"store.sqlite", "latest", whole.path.name}
     assert left == set()
+
+
+def test_a_tasks_hash_does_not_depend_on_the_model_or_the_place(tmp_path, tasks_dir, whole):
+    """lm-eval puts the model's arguments among the task's metadata."""
+    other = run_here(tasks_dir, tmp_path, "--data_dir", str(tmp_path), tasks="say", seed=1)
+    assert other.info["tasks"]["say"]["task_hash"] == whole.info["tasks"]["say"]["task_hash"]
 
 
 def test_the_store_can_be_read_while_nobody_runs(whole):
