@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from qwen2eval import RunConfig, load_run, run
+from qwen2eval.run_folder import claimed_run_id
 from qwen2eval.store import ResponseStore
 from tests.local_tasks import ALL, KINDS, assert_same_results, run_here, write_task, write_tasks
 
@@ -103,6 +104,16 @@ def test_a_run_folder_holds_what_the_guide_says(whole):
     results = json.loads((whole.path / "results.json").read_text())
     acc = whole.scores.query("task == 'pick' and metric == 'acc'")["value"].item()
     assert results["results"]["pick"]["acc,none"] == acc
+
+
+def test_runs_of_one_second_get_names_of_their_own(tmp_path):
+    """The second one replaced the first."""
+    with claimed_run_id(tmp_path, "now") as first, claimed_run_id(tmp_path, "now") as second:
+        assert (first, second) == ("now", "now-2")
+        (tmp_path / first).mkdir()
+    with claimed_run_id(tmp_path, "now") as third:
+        assert third == "now-2"
+    assert [path.name for path in tmp_path.iterdir()] == ["now"]
 
 
 def test_nothing_but_runs_and_the_store_is_left(whole):

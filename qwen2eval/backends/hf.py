@@ -5,17 +5,17 @@ order (longest first), and a finished batch is a prefix of that order: a resumed
 as the interrupted one would have, and its answers are equal to the last bit.
 """
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.lm_eval_calls import EndingRecorder, generate, score
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.fingerprint import fingerprint_checkpoint, stable_args
@@ -127,10 +127,7 @@ class HfBackend(Backend):
 
     def _loglikelihood(self, batch: list[Request]) -> list[Answer]:
         self._lm.batch_size_per_gpu = self._scoring_rows(batch)
-        results = self._lm.loglikelihood(
-            [instance("loglikelihood", (r.context, r.continuation)) for r in batch], disable_tqdm=True
-        )
-        return [Answer(logprob=logprob, is_greedy=is_greedy) for logprob, is_greedy in results]
+        return score(self._lm, batch)
 
     def _scoring_rows(self, batch: list[Request]) -> int:
         """Return the rows of one forward pass: a batch of one context's many continuations may take several."""
@@ -141,34 +138,17 @@ class HfBackend(Backend):
 
     def _rolling(self, batch: list[Request]) -> list[Answer]:
         self._lm.batch_size_per_gpu = 1  # windows are as long as the model: one at a time
-        results = self._lm.loglikelihood_rolling(
-            [instance("loglikelihood_rolling", (r.context,)) for r in batch], disable_tqdm=True
-        )
-        return [Answer(logprob=logprob) for logprob in results]
+        return score(self._lm, batch)
 
     def _generate(self, batch: list[Request]) -> list[Answer]:
         self._lm.batch_size_per_gpu = len(batch)
         if is_sampled(batch[0].gen_kwargs or {}):
             torch.manual_seed(batch[0].seed)
-        instances = [instance("generate_until", (r.context, dict(r.gen_kwargs or {}))) for r in batch]
-        with self._lm.endings_by_context() as endings:
-            texts = self._lm.generate_until(instances, disable_tqdm=True)
-        return [
-            Answer(
-                response=text,
-                finish_reason=endings[request.context].popleft(),
-                n_response_tokens=len(self.tokenizer.encode(text, add_special_tokens=False)),
-            )
-            for request, text in zip(batch, texts, strict=True)
-        ]
+        return generate(self._lm, batch)
 
 
 class _EndingHFLM(HFLM):
     """HFLM that also tells how each generation ended: by a stop, or cut off."""
-
-    def endings_by_context(self) -> "_EndingRecorder":
-        """Return a recorder that is active inside its `with` block."""
-        return _EndingRecorder(self)
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text
@@ -177,9 +157,8 @@ class _EndingHFLM(HFLM):
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
         output: torch.Tensor = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
         room = max_length - context.shape[1]
-        hook = self.cache_hook
-        if isinstance(hook, _EndingRecorder):
-            hook.pending.extend(self._ending(row[context.shape[1] :], stop, room) for row in output)
+        if isinstance(self.cache_hook, EndingRecorder):
+            self.cache_hook.expect(self._ending(row[context.shape[1] :], stop, room) for row in output)
         return output
 
     def _ending(self, row: torch.Tensor, stop: list[str], room: int) -> FinishReason:
@@ -190,31 +169,6 @@ class _EndingHFLM(HFLM):
             return "stop"
         text = self.tok_decode(ids, skip_special_tokens=False)
         return "stop" if any(mark and mark in text for mark in stop) else "length"
-
-
-class _EndingRecorder:
-    """Stands where lm-eval keeps its cache hook, which is called once for each finished generation, in row order."""
-
-    def __init__(self, lm: _EndingHFLM) -> None:
-        self._lm, self._before = lm, lm.cache_hook
-        self.pending: deque[FinishReason] = deque()
-        self._by_context: dict[str, deque[FinishReason]] = defaultdict(deque)
-
-    def __enter__(self) -> dict[str, deque[FinishReason]]:
-        self._lm.set_cache_hook(self)
-        return self._by_context
-
-    def __exit__(self, *_: object) -> None:
-        self._lm.set_cache_hook(self._before)
-
-    def add_partial(self, _method: str, args: tuple[str, Any], _result: str) -> None:
-        """Take note of one finished generation (lm-eval's name for it)."""
-        self._by_context[args[0]].append(self.pending.popleft())
-
-
-def instance(kind: str, arguments: tuple[Any, ...]) -> Instance:
-    """Return an lm-eval Instance of one request."""
-    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0, metadata=(None, 0, 1))
 
 
 def _length(request: Request) -> int:

@@ -4,18 +4,17 @@ vLLM returns a call's answers together, so calls are kept to about `CALL_SECONDS
 """
 
 import time
-from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.front import ModelFront
-from qwen2eval.backends.hf import instance
+from qwen2eval.backends.lm_eval_calls import EndingRecorder, generate, score
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.fingerprint import fingerprint_checkpoint, stable_args
-from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
+from qwen2eval.requests import Answer, Request, is_sampled
 
 # lm-eval asks for the version of "vllm" by name, which the CPU build does not have.
 _version = metadata.version
@@ -82,24 +81,9 @@ class VllmBackend(Backend):
             self._n_requests = max(1, min(MOST_REQUESTS, 4 * len(call), int(rate * CALL_SECONDS)))
 
     def _ask(self, call: list[Request]) -> list[Answer]:
-        kind = call[0].kind
-        if kind == "loglikelihood_rolling":
-            instances = [instance(kind, (r.context,)) for r in call]
-            return [Answer(logprob=value) for value in self._lm.loglikelihood_rolling(instances, disable_tqdm=True)]
-        if kind == "loglikelihood":
-            instances = [instance(kind, (r.context, r.continuation)) for r in call]
-            return [Answer(logprob=lp, is_greedy=g) for lp, g in self._lm.loglikelihood(instances, disable_tqdm=True)]
-        instances = [instance(kind, (r.context, _with_seed(r))) for r in call]
-        endings = self._lm.record_endings()
-        texts = self._lm.generate_until(instances, disable_tqdm=True)
-        return [
-            Answer(
-                response=text,
-                finish_reason=endings[request.context].popleft(),
-                n_response_tokens=len(self.tokenizer.encode(text, add_special_tokens=False)),
-            )
-            for request, text in zip(call, texts, strict=True)
-        ]
+        if call[0].kind == "generate_until":
+            return generate(self._lm, call, gen_kwargs=_with_seed)
+        return score(self._lm, call)
 
     def close(self) -> None:
         """Drop the engine."""
@@ -109,22 +93,10 @@ class VllmBackend(Backend):
 class _EndingVLLM(VLLM):
     """VLLM that also tells how each generation ended."""
 
-    def record_endings(self) -> dict[str, deque[FinishReason]]:
-        """Return a dictionary that the next generation fills: prompt -> its endings, in order."""
-        self._pending: deque[FinishReason] = deque()
-        self._endings: dict[str, deque[FinishReason]] = defaultdict(deque)
-        self.set_cache_hook(self)
-        return self._endings
-
-    def add_partial(self, method: str, args: tuple[str, Any], _result: Any) -> None:
-        """Take note of one finished generation; lm-eval calls its cache hook in the order of the outputs."""
-        if method == "generate_until":
-            self._endings[args[0]].append(self._pending.popleft())
-
     def _model_generate(self, *args: Any, generate: bool = False, **kwargs: Any) -> Any:
         outputs = super()._model_generate(*args, generate=generate, **kwargs)
-        if generate:
-            self._pending.extend("length" if o.outputs[0].finish_reason == "length" else "stop" for o in outputs)
+        if generate and isinstance(self.cache_hook, EndingRecorder):
+            self.cache_hook.expect("length" if o.outputs[0].finish_reason == "length" else "stop" for o in outputs)
         return outputs
 
 

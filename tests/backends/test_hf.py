@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen2eval.backends.front import open_hf_front
-from qwen2eval.backends.hf import HfBackend, instance
+from qwen2eval.backends.hf import HfBackend
+from qwen2eval.backends.lm_eval_calls import _instance as instance
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.requests import Answer, Request
