@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lib.local_tasks import write_choices
-from lib.measure import Cost, measure, scratch_env, script, show, verdict
+from lib.measure import Cost, measure, scratch_env, script, show, title, verdict
 
 N_DOCS = 14_000
 LONGER = 4
@@ -30,7 +30,7 @@ def main() -> None:
         # reading a data set for the first time costs memory that has nothing to do with requests
         measure([script("qwen2eval"), "plan", "--model", "dummy", *tasks(folder, *ROWS)], env=env)
 
-        print("Peak memory in MB and, after the slash, seconds of the whole run\n")
+        title("Peak memory in MB and, after the slash, seconds of the whole run")
         show("", ["qwen2eval", "lm-eval", "ratio"])
         ours = {}
         for name, label in ROWS.items():

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from lib.local_tasks import write_choices
-from lib.measure import measure, python, scratch_env, show, verdict
+from lib.measure import measure, python, scratch_env, show, title, verdict
 
 N_DOCS = 14_000
 PRINT = """
@@ -57,7 +57,7 @@ def main() -> None:
         theirs, *of_lm_eval = measure([*python(LM_EVAL), str(folder)], env=env).output.splitlines()[-1].split()
     if [n_requests, digest] != of_lm_eval:
         raise SystemExit(f"The requests differ: {n_requests} {digest} (ours), {' '.join(of_lm_eval)} (lm-eval)")
-    print(f"Seconds for the same {int(n_requests):,} requests, byte for byte\n")
+    title(f"Seconds for the same {int(n_requests):,} requests, byte for byte")
     show("", ["qwen2eval", "lm-eval", "ratio"])
     ratio = float(theirs) / float(ours)
     show(

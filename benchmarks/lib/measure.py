@@ -82,6 +82,11 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+def title(text: str) -> None:
+    """Print what a table holds and how busy the machine is: wall times on a busy one say little by themselves."""
+    print(f"{text}\n{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}\n", flush=True)
+
+
 def show(label: str, cells: Sequence[str], *, aim: str = "") -> None:
     """Print one line of a table."""
     print(f"{label:<40}" + "".join(f"{cell:>14}" for cell in cells) + f"   {aim}".rstrip(), flush=True)
