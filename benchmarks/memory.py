@@ -13,7 +13,7 @@ from lib.measure import Cost, measure, scratch_env, script, show, title, verdict
 N_DOCS = 14_000
 LONGER = 4
 MAX_GROWTH = 1.2
-"""Prompts kept spelled out would add 150 MB, half of the whole."""
+"""Prompts kept spelled out would add some 100 MB, a third of the whole."""
 ROWS = {
     "half": "half of the docs",
     "big": f"{N_DOCS:,} docs x 4 choices, 5-shot",

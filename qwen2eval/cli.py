@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval import __version__
 from qwen2eval.config import RunConfig, load_config, parse_key_values
 from qwen2eval.errors import ConfigError, Qwen2EvalError
+from qwen2eval.reporting.markup import visible
 
 if TYPE_CHECKING:
     from qwen2eval.run_folder import Run
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
 EXIT_CODES = (
-    "exit codes: 0 ok, 3 missing data or unreadable run, 64 usage, 70 a task failed or docs are missing from a score"
+    "exit codes: 0 ok, 3 missing data or unreadable run, 64 usage, 70 a task failed or docs are missing, 130 stopped"
 )
 
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.do(args))
     except Qwen2EvalError as err:
-        print(f"qwen2eval: {err}", file=sys.stderr)
+        print(f"qwen2eval: {visible(str(err))}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
         print("\nqwen2eval: stopped. What was answered is kept: the same command goes on from there.", file=sys.stderr)
@@ -209,6 +210,8 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
             values[name] = {**before, **parse_key_values(text, flag=f"--{name}")}
     if args.tasks is not None:
         values["tasks"] = [name for text in args.tasks for name in text.split(",") if name]
+        if not values["tasks"]:
+            raise ConfigError("--tasks names no task: list them with `qwen2eval tasks`")
         values.pop("suite", None)
     plain = (
         "model",
@@ -297,15 +300,15 @@ def _show_run(run: "Run", *, as_json: bool) -> int:
 
         print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
     for name, why in run.failed_tasks.items():
-        print(f"qwen2eval: task {name!r} failed: {why}", file=sys.stderr)
+        print(f"qwen2eval: task {name!r} failed: {visible(why)}", file=sys.stderr)
     return run.exit_code
 
 
 def _command() -> list[str]:
     """Return what the user typed, without secrets."""
-    from qwen2eval.config import hide_secrets
+    from qwen2eval.redact import redacted_command
 
-    return ["qwen2eval", *(hide_secrets(arg) for arg in sys.argv[1:])]
+    return ["qwen2eval", *redacted_command(sys.argv[1:])]
 
 
 def _batch_size(text: str) -> int | str:

@@ -5,22 +5,15 @@ The command line, a YAML file and Python callers all end in a `RunConfig`; nothi
 
 import ast
 import json
-import re
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from qwen2eval.errors import ConfigError
+from qwen2eval.redact import redacted
 
-SECRET_ARGS = ("auth_token", "api_key", "header", "token")
-"""Model arguments that never reach a file."""
-HIDDEN = "***"
-_SECRET = re.compile(
-    r"""((?:^|[\s,;'"{?&])-{0,2}(?:(?:hf|api|access|auth|use_auth)_)?(?:token|(?:\w+[_-])?api[_-]?key|password|secret)"""
-    r"""['"]?(?:\s*[=:]\s*|\s+)['"]?)[^\s,;'"}&]+""",
-    re.IGNORECASE,
-)
 LM_EVAL_SEEDS = (0, 1234, 1234, 1234)
 
 
@@ -49,6 +42,12 @@ class Seeds:
         if len(numbers) != 4:
             raise ConfigError(f"--seed {text!r} is not a seed: give one integer, or four as in 0,1234,1234,1234")
         return cls(*numbers)
+
+    def __post_init__(self) -> None:
+        """Refuse what numpy and torch don't take."""
+        for seed in vars(self).values():
+            if not isinstance(seed, int) or not 0 <= seed < 2**32:
+                raise ConfigError(f"--seed {seed!r} is no seed: give an integer from 0 to 4294967295")
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,17 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
-        if self.limit is not None and self.limit <= 0:
+        for name, wanted in _TYPES.items():
+            if not isinstance(value := getattr(self, name), wanted) or (isinstance(value, bool) and bool not in wanted):
+                shown = " or ".join("nothing" if t is type(None) else t.__name__ for t in wanted)
+                raise ConfigError(f"Setting {name!r} is {value!r}; it takes {shown}")
+        for name in ("tasks", "include_path"):
+            if not all(isinstance(item, str) and item for item in getattr(self, name)):
+                raise ConfigError(f"Setting {name!r} must be a list of names, not {list(getattr(self, name))!r}")
+        if self.limit is not None and not (math.isfinite(self.limit) and self.limit > 0):
             raise ConfigError(f"--limit {self.limit:g} would leave no docs: give a positive number")
+        if self.limit is not None and self.limit > 1 and self.limit != int(self.limit):
+            raise ConfigError(f"--limit {self.limit:g} is neither a number of docs nor a fraction below 1")
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise ConfigError(f"--num_fewshot {self.num_fewshot} is negative: give 0 or more")
         if not (self.batch_size == "auto" or (isinstance(self.batch_size, int) and self.batch_size > 0)):
@@ -106,13 +114,12 @@ class RunConfig:
     @property
     def label(self) -> str:
         """The last part of the run folder's name."""
-        return self.suite or ("-".join(self.tasks) if self.tasks else "demo")
+        return self.suite or ("-".join(dict.fromkeys(self.tasks)) if self.tasks else "demo")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values, by field name, with secrets blotted out; `from_dict` reads them back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        model_args = {key: HIDDEN if key in SECRET_ARGS else value for key, value in self.model_args.items()}
-        values |= {"model_args": model_args, "gen_kwargs": dict(self.gen_kwargs)}
+        values |= {"model_args": redacted(self.model_args), "gen_kwargs": dict(self.gen_kwargs)}
         values |= {"tasks": list(self.tasks), "include_path": list(self.include_path), "seeds": vars(self.seeds).copy()}
         return values
 
@@ -124,6 +131,28 @@ class RunConfig:
             ConfigError: a key that no field has (with the nearest one), or a value that doesn't fit.
         """
         return replace(cls(), **dict(_typed(values)))
+
+
+_TEXT, _OPTIONAL_TEXT = (str,), (str, type(None))
+_TYPES: dict[str, tuple[type, ...]] = {
+    "model": _OPTIONAL_TEXT,
+    "model_args": (Mapping,),
+    "tasks": (tuple,),
+    "suite": _OPTIONAL_TEXT,
+    "num_fewshot": (int, type(None)),
+    "limit": (int, float, type(None)),
+    "batch_size": (int, str),
+    "device": _OPTIONAL_TEXT,
+    "apply_chat_template": (bool, str),
+    "fewshot_as_multiturn": (bool,),
+    "system_instruction": _OPTIONAL_TEXT,
+    "gen_kwargs": (Mapping,),
+    "seeds": (Seeds,),
+    "include_path": (tuple,),
+    "data_dir": _OPTIONAL_TEXT,
+    "output_path": _TEXT,
+    "offline": (bool,),
+}
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -139,15 +168,6 @@ def load_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"--config {str(path)!r} must hold `name: value` lines, as in `tasks: [mmlu, gsm8k]`")
     return values
-
-
-def hide_secrets(text: str) -> str:
-    """Replace what follows `token=`, `api_key=` and the like: a report is passed on.
-
-    >>> hide_secrets("--model_args pretrained=m,token=hf_abc,tokenizer=t")
-    '--model_args pretrained=m,token=***,tokenizer=t'
-    """
-    return _SECRET.sub(r"\1***", text)
 
 
 def parse_key_values(text: str, *, flag: str) -> dict[str, Any]:
@@ -202,10 +222,14 @@ def _typed(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Give each plain value the type its field has."""
     known = {f.name for f in fields(RunConfig)}
     for key, value in values.items():
-        name = key.replace("-", "_")
+        name = str(key).replace("-", "_")
         if name == "seed":
             yield "seeds", Seeds.parse(value)
         elif name == "seeds":
+            if not isinstance(value, Mapping) or set(value) - {f.name for f in fields(Seeds)}:
+                raise ConfigError(
+                    f"Setting 'seeds' is {value!r}; it takes python, numpy, torch and fewshot, or use seed: 7"
+                )
             yield "seeds", Seeds(**value)
         elif name not in known:
             import difflib
@@ -213,7 +237,8 @@ def _typed(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             near = difflib.get_close_matches(name, known | {"seed"}, n=1)
             raise ConfigError(f"Unknown setting {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         elif name in ("tasks", "include_path"):
-            yield name, tuple(value.split(",") if isinstance(value, str) else value)
+            listed = value.split(",") if isinstance(value, str) else value
+            yield name, tuple(listed) if isinstance(listed, list | tuple) else listed
         elif name in ("model_args", "gen_kwargs") and isinstance(value, str):
             yield name, parse_key_values(value, flag=f"--{name}")
         else:

@@ -5,11 +5,13 @@ Part of the store key, so that no model is ever given another one's answers. Imp
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qwen2eval.content import cache_dir
+from qwen2eval.redact import is_secret
 
 CHUNK_BYTES = 1 << 22
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -25,32 +27,34 @@ def fingerprint_checkpoint(path: str, *, revision: str = "main") -> str:
     folder = Path(path).expanduser()
     if not folder.exists():
         return f"hub:{path}@{_hub_commit(path, revision)}"
-    files = [folder] if folder.is_file() else sorted(p for p in folder.iterdir() if _is_identity_file(p))
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if _is_identity_file(p))
     stamp = json.dumps([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
     memory = cache_dir() / "fingerprints" / hashlib.sha256(stamp.encode()).hexdigest()
-    if memory.is_file():
-        return memory.read_text(encoding="utf-8")
+    if memory.is_file() and (known := memory.read_text(encoding="utf-8")).startswith("sha256:"):
+        return known
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}:{_sha256(file)}\n".encode())
+        name = file.name if file == folder else file.relative_to(folder).as_posix()
+        digest.update(f"{name}:{_sha256(file)}\n".encode())
     fingerprint = f"sha256:{digest.hexdigest()}"
     memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(fingerprint, encoding="utf-8")
+    draft = memory.with_suffix(f".{os.getpid()}")
+    draft.write_text(fingerprint, encoding="utf-8")
+    draft.replace(memory)
     return fingerprint
 
 
 def stable_args(model_args: Mapping[str, Any]) -> str:
     """Return the model arguments that can change an answer, as sorted JSON; files are left to the fingerprint."""
-    kept = {k: v for k, v in model_args.items() if k not in (*PERFORMANCE_ARGS, "pretrained", "peft", "delta", "model")}
+    others = (*PERFORMANCE_ARGS, "pretrained", "peft", "delta", "lora_local_path", "model")
+    kept = {k: v for k, v in model_args.items() if k not in others and not is_secret(k)}
     return json.dumps(kept, sort_keys=True, default=str)
 
 
 def _is_identity_file(path: Path) -> bool:
-    return (
-        path.suffix in WEIGHT_SUFFIXES
-        or (path.suffix == ".json" and "config" in path.name)
-        or path.name.endswith(".index.json")
-    )
+    """Whether a file of a checkpoint decides what the model computes: weights, configs, code that comes with it."""
+    is_config = path.suffix == ".json" and ("config" in path.name or path.name.endswith(".index.json"))
+    return path.is_file() and (path.suffix in (*WEIGHT_SUFFIXES, ".py") or is_config)
 
 
 def _sha256(path: Path) -> str:
@@ -65,6 +69,8 @@ def _hub_commit(repository: str, revision: str) -> str:
     """Return the commit that the local hub cache resolves `revision` to; the revision itself if it doesn't know."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, "config.json", revision=revision)
-    # …/models--org--name/snapshots/<commit>/config.json
-    return Path(found).parent.name if isinstance(found, str) else revision
+    for name in ("config.json", "adapter_config.json", "README.md"):
+        found = try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(found, str):  # …/models--org--name/snapshots/<commit>/config.json
+            return Path(found).parent.name
+    return revision

@@ -128,17 +128,20 @@ def make_plan(config: RunConfig, front: ModelFront) -> Plan:
     """
     set_seeds(config.seeds)
     loaded = load_tasks(config)
-    made = Plan(config, front, {}, loaded.groups, dict(loaded.failures))
+    made = Plan(config, front, {}, loaded.groups, dict(loaded.failures), list(loaded.warnings))
     if config.apply_chat_template and front.chat_template is None:
         raise ConfigError(f"--apply_chat_template: model {front.name!r} has no chat template; run without the flag")
     if front.is_instruct and not config.apply_chat_template:
         made.warnings.append(f"{front.name} looks like an instruct model, but --apply_chat_template was not given")
     with compiled_templates():
         for name, task in loaded.tasks.items():
+            set_seeds(config.seeds)  # a prompt never depends on the tasks before it
             try:
                 made.tasks[name] = plan_task(name, task, config=config, front=front)
             except Qwen2EvalError as err:
                 made.failures[name] = err
+            if warning := getattr(getattr(task, "dataset", None), "warning", None):
+                made.warnings.append(warning)
     if not made.tasks:
         raise next(iter(made.failures.values()))
     return made

@@ -1,14 +1,17 @@
 """What run.json says of a run: config, model, tasks, health, environment, timings."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from qwen2eval import __version__
 from qwen2eval.answering import TaskAnswers
 from qwen2eval.backends import Backend, ModelFront
+from qwen2eval.config import RunConfig
 from qwen2eval.environment import describe_environment
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.health import chance_score, check_health
@@ -78,7 +81,7 @@ def describe_run(
         "status": "failed_tasks" if failed else "finished",
         "qwen2eval_version": __version__,
         "command": command or [],
-        "config": config.as_dict(),
+        "config": {**config.as_dict(), **absolute_places(config)},
         "model": describe_model(front, backend, fingerprint(store_identity(plan, backend))),
         "tasks": {**tasks, **failed},
         "groups": {
@@ -96,6 +99,18 @@ def describe_run(
         "environment": describe_environment(),
         "seeds": vars(config.seeds).copy(),
         "timings": clock.timings(),
+    }
+
+
+def absolute_places(config: RunConfig) -> dict[str, Any]:
+    """Return the folders a run read from, so that it can be scored again from anywhere."""
+    data_dir = config.data_dir or os.environ.get("QWEN2EVAL_DATA")
+    return {
+        "data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
+        "include_path": [str(Path(folder).resolve()) for folder in config.include_path],
+        "tasks": [
+            str(Path(t).resolve()) if t.endswith((".yaml", ".yml")) and Path(t).is_file() else t for t in config.tasks
+        ],
     }
 
 

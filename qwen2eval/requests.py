@@ -49,6 +49,5 @@ class Answer:
 
 
 def is_sampled(gen_kwargs: Mapping[str, Any]) -> bool:
-    """Whether lm-eval would sample with these arguments rather than decode greedily."""
-    do_sample = gen_kwargs.get("do_sample")
-    return bool(do_sample) if do_sample is not None else float(gen_kwargs.get("temperature") or 0.0) > 0.0
+    """Whether any backend would sample with these arguments: servers go by the temperature, whatever do_sample says."""
+    return bool(gen_kwargs.get("do_sample")) or float(gen_kwargs.get("temperature") or 0.0) > 0.0

@@ -1,5 +1,6 @@
 """The main path: config -> plan -> model -> store -> samples -> scores -> run folder and report."""
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from qwen2eval.answering import TaskAnswers, answer_task
@@ -7,7 +8,7 @@ from qwen2eval.backends import Backend, open_front, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, TaskFileError
 from qwen2eval.libraries import prepared_libraries
-from qwen2eval.plan import Plan, TaskPlan, make_plan
+from qwen2eval.plan import Plan, make_plan
 from qwen2eval.preflight import check_writable
 from qwen2eval.progress import Progress
 from qwen2eval.record import Clock, describe_run, store_identity
@@ -28,21 +29,19 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         Qwen2EvalError: nothing could be scored; what was answered is kept, and the same call goes on from there.
     """
     clock, folder = Clock(), Path(config.output_path)
-    check_writable(folder)
-    with prepared_libraries(offline=config.offline):
+    with prepared_libraries(offline=config.offline), ExitStack() as open_things:
         with clock.time("plan_seconds"):
             plan = make_plan(config, open_front(config))
+            check_writable(folder)
         with clock.time("model_seconds"):
-            backend = open_model(config, plan.front)
+            backend = open_things.enter_context(closing(open_model(config, plan.front)))
         with clock.time("answer_seconds"), ResponseStore(folder / "store.sqlite") as store:
             answers = answer_tasks(plan, backend, store, quiet=quiet)
         with clock.time("score_seconds"):
             samples, scores = score_answers(plan, answers)
         info = describe_run(plan, backend, answers, samples, clock=clock, command=command)
         with claimed_run_id(folder, info["run_id"]) as info["run_id"]:
-            written = write_run(folder / info["run_id"], info, samples, scores, plan.groups)
-        backend.close()
-    return written
+            return write_run(folder / info["run_id"], info, samples, scores, plan.groups)
 
 
 def plan(config: RunConfig) -> Plan:
@@ -62,10 +61,11 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
     with Progress(quiet=quiet) as progress:
         for name, planned in plan.tasks.items():
             try:
-                answers[name] = answer_task(
+                got = answer_task(
                     planned, backend, store, model_id=model_id, seed=plan.config.seeds.torch, progress=progress
                 )
-                refuse_unanswered(name, planned, answers)
+                require_answers(name, got)
+                answers[name] = got
             except BackendError as err:
                 plan.failures[name] = err
     if not answers:
@@ -94,11 +94,8 @@ def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> tuple[dict[str
     return samples, scores + group_scores(scores, plan.groups)
 
 
-def refuse_unanswered(name: str, planned: TaskPlan, answers: dict[str, TaskAnswers]) -> None:
-    """Move a task of which no single request was answered out of `answers`: it has no score at all."""
-    got = answers[name]
+def require_answers(name: str, got: TaskAnswers) -> None:
+    """Raise a BackendError if not a single request of a task was answered: it has no score at all."""
     if got.n_failed and got.n_failed == len(got.by_request):
-        first = next(answer.error for answer in answers.pop(name).by_request.values())
-        raise BackendError(
-            f"None of the {planned.n_requests} requests of task {name!r} was answered; the first: {first}"
-        )
+        first = next(answer.error for answer in got.by_request.values())
+        raise BackendError(f"None of the {got.n_failed} requests of task {name!r} was answered; the first: {first}")

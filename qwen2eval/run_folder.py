@@ -1,5 +1,6 @@
 """The run folder: written whole or not at all, and read back as a `Run`."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen2eval.errors import RunFolderError
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
-from qwen2eval.samples import TaskSamples, sample_rows
+from qwen2eval.samples import TaskSamples, metric_column, metric_names, sample_rows
 from qwen2eval.scores import Score, scores_frame
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 ROWS_A_BATCH = 512
+LONGEST_NAME = 100
 N_EXAMPLE_DOCS = 50
 """Docs a task from which the report picks examples."""
 
@@ -101,12 +103,15 @@ def load_run(path: str | Path) -> Run:
 
 
 def file_name(name: str) -> str:
-    """Return `name` fit for a file name: no path, no surprise.
+    """Return `name` fit for a file name: no path, no surprise; a long one ends in a hash, so that no two are equal.
 
     >>> file_name("../a b/c::d")
     '..-a-b-c-d'
     """
-    return re.sub(r"[^\w.\-]+", "-", name)[:80] or "unnamed"
+    plain = re.sub(r"[^\w.\-]+", "-", name) or "unnamed"
+    if len(plain) <= LONGEST_NAME:
+        return plain
+    return f"{plain[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @contextmanager
@@ -181,16 +186,12 @@ def example_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
         yield from sample_rows(TaskSamples(samples.plan, {name: docs[:N_EXAMPLE_DOCS]}))
 
 
-def _metric_names(samples: TaskSamples) -> list[str]:
-    return list(dict.fromkeys(metric for sample in samples for metric in (sample.metrics or {})))
-
-
 def _write_parquet(path: Path, samples: TaskSamples) -> None:
     """Write the samples in batches, so that their prompts are never all in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(_metric_names(samples))
+    schema = _schema([metric_column(name) for name in metric_names(samples)])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
         for row in sample_rows(samples):

@@ -18,6 +18,12 @@ from qwen2eval.requests import Answer
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
+SAMPLE_COLUMNS = (
+    *("task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "repeat", "filter", "cluster", "prompt", "response"),
+    *("extracted", "target", "finish_reason", "n_prompt_tokens", "n_response_tokens", "truncated", "contamination"),
+    *("cell", "error"),
+)
+"""The columns of samples/<task>.parquet that every task has; its metrics follow."""
 NO_EXTRACTION = "[invalid]"
 """What lm-eval's extraction filters return when they find no answer."""
 
@@ -141,8 +147,23 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
                 "contamination": None,
                 "cell": None,
                 "error": sample.error,
-                **{f"{m}": as_number(v) for m, v in (sample.metrics or {}).items() if repeat == 0},
+                **{metric_column(m): as_number(v) for m, v in (sample.metrics or {}).items() if repeat == 0},
             }
+
+
+def metric_column(metric: str) -> str:
+    """Return the column of a metric; one that is called like a column of every task gets a prefix.
+
+    >>> metric_column("acc"), metric_column("response")
+    ('acc', 'metric_response')
+    """
+    return f"metric_{metric}" if metric in SAMPLE_COLUMNS else metric
+
+
+def metric_names(samples: TaskSamples) -> list[str]:
+    """Return the metrics that any doc has; where none is scored, those that the task would have."""
+    found = dict.fromkeys(metric for sample in samples for metric in (sample.metrics or {}))
+    return list(found or dict.fromkeys(samples.plan.task.aggregation() or {}))
 
 
 def response_text(given: Sequence[Answer], requests: Sequence[PlannedRequest]) -> str | None:

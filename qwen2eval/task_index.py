@@ -42,17 +42,27 @@ def shipped_entries() -> dict[str, TaskEntry]:
     return scan(content_dir("tasks"), origin="qwen2eval")
 
 
-def scan(folder: Path, *, origin: str) -> dict[str, TaskEntry]:
-    """Read every task YAML under `folder`, strictly: a file that can't be read is an error with its name.
+def scan(folder: Path, *, origin: str, broken: list[TaskFileError] | None = None) -> dict[str, TaskEntry]:
+    """Read every task YAML under `folder`.
+
+    Args:
+        folder: where to look.
+        origin: whose tasks they are.
+        broken: takes the errors of files that can't be read, so that the other tasks still run.
 
     Raises:
-        TaskFileError: broken YAML, or a file that is neither a task, a group nor something that others include.
+        TaskFileError: a file that can't be read, where `broken` is None.
     """
     entries: dict[str, TaskEntry] = {}
     for path in sorted(folder.rglob("*.yaml")):
         if path.parent.name == "suites" and origin == "qwen2eval":
             continue
-        _add(entries, entries_of(path, origin=origin))
+        try:
+            _add(entries, entries_of(path, origin=origin))
+        except TaskFileError as err:
+            if broken is None:
+                raise
+            broken.append(err)
     return entries
 
 

@@ -48,6 +48,7 @@ class LoadedTasks:
     tasks: "dict[str, Task]" = field(default_factory=dict)
     groups: "dict[str, Group]" = field(default_factory=dict)
     failures: dict[str, Qwen2EvalError] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def suites() -> dict[str, Suite]:
@@ -77,13 +78,13 @@ def search_tasks(query: str = "", *, include_path: Sequence[str] = ()) -> list[T
     return sorted(hits, key=lambda e: (e.origin == "lm-eval", e.name.lower() != wanted, e.kind == "tag", e.name))
 
 
-def user_entries(include_path: Sequence[str]) -> dict[str, TaskEntry]:
-    """Return the tasks under the user's folders by name; later folders win."""
+def user_entries(include_path: Sequence[str], *, broken: list[TaskFileError] | None = None) -> dict[str, TaskEntry]:
+    """Return the tasks under the user's folders by name; later folders win, `broken` takes what can't be read."""
     entries: dict[str, TaskEntry] = {}
     for folder in include_path:
         if not Path(folder).is_dir():
             raise ConfigError(f"--include_path {folder!r} is not a folder")
-        entries |= scan(Path(folder), origin=str(folder))
+        entries |= scan(Path(folder), origin=str(folder), broken=broken)
     return entries
 
 
@@ -106,7 +107,8 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
     """
     registry = _Registry(config.include_path)
     loaded = LoadedTasks()
-    for entry in registry.find_all(config.task_names):
+    loaded.warnings += [str(err) for err in registry.broken]
+    for entry in _find_each(config.task_names, registry, loaded.failures):
         try:
             built = _build(entry, registry, config)
         except Qwen2EvalError as err:
@@ -119,6 +121,17 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
     return loaded
 
 
+def _find_each(names: Iterable[str], registry: "_Registry", failures: dict[str, Qwen2EvalError]) -> list[TaskEntry]:
+    """Return the entries of the names; one whose file can't be read goes to `failures`."""
+    found: dict[tuple[str, str], TaskEntry] = {}
+    for name in _expand_suites(names):
+        try:
+            found |= {(entry.origin, entry.name): entry for entry in registry.find(name)}
+        except TaskFileError as err:
+            failures[name] = err
+    return list(found.values())
+
+
 def task_metadata(task: "Task") -> dict[str, Any]:
     """Return the `metadata` of a task's YAML; {} for tasks that have none."""
     metadata = getattr(task.config, "metadata", None)
@@ -129,7 +142,8 @@ class _Registry:
     """Looks names up in the user's folders, ours and lm-eval's, reading lm-eval's index only when it is needed."""
 
     def __init__(self, include_path: Sequence[str]) -> None:
-        self.own = {**shipped_entries(), **user_entries(include_path)}
+        self.broken: list[TaskFileError] = []
+        self.own = {**shipped_entries(), **user_entries(include_path, broken=self.broken)}
 
     @cached_property
     def lm_eval(self) -> dict[str, TaskEntry]:
@@ -163,11 +177,17 @@ class _Registry:
         return [everything[name]] if name in everything else []
 
     def _unknown(self, name: str) -> list[TaskEntry]:
+        if self.broken:
+            raise TaskFileError(
+                f"Task {name!r} was not found. It may be in a file that can't be read: {self.broken[0]}"
+            )
+        if name.endswith((".yaml", ".yml")):
+            raise TaskNotFoundError(f"There is no task file {name!r}")
         bare = name.removeprefix(LM_EVAL_PREFIX)
         # ours first: the nearest of 20 names is more likely meant than the nearest of 14,000
         near = difflib.get_close_matches(bare, self.own, n=2) or difflib.get_close_matches(bare, self.lm_eval, n=3)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-        raise TaskNotFoundError(f"Unknown task {name!r}.{hint} List them with `qwen2eval tasks {bare}`.")
+        raise TaskNotFoundError(f"Unknown task {name!r}.{hint} List them with `qwen2eval tasks`.")
 
 
 def _expand_suites(names: Iterable[str]) -> Iterable[str]:

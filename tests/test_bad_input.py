@@ -196,7 +196,7 @@ def test_a_broken_benchmark_file_is_named_and_the_other_task_finishes(
 )
 def test_a_broken_task_file_is_named_with_the_line(tmp_path, tasks_dir, refused, text, message):
     (tasks_dir / "mine.yaml").write_text(text)
-    err = refused(words(tasks_dir, tmp_path / "runs", tasks="say"), exit_code=64)
+    err = refused(words(tasks_dir, tmp_path / "runs", tasks="mine"), exit_code=64)
     import re
 
     assert re.search(message, err, re.DOTALL), err
@@ -258,7 +258,7 @@ def test_a_model_that_returns_some_nan_is_scored_on_the_rest(tmp_path, tasks_dir
 
 def test_a_model_that_answers_nothing_is_a_failed_task(tmp_path, tasks_dir, refused):
     err = refused(words(tasks_dir, tmp_path / "runs", tasks="say", fail_every=1), exit_code=70)
-    assert "None of the 6 requests of task 'say' was answered; the first: the dummy was told to fail" in err
+    assert "None of the 5 requests of task 'say' was answered; the first: the dummy was told to fail" in err
 
 
 def test_a_model_that_dies_midway_leaves_the_first_score_and_all_answers(tmp_path, tasks_dir, capsys):

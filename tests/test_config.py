@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from qwen2eval.config import RunConfig, Seeds, hide_secrets, load_config, parse_key_values
+from qwen2eval.config import RunConfig, Seeds, load_config, parse_key_values
 from qwen2eval.errors import ConfigError
+from qwen2eval.redact import hide_secrets, redacted_command
 
 
 def test_a_config_survives_json():
@@ -46,6 +47,19 @@ def test_broken_key_values_name_the_flag_and_the_part(text):
         ({"tasks": "a,b", "suite": "demo"}, "--suite"),
         ({"seed": "1,2"}, "--seed"),
         ({"modle": "hf"}, "Did you mean 'model'"),
+        ({"limit": "abc"}, "'limit'"),
+        ({"limit": float("nan")}, "--limit"),
+        ({"limit": 2.5}, "--limit"),
+        ({"num_fewshot": "2"}, "'num_fewshot'"),
+        ({"tasks": 5}, "'tasks'"),
+        ({"tasks": ["a", 5]}, "'tasks'"),
+        ({"model": 3}, "'model'"),
+        ({"model_args": ["a"]}, "'model_args'"),
+        ({"offline": "no"}, "'offline'"),
+        ({"batch_size": True}, "'batch_size'"),
+        ({"seeds": {"foo": 1}}, "'seeds'"),
+        ({"seed": -1}, "--seed"),
+        ({3: 1}, "Unknown setting"),
     ],
 )
 def test_nonsense_is_refused_at_the_door(values, message):
@@ -75,3 +89,24 @@ def test_yaml_must_be_a_mapping(tmp_path):
         load_config(file)
     with pytest.raises(ConfigError, match="can't be read"):
         load_config(tmp_path / "nowhere.yaml")
+
+
+def test_python_callers_are_told_that_tasks_is_a_tuple():
+    with pytest.raises(ConfigError, match="'tasks'"):
+        RunConfig(tasks="gsm8k")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model=m,auth_token=s3cret",
+        '{"header": {"Authorization": "Bearer s3cret"}, "model": "m"}',
+        '{"api_key": "s3cret s3cret"}',
+        "base_url=http://me:s3cret@h:1/v1/completions?key=s3cret,model=m",
+    ],
+)
+def test_a_command_is_shown_without_secrets(word):
+    shown = redacted_command(["run", "--model_args", word])
+    assert "s3cret" not in " ".join(shown)
+    assert shown[1] == "--model_args"
+    assert redacted_command([f"--model_args={word}"]) == [f"--model_args={shown[2]}"]

@@ -67,9 +67,10 @@ def test_a_missing_mmlu_column_is_named(tmp_path):
         mmlu.load(data_dir=str(tmp_path), offline=True)
 
 
-def test_a_subject_without_examples_is_named(tmp_path):
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_subject_without_examples_or_questions_is_named(tmp_path, split):
     write_mmlu(tmp_path, header=False)
-    (tmp_path / "dev" / "knots_dev.csv").unlink()
+    (tmp_path / split / f"knots_{split}.csv").unlink()
     with pytest.raises(DataFileError, match="knots"):
         mmlu.load(data_dir=str(tmp_path), offline=True)
 
@@ -143,3 +144,15 @@ def test_an_installed_data_package_is_read_without_importing_it(tmp_path, monkey
     assert gsm8k.load(offline=True).source == str(package / "sums")
     write_gsm8k(tmp_path / "mine", ['{"question": "y", "answer": "#### 2"}\n'])
     assert gsm8k.load(data_dir=str(tmp_path / "mine"), offline=True).source == str(tmp_path / "mine")
+
+
+def test_a_part_of_mmlu_does_not_pass_for_mmlu(tmp_path):
+    write_mmlu(tmp_path, header=False)
+    assert "1 subjects, the benchmark has 57" in mmlu.load(data_dir=str(tmp_path), offline=True).warning
+
+
+def test_half_of_gsm8k_names_the_file_that_is_missing(tmp_path):
+    write_gsm8k(tmp_path, ['{"question": "x", "answer": "#### 1"}\n'])
+    (tmp_path / "test.jsonl").unlink()
+    with pytest.raises(DataFileError, match=r"test\.jsonl"):
+        gsm8k.load(data_dir=str(tmp_path), offline=True)

@@ -136,3 +136,11 @@ def test_a_task_that_says_zero_shots_keeps_zero(own_tasks):
     file.write_text(file.read_text() + "num_fewshot: 0\n")
     task = load_tasks(RunConfig(tasks=("sums",), include_path=(str(own_tasks),), num_fewshot=3)).tasks["sums"]
     assert task.config.num_fewshot == 0
+
+
+def test_a_broken_file_in_the_users_folder_stops_no_other_task(own_tasks):
+    (own_tasks / "broken.yaml").write_text("task: [a\n")
+    loaded = load_tasks(RunConfig(tasks=("sums", str(own_tasks / "broken.yaml")), include_path=(str(own_tasks),)))
+    assert list(loaded.tasks) == ["sums"]
+    assert list(loaded.failures) == [str(own_tasks / "broken.yaml")]
+    assert "broken.yaml" in loaded.warnings[0]

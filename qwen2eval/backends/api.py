@@ -22,10 +22,11 @@ from importlib.metadata import version
 from typing import Any
 
 from qwen2eval.backends.api_args import check_model_args, headers_and_secrets, open_lm, positive_int
-from qwen2eval.backends.api_client import ApiClient, Connection, FailedRequestError, answer_in_threads, public_url
+from qwen2eval.backends.api_client import ApiClient, Connection, FailedRequestError, answer_in_threads
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.errors import BackendError, ModelError
-from qwen2eval.requests import Answer, FinishReason, Request
+from qwen2eval.redact import public_url
+from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -146,12 +147,11 @@ class ApiBackend(Backend):
         if isinstance(gen_kwargs.get("until"), tuple):
             gen_kwargs["until"] = list(gen_kwargs["until"])
         until = copy.copy(gen_kwargs.get("until"))
-        is_sampled = bool(gen_kwargs.get("do_sample")) or (gen_kwargs.get("temperature") or 0) > 0
         payload = self._lm._create_payload(
             self._generation_prompt(request.context, gen_kwargs),
             generate=True,
             gen_kwargs=gen_kwargs,
-            seed=request.seed if is_sampled else self._lm._seed,
+            seed=request.seed if is_sampled(request.gen_kwargs or {}) else self._lm._seed,
             eos=self._lm.eos_string,
         )
         if not payload.get("stop"):

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from qwen2eval.backends.api_client import ApiClient, public_url
+from qwen2eval.backends.api_client import ApiClient
 from qwen2eval.errors import ModelError
+from qwen2eval.redact import public_url
 
 _EXAMPLES = {
     "local-completions": "base_url=http://localhost:8000/v1/completions,model=Qwen/Qwen2-0.5B",

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3.exceptions
 
 from qwen2eval.backends.base import AnswerBatch
 from qwen2eval.errors import BackendError
+from qwen2eval.redact import public_url
 from qwen2eval.requests import Answer
 
 FIRST_DELAY_SECONDS = 0.5
@@ -249,16 +249,6 @@ def answer_in_threads(
         stop.set()
         while not ready.empty():
             ready.get_nowait()
-
-
-def public_url(url: str) -> str:
-    """Return `url` without user, password and query, which may hold keys.
-
-    >>> public_url("http://me:secret@host:8000/v1/completions?key=1")
-    'http://host:8000/v1/completions'
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _answer_or_error(answer_one: Callable[[int, Connection], Answer], index: int, connection: Connection) -> Answer:

@@ -39,8 +39,10 @@ class HfBackend(Backend):
         args.pop("pretrained", None)
         device = config.device or args.pop("device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            torch.device(device)
+            _check_device(device)
             self._lm = _EndingHFLM(pretrained=front.path, device=device, batch_size=1, **args)
+        except ModelError:
+            raise
         # transformers and torch raise OSError, ValueError, RuntimeError, SafetensorError … for what they can't load
         except Exception as err:
             raise ModelError(f"Model {front.path!r} can't be loaded: {type(err).__name__}: {err}") from err
@@ -145,6 +147,13 @@ class HfBackend(Backend):
         if is_sampled(batch[0].gen_kwargs or {}):
             torch.manual_seed(batch[0].seed)
         return generate(self._lm, batch)
+
+
+def _check_device(device: str) -> None:
+    """lm-eval takes a device that is not there for a wish, and runs on the CPU."""
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"--device {device} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
 class _EndingHFLM(HFLM):

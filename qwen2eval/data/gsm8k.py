@@ -23,7 +23,10 @@ def load(
         offline: forbid the hub.
     """
     folder = find_folder(
-        "gsm8k", package_data=package_data, data_dir=data_dir, is_there=lambda path: (path / "test.jsonl").is_file()
+        "gsm8k",
+        package_data=package_data,
+        data_dir=data_dir,
+        is_there=lambda path: any((path / f"{s}.jsonl").is_file() for s in SPLITS),
     )
     if folder is not None:
         splits: Splits = {

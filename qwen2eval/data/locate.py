@@ -50,7 +50,7 @@ def missing(benchmark: str, *, files: str, hub: str, data_dir: str | None) -> Mi
     return MissingDataError(
         f"No data for benchmark {benchmark!r}. Three ways to get it: (1) put {files} in DIR/{benchmark}/ and pass "
         f"--data_dir DIR or set QWEN2EVAL_DATA (looked in: {looked}); (2) install a data package that offers it (entry "
-        f"point {DATA_PACKAGES!r}); (3) run without --offline to download {hub!r} from the Hugging Face hub."
+        f"point {DATA_PACKAGES!r}); (3) download {hub!r} from the Hugging Face hub (run once without --offline)."
     )
 
 

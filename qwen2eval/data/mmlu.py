@@ -14,6 +14,7 @@ from qwen2eval.errors import DataFileError
 
 SPLITS = ("dev", "test")
 HUB = ("cais/mmlu", "all")
+N_SUBJECTS = 57
 HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
 LETTERS = "ABCD"
 
@@ -29,13 +30,19 @@ def load(
         offline: forbid the hub.
     """
     folder = find_folder(
-        "mmlu", package_data=package_data, data_dir=data_dir, is_there=lambda path: any(path.glob("test/*_test.csv"))
+        "mmlu",
+        package_data=package_data,
+        data_dir=data_dir,
+        is_there=lambda path: any(path.glob("test/*_test.csv")) or any(path.glob("dev/*_dev.csv")),
     )
     if folder is not None:
         files = {split: sorted((folder / split).glob(f"*_{split}.csv")) for split in SPLITS}
         _check_same_subjects(folder, files)
         splits: Splits = {s: [row for path in paths for row in read_csv(path, split=s)] for s, paths in files.items()}
-        return LoadedData.from_rows(splits, folder, files=files["dev"] + files["test"])
+        loaded = LoadedData.from_rows(splits, folder, files=files["dev"] + files["test"])
+        if not package_data and len(files["test"]) != N_SUBJECTS:
+            loaded.warning = f"{folder} holds {len(files['test'])} subjects, the benchmark has {N_SUBJECTS}"
+        return loaded
     error = missing("mmlu", files="dev/*_dev.csv and test/*_test.csv", hub=HUB[0], data_dir=data_dir)
     hub_data = load_hub(*HUB, offline=offline, error=error)
     # the hub's order is not by subject everywhere; ours is, so that doc_id means the same whatever the source
@@ -86,7 +93,8 @@ def _row(cells: list[str], subject: str, *, path: Path, line: int) -> dict[str, 
 
 
 def _check_same_subjects(folder: Path, files: dict[str, list[Path]]) -> None:
-    """A subject with questions but no dev file would silently lose its few-shot examples."""
+    """A subject without dev file would silently lose its examples, one without test file its questions."""
     subjects = {split: {path.name.removesuffix(f"_{split}.csv") for path in paths} for split, paths in files.items()}
-    if lacking := sorted(subjects["test"] - subjects["dev"]):
-        raise DataFileError(f"{folder / 'dev'}: no few-shot file for {', '.join(lacking)} ({lacking[0]}_dev.csv …)")
+    for split, other in (("dev", "test"), ("test", "dev")):
+        if lacking := sorted(subjects[other] - subjects[split]):
+            raise DataFileError(f"{folder / split}: no file for {', '.join(lacking)} ({lacking[0]}_{split}.csv …)")

@@ -16,6 +16,8 @@ class LoadedData(dict[str, "datasets.Dataset"]):
 
     source: str
     sha256: str | None
+    warning: str | None = None
+    """What a reader of the scores must know of the data."""
 
     @classmethod
     def from_rows(cls, splits: Splits, source: Path, *, files: Iterable[Path]) -> "LoadedData":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from qwen2eval.config import hide_secrets
+from qwen2eval.redact import hide_secrets
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.examples import LONG_TEXT_CHARS, Example, choose_examples
 from qwen2eval.reporting.markup import clip

@@ -61,6 +61,9 @@ def mean_estimate(values: Sequence[float], *, clusters: Sequence[Any] | None = N
     # small-sample factor G/(G-1): with clusters of one doc each this is the ordinary standard error
     variance = sum(s * s for s in sums.values()) * len(sums) / (len(sums) - 1)
     stderr = math.sqrt(variance) / len(x)
+    if stderr == 0:  # the clusters agree: no sign of certainty, as few of them would
+        is_binary = set(x) <= {0.0, 1.0}
+        return Estimate(stderr, *(_wilson(float(x.mean()) * len(sums), len(sums)) if is_binary else (None, None)))
     return Estimate(stderr, *_student(float(x.mean()), stderr, len(sums) - 1, x))
 
 
@@ -81,7 +84,7 @@ def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[
     return Estimate(float(values.std(ddof=1)), float(low), float(high))
 
 
-def _wilson(n_successes: int, n: int) -> tuple[float, float]:
+def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     # scipy.stats has this, too, but takes 0.6 s and 60 MB to import
     z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     share = n_successes / n

@@ -181,3 +181,29 @@ def test_truncated_weights_and_unknown_devices_are_named(tmp_path, model_folder,
         HfBackend(config, open_hf_front(config, backend="hf", path=str(broken)))
     with pytest.raises(ModelError, match="abacus"):
         open_backend(device="abacus")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "adapter/adapter_model.safetensors", "modeling_own.py", "config.json"]
+)
+def test_whatever_changes_a_model_changes_its_fingerprint(tmp_path, name):
+    from qwen2eval.fingerprint import fingerprint_checkpoint
+
+    file = tmp_path / "model" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("1")
+    before = fingerprint_checkpoint(str(tmp_path / "model"))
+    assert fingerprint_checkpoint(str(tmp_path / "model")) == before
+    file.write_text("22")
+    assert fingerprint_checkpoint(str(tmp_path / "model")) != before
+
+
+def test_a_token_is_neither_kept_nor_part_of_the_identity():
+    from qwen2eval.fingerprint import stable_args
+
+    assert stable_args({"dtype": "float32", "token": "hf_s3cret"}) == stable_args({"dtype": "float32"})
+
+
+def test_a_gpu_that_is_not_there_is_an_error(open_backend):
+    with pytest.raises(ModelError, match="cuda:7 is not there"):
+        open_backend(device="cuda:7")

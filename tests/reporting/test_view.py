@@ -1,6 +1,6 @@
 import pytest
 
-from qwen2eval.config import hide_secrets
+from qwen2eval.redact import hide_secrets
 from qwen2eval.reporting.view import Bar, build_view
 
 

@@ -73,3 +73,11 @@ def test_the_bootstrap_agrees_with_the_formula_where_there_is_one():
     drawn = bootstrap_estimate(lambda items: sum(items) / len(items), x, seed=3)
     assert drawn.stderr == pytest.approx(mean_estimate(x).stderr, rel=0.2)
     assert drawn == bootstrap_estimate(lambda items: sum(items) / len(items), x, seed=3)
+
+
+def test_clusters_that_agree_do_not_make_a_score_certain():
+    """Two docs in two clusters, both right, once gave an interval of no width."""
+    estimate = mean_estimate([1.0, 1.0], clusters="ab")
+    assert estimate.ci_low == pytest.approx(mean_estimate([1.0, 1.0]).ci_low)
+    assert estimate.ci_high == 1.0
+    assert mean_estimate([0.5, 0.5], clusters="ab")[1:] == (None, None)

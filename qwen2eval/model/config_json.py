@@ -1,0 +1,149 @@
+"""Reads a checkpoint's config.json into plain values, and refuses what the model of this package doesn't do.
+
+Two forms are met: transformers before 5 wrote `rope_theta` and `rope_scaling`, later ones `rope_parameters` with both.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwen2eval.errors import ModelError
+
+MODEL_TYPES = ("qwen2", "qwen2_moe")
+DEFAULT_ROPE_THETA = 10_000.0
+"""What transformers takes when a Qwen2 config has no base at all."""
+
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+_OPTIONAL = ("rms_norm_eps", "tie_word_embeddings", "head_dim")
+_MOE_REQUIRED = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size")
+_MOE_OPTIONAL = ("decoder_sparse_step", "norm_topk_prob")
+_YARN_NUMBERS = ("factor", "beta_fast", "beta_slow", "attention_factor")
+
+
+def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    """Return the values for `Qwen2Config`, with `yarn` and `dual_chunk` as dictionaries or None.
+
+    Raises:
+        ModelError: the file can't be read, is of another architecture, or asks for what this model doesn't do.
+    """
+    raw, where = _load(source)
+    moe = _check_architecture(raw, where) == "qwen2_moe"
+    _check_features(raw, where)
+    required = _REQUIRED + (_MOE_REQUIRED if moe else ())
+    if missing := [name for name in required if raw.get(name) is None]:
+        raise ModelError(f"{where} lacks {', '.join(missing)}: it is no complete config of a Qwen2 model")
+    names = required + _OPTIONAL + (_MOE_OPTIONAL if moe else ())
+    values = {name: raw[name] for name in names if raw.get(name) is not None}
+    if moe:
+        values["mlp_only_layers"] = tuple(raw.get("mlp_only_layers") or ())
+    _check_numbers(values, where)
+    return values | _rope(raw, where) | {"dual_chunk": _dual_chunk(raw, where)}
+
+
+def _load(source: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], str]:
+    """Return the dictionary and what messages call it."""
+    if isinstance(source, Mapping):
+        return source, "The model's config"
+    path = Path(source)
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise ModelError(f"There is no {str(path)!r}: name a checkpoint's folder, or its config.json") from err
+    except (OSError, ValueError) as err:
+        raise ModelError(
+            f"{str(path)!r} can't be read as JSON ({err}): get the checkpoint's config.json again"
+        ) from err
+    if not isinstance(raw, dict):
+        raise ModelError(f"{str(path)!r} holds no JSON object: get the checkpoint's config.json again")
+    return raw, repr(str(path))
+
+
+def _check_architecture(raw: Mapping[str, Any], where: str) -> str:
+    kind = raw.get("model_type")
+    if kind not in MODEL_TYPES:
+        name = ", ".join(map(str, raw.get("architectures") or ())) or "no architecture named"
+        raise ModelError(
+            f"{where} is of model_type {kind!r} ({name}). This model reads {' and '.join(MODEL_TYPES)}; "
+            "run others with --model hf"
+        )
+    return str(kind)
+
+
+def _check_features(raw: Mapping[str, Any], where: str) -> None:
+    """Refuse settings that would silently give other logits."""
+    layer_types = raw.get("layer_types") or ()
+    refused = {
+        "use_sliding_window": bool(raw.get("use_sliding_window")),
+        "layer_types": any(kind != "full_attention" for kind in layer_types),
+        "hidden_act": raw.get("hidden_act", "silu") != "silu",
+        "quantization_config": raw.get("quantization_config") is not None,
+        "qkv_bias": raw.get("qkv_bias") is False,
+        "partial_rotary_factor": raw.get("partial_rotary_factor") not in (None, 1, 1.0),
+    }
+    if found := [name for name, is_found in refused.items() if is_found]:
+        told = ", ".join(f"{name} = {str(raw[name])[:80]}" for name in found)
+        raise ModelError(f"{where} sets {told}, which this model doesn't do; run it with --model hf")
+
+
+def _check_numbers(values: Mapping[str, Any], where: str) -> None:
+    for name in ("rms_norm_eps",):
+        if name in values and not _is_number(values[name]):
+            raise ModelError(f"{where}: {name} is {values[name]!r}, not a number")
+    for name in ("tie_word_embeddings", "norm_topk_prob"):
+        if name in values and not isinstance(values[name], bool):
+            raise ModelError(f"{where}: {name} is {values[name]!r}, neither true nor false")
+
+
+def _rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return `rope_theta` and `yarn` from either form."""
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise ModelError(f"{where}: rope_scaling or rope_parameters is {rope!r}, not an object")
+    theta = rope.get("rope_theta") or raw.get("rope_theta") or DEFAULT_ROPE_THETA
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind not in ("default", "yarn"):
+        raise ModelError(f"{where}: rope type {kind!r} is none that this model does; it does 'default' and 'yarn'")
+    if unknown := sorted({"mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"} & rope.keys()):
+        raise ModelError(f"{where}: {', '.join(unknown)} of rope is nothing that this model does; use --model hf")
+    if not _is_number(theta):
+        raise ModelError(f"{where}: rope_theta is {theta!r}, not a number over 0")
+    yarn = None
+    if kind == "yarn":
+        yarn = {name: rope[name] for name in _YARN_NUMBERS if rope.get(name) is not None}
+        yarn["original_max_position_embeddings"] = (
+            rope.get("original_max_position_embeddings") or raw["max_position_embeddings"]
+        )
+        if wrong := [name for name, value in yarn.items() if not _is_number(value)]:
+            raise ModelError(f"{where}: {wrong[0]} of rope is {yarn[wrong[0]]!r}, not a number over 0")
+        if "factor" not in yarn:
+            raise ModelError(f"{where}: rope type 'yarn' without a factor")
+    return {"rope_theta": float(theta), "yarn": yarn}
+
+
+def _dual_chunk(raw: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    dual = raw.get("dual_chunk_attention_config")
+    if dual is None:
+        return None
+    names = ("chunk_size", "local_size", "original_max_position_embeddings")
+    if not isinstance(dual, Mapping) or "sparse_attention_config" in dual:
+        raise ModelError(f"{where}: dual_chunk_attention_config must be an object of {', '.join(names)}")
+    chosen = {name: dual[name] for name in names if dual.get(name) is not None}
+    if any(isinstance(value, bool) or not isinstance(value, int) for value in chosen.values()):
+        raise ModelError(f"{where}: dual_chunk_attention_config holds {chosen}: whole numbers are needed")
+    # The released code's own defaults, which a config that leaves a key out relies on
+    return {"chunk_size": 8192, "local_size": 1024} | chosen
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,78 @@
+"""Rotary position embedding, plain and with YARN (arXiv 2309.00071), and the positions of dual chunk attention.
+
+YARN is computed as transformers does for the released models: frequencies blended over a linear ramp, and cos and sin
+multiplied by 0.1 ln(factor) + 1. With dual chunk attention the frequencies stay plain: the released code only scales
+scores then (`DualChunk.score_factor`).
+
+Shape suffixes: B batch, H heads, T time, D values of a head, F = D / 2 frequencies.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from qwen2eval.model.config import DualChunk, Qwen2Config, Yarn
+
+
+class Rope:
+    """Turns queries and keys by their positions; holds the frequencies of one model."""
+
+    def __init__(self, config: Qwen2Config, *, device: torch.device | str = "cpu") -> None:
+        yarn = None if config.dual_chunk else config.yarn
+        # On the CPU, whatever the device: the powers of other devices differ in the last bit
+        self.frequencies_F = frequencies(config.head_size, config.rope_theta, yarn).to(device)
+        self.factor = attention_factor(yarn) if yarn else 1.0
+
+    def rotate(self, x_BHTD: Tensor, positions_T: Tensor) -> Tensor:
+        """Return queries or keys turned by their positions.
+
+        Args:
+            x_BHTD: (batch, heads, time, head size), any float dtype; angles are computed in float32.
+            positions_T: (time,), int64; or (1,) for one position of them all.
+        """
+        angles_TF = positions_T[:, None].float() * self.frequencies_F
+        cos_TF, sin_TF = (part.mul(self.factor).to(x_BHTD.dtype) for part in (angles_TF.cos(), angles_TF.sin()))
+        first_BHTF, second_BHTF = x_BHTD.chunk(2, dim=-1)
+        return torch.cat(
+            (first_BHTF * cos_TF - second_BHTF * sin_TF, second_BHTF * cos_TF + first_BHTF * sin_TF), dim=-1
+        )
+
+
+def frequencies(head_size: int, theta: float, yarn: Yarn | None = None) -> Tensor:
+    """Return the angles per position, (head_size / 2,), float32."""
+    powers_F = theta ** (torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
+    plain_F = 1.0 / powers_F
+    if yarn is None:
+        return plain_F
+    low, high = _ramp_bounds(head_size, theta, yarn)
+    ramp_F = ((torch.arange(head_size // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    keep_F = 1 - ramp_F
+    return 1.0 / (yarn.factor * powers_F) * (1 - keep_F) + plain_F * keep_F
+
+
+def attention_factor(yarn: Yarn) -> float:
+    """Return what cos and sin are multiplied by: 0.1 ln(factor) + 1 (YARN paper, eq. 22) unless the config says."""
+    return yarn.attention_factor if yarn.attention_factor is not None else 0.1 * math.log(yarn.factor) + 1.0
+
+
+def _ramp_bounds(head_size: int, theta: float, yarn: Yarn) -> tuple[float, float]:
+    """Return between which frequency indices the blend goes from plain to interpolated."""
+
+    def index_of(n_turns: float) -> float:
+        period = yarn.original_max_position_embeddings / (n_turns * 2 * math.pi)
+        return head_size * math.log(period) / (2 * math.log(theta))
+
+    low = max(math.floor(index_of(yarn.beta_fast)), 0)
+    high = min(math.ceil(index_of(yarn.beta_slow)), head_size - 1)
+    return low, high if high != low else high + 0.001  # as transformers does, against a division by zero
+
+
+def key_positions(positions_T: Tensor, dual: DualChunk) -> Tensor:
+    """Return the positions of keys, and of queries towards their own chunk (DCA paper, eq. 2)."""
+    return positions_T % dual.chunk_length
+
+
+def successive_positions(positions_T: Tensor, dual: DualChunk) -> Tensor:
+    """Return the positions of queries towards the chunk before theirs (DCA paper, eq. 7)."""
+    return (positions_T % dual.chunk_length + dual.chunk_length).clamp(max=dual.cap)
