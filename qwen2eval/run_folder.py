@@ -131,6 +131,28 @@ def claimed_run_id(folder: Path, run_id: str) -> Iterator[str]:
         claim.rmdir()
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove the drafts of runs that were killed while writing; a run whose replacement did not come is put back."""
+    for path in folder.glob(".*.*.*"):
+        name, _, rest = path.name[1:].rpartition(".")[0].rpartition(".")
+        if path.suffix not in (".partial", ".old") or not rest.isdigit() or _is_running(int(rest)):
+            continue
+        if path.suffix == ".old" and not (folder / name).exists():
+            path.rename(folder / name)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target` that takes its place when the block ends well, and is removed if not."""
@@ -163,6 +185,7 @@ def write_run(
     """Write everything a run leaves; `latest` points to it if it is new."""
     from qwen2eval.reporting.render import write_report
 
+    clear_leftovers(target.parent)
     frame, is_new = scores_frame(list(scores)), not target.exists()
     with replaced_folder(target) as folder:
         (folder / "samples").mkdir()

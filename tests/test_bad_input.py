@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import socket
 
 import pytest
@@ -197,9 +198,10 @@ def test_a_broken_benchmark_file_is_named_and_the_other_task_finishes(
 def test_a_broken_task_file_is_named_with_the_line(tmp_path, tasks_dir, refused, text, message):
     (tasks_dir / "mine.yaml").write_text(text)
     err = refused(words(tasks_dir, tmp_path / "runs", tasks="mine"), exit_code=64)
-    import re
-
     assert re.search(message, err, re.DOTALL), err
+    made = run_here(tasks_dir, tmp_path / "runs", tasks="mine,say", exit_code=70)
+    assert re.search(message, made.failed_tasks["mine"], re.DOTALL)
+    assert made.info["tasks"]["say"]["status"] == "scored"
 
 
 @pytest.mark.parametrize(

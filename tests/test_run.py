@@ -1,6 +1,9 @@
 """The main path: the same prompts however much of a task is run, resumed runs, and what a run folder holds."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -130,3 +133,23 @@ def test_a_tasks_hash_does_not_depend_on_the_model_or_the_place(tmp_path, tasks_
 def test_the_store_can_be_read_while_nobody_runs(whole):
     with ResponseStore(whole.path.parent / "store.sqlite") as store:
         assert len(store) == whole.info["requests"]["n_answered"]
+
+
+def test_what_a_killed_run_left_behind_is_cleared(tmp_path):
+    from qwen2eval.run_folder import clear_leftovers
+
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    pid = dead.stdout.strip()
+    for name in (
+        f".a_b.c.{pid}.partial",
+        f".d_e.{pid}.old",
+        f".f.{pid}.old",
+        "f",
+        f".g.{os.getpid()}.partial",
+        ".cache.d.x",
+    ):
+        (tmp_path / name).mkdir()
+    clear_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".cache.d.x", f".g.{os.getpid()}.partial", "d_e", "f"]
