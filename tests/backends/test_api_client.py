@@ -200,7 +200,10 @@ def test_closing_early_ends_the_threads(server: TinyServer) -> None:
 
 def test_ctrl_c_does_not_wait_for_the_server(server: TinyServer) -> None:
     server.misbehave("timeout")
+    # a shell's background job, as CI may be one, ignores SIGINT, and its children inherit that
     script = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from qwen2eval.backends.api import ApiBackend
 from qwen2eval.requests import Request
 args = {{"base_url": {server.chat_url!r}, "model": "m", "max_length": 99, "num_concurrent": 4}}
@@ -218,5 +221,6 @@ list(ApiBackend("local-chat-completions", args).answer([Request("generate_until"
         _, stderr = process.communicate(timeout=10)
     finally:
         process.kill()
+        process.communicate()
     assert b"KeyboardInterrupt" in stderr
     assert len(server.requests) == 4
