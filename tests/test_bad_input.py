@@ -378,3 +378,15 @@ def test_the_key_of_a_server_is_in_no_file(tmp_path, tasks_dir, served):
     assert not any(b"s3cr3t-t0ken" in text for text in texts)
     assert json.loads((made.path / "run.json").read_text())["config"]["model_args"]["auth_token"] == "***"
     assert load_run(made.path).info["model"]["backend"] == "local-completions"
+
+
+def test_a_metric_named_like_a_column_of_every_task_loses_nothing(tmp_path, tasks_dir):
+    """A metric called `response` once lost the whole run while its samples were written."""
+    (tasks_dir / "odd_metric.py").write_text("def score(doc, results):\n    return {'response': 1.0}\n")
+    task = (tasks_dir / "say.yaml").read_text().replace("task: say", "task: odd")
+    (tasks_dir / "odd.yaml").write_text(task + "process_results: !function odd_metric.score\n")
+    code = main(words(tasks_dir, tmp_path / "runs", tasks="odd"))
+    samples = load_run(tmp_path / "runs" / "latest").samples("odd")
+    assert code in (0, 70)
+    assert samples["metric_response"].dropna().eq(1.0).all()
+    assert samples["response"].map(type).eq(str).all()

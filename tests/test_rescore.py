@@ -187,3 +187,19 @@ def test_the_run_may_be_scored_again_and_again(tmp_path, tasks_dir, kept):
         rescore(run.path)
     assert_nothing_changed(run, before)
     assert json.loads((run.path / "run.json").read_text()) == before.info
+
+
+def test_a_run_is_scored_again_from_any_folder(tmp_path, monkeypatch):
+    """The data's folder, given relative or by QWEN2EVAL_DATA, was not found again from elsewhere."""
+    folder = tmp_path / "data" / "gsm8k"
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = [{"question": f"{i}+1?", "answer": f"#### {i + 1}"} for i in range(8)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QWEN2EVAL_DATA", "data")
+    words = ["run", "--model", "dummy", "--tasks", "gsm8k", "--limit", "3", "--offline", "--output_path", "runs"]
+    assert main(words) == 0
+    monkeypatch.delenv("QWEN2EVAL_DATA")
+    monkeypatch.chdir("/")
+    assert main(["score", str(tmp_path / "runs" / "latest")]) == 0

@@ -20,7 +20,6 @@ __all__ = ["BACKENDS", "Backend", "ModelFront", "open_front", "open_model"]
 class BackendSpec:
     """How one kind of model is opened."""
 
-    summary: str
     open_front: Callable[[RunConfig], ModelFront]
     open_model: Callable[[RunConfig, ModelFront], Backend]
 
@@ -148,12 +147,10 @@ def _require(*packages: str, extra: str) -> None:
 
 
 BACKENDS: dict[str, BackendSpec] = {
-    "demo": BackendSpec("the embedded demo model (what runs without --model)", _demo_front, _hf_model),
-    "hf": BackendSpec("transformers, on CPU or GPU: pretrained=FOLDER_OR_HUB_NAME", _hf_front, _hf_model),
-    "vllm": BackendSpec("vLLM engine: pretrained=FOLDER_OR_HUB_NAME", _vllm_front, _vllm_model),
-    "local-completions": BackendSpec("a server's /v1/completions: base_url=…,model=…", _api_front, _api_model),
-    "local-chat-completions": BackendSpec(
-        "a server's /v1/chat/completions: base_url=…,model=…", _api_front, _api_model
-    ),
-    "dummy": BackendSpec("no model: hashed answers, for tests", _dummy_front, _dummy_model),
+    "demo": BackendSpec(_demo_front, _hf_model),
+    "hf": BackendSpec(_hf_front, _hf_model),
+    "vllm": BackendSpec(_vllm_front, _vllm_model),
+    "local-completions": BackendSpec(_api_front, _api_model),
+    "local-chat-completions": BackendSpec(_api_front, _api_model),
+    "dummy": BackendSpec(_dummy_front, _dummy_model),
 }
