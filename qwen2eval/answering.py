@@ -16,9 +16,6 @@ from qwen2eval.progress import Progress
 from qwen2eval.requests import Answer, Request, RequestKind, is_sampled
 from qwen2eval.store import AnswerKey, ResponseStore
 
-WINDOW_REQUESTS = 1_024
-"""Requests whose prompts are spelled out in memory at a time."""
-
 
 @dataclass
 class TaskAnswers:
@@ -51,9 +48,9 @@ def answer_task(
             result.by_request |= stored
             result.n_from_store += len(stored)
             bar.advance(len(stored), from_store=True)
-            for window in _windows(keys):
-                pending = {k: r for k, r in window.items() if (k.digest, k.repeat) not in result.by_request}
-                for batch in _ask(pending, backend, kind):
+            for window in _windows(keys, backend.window_requests):
+                pending = [(k.digest, k.repeat) not in result.by_request for k in window]
+                for batch in _ask(window, pending, backend, kind):
                     # NaN and failures are not kept: the next run asks again
                     store.add(model_id, kind, [(k, a) for k, a in batch if _is_kept(a)])
                     for key, answer in batch:
@@ -80,11 +77,11 @@ def _unique_keys(planned: TaskPlan, kind: RequestKind, seed: int) -> dict[Answer
     return keys
 
 
-def _windows(keys: dict[AnswerKey, PlannedRequest]) -> Iterator[dict[AnswerKey, PlannedRequest]]:
-    """Cut the requests into windows; the choices of one doc stay together."""
+def _windows(keys: dict[AnswerKey, PlannedRequest], size: int | None) -> Iterator[dict[AnswerKey, PlannedRequest]]:
+    """Cut the requests into windows whose prompts are spelled out in memory; the choices of one doc stay together."""
     window: dict[AnswerKey, PlannedRequest] = {}
     for key, request in keys.items():
-        if len(window) >= WINDOW_REQUESTS and request.index == 0 and key.repeat == 0:
+        if size is not None and len(window) >= size and request.index == 0 and key.repeat == 0:
             yield window
             window = {}
         window[key] = request
@@ -93,11 +90,12 @@ def _windows(keys: dict[AnswerKey, PlannedRequest]) -> Iterator[dict[AnswerKey, 
 
 
 def _ask(
-    pending: dict[AnswerKey, PlannedRequest], backend: Backend, kind: RequestKind
+    window: dict[AnswerKey, PlannedRequest], pending: list[bool], backend: Backend, kind: RequestKind
 ) -> Iterator[list[tuple[AnswerKey, Answer]]]:
-    if not pending:
+    """Yield the answers to those requests of a window that are pending."""
+    if not any(pending):
         return
-    keys = list(pending)
+    keys, wanted = list(window), [i for i, is_pending in enumerate(pending) if is_pending]
     contexts: dict[int, str] = {}
     requests = [
         Request(
@@ -109,16 +107,14 @@ def _ask(
             n_context_tokens=r.n_context_tokens,
             n_continuation_tokens=r.n_continuation_tokens,
         )
-        for key, r in pending.items()
+        for key, r in window.items()
     ]
     n_answered = 0
-    for batch in backend.answer(requests):
+    for batch in backend.answer_some(requests, wanted):
         n_answered += len(batch)
         yield [(keys[i], answer) for i, answer in batch]
-    if n_answered != len(requests):
-        raise BackendError(
-            f"Backend {backend.name!r} answered {n_answered} of {len(requests)} requests: it is at fault"
-        )
+    if n_answered != len(wanted):
+        raise BackendError(f"Backend {backend.name!r} answered {n_answered} of {len(wanted)} requests: it is at fault")
 
 
 def _request_seed(key: AnswerKey) -> int:

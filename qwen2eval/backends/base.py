@@ -20,6 +20,8 @@ class Backend(ABC):
     max_length: int | None = None
     """Longest prompt plus answer, in tokens; None where unknown."""
     n_parameters: int | None = None
+    window_requests: int | None = 1_024
+    """How many requests are handed over at a time, those answered already among them; None: a whole task's."""
 
     @abstractmethod
     def identity(self) -> Identity:
@@ -35,6 +37,19 @@ class Backend(ABC):
         Raises:
             BackendError: nothing more can be answered (the engine died, the server refuses every connection).
         """
+
+    def answer_some(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
+        """Answer the requests at the indices `wanted`; most backends don't look at the others.
+
+        Yields:
+            As `answer`, with indices into `requests`.
+        """
+        for batch in self.answer([requests[index] for index in wanted]):
+            yield [(wanted[i], answer) for i, answer in batch]
+
+    def usage(self) -> Mapping[str, int]:
+        """Return counts of the work done so far, for run.json; empty where the backend doesn't know."""
+        return {}
 
     def close(self) -> None:
         """Free what the backend holds."""

@@ -51,14 +51,14 @@ class SparseMoE(nn.Module):
         self.shared_expert = SwiGLU(config.hidden_size, config.shared_expert_intermediate_size)
         self.shared_expert_gate = nn.Linear(config.hidden_size, 1, bias=False)
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        """Return the layer's output, (batch, time, hidden)."""
-        x_NC = x_BTC.flatten(0, 1)
+    def forward(self, x_C: Tensor) -> Tensor:
+        """Return the layer's output, (…, hidden)."""
+        x_NC = x_C.flatten(0, -2)
         weights_Nk, experts_Nk = self.route(x_NC)
         routed_NC = self.experts(x_NC, weights_Nk.to(x_NC.dtype), experts_Nk)
         shared_NC = torch.sigmoid(self.shared_expert_gate(x_NC)) * self.shared_expert(x_NC)
-        y_BTC: Tensor = (routed_NC + shared_NC).view_as(x_BTC)
-        return y_BTC
+        y_C: Tensor = (routed_NC + shared_NC).view_as(x_C)
+        return y_C
 
     def route(self, x_NC: Tensor) -> tuple[Tensor, Tensor]:
         """Return each token's weights, (tokens, k) float32, and experts, (tokens, k) int64, the likeliest first."""

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwen2eval.model.attention import Attention, Span
-from qwen2eval.model.cache import KVCache, LayerCache, positions_of
+from qwen2eval.model.attention import Attend, Attention
+from qwen2eval.model.cache import KVCache, positions_of
 from qwen2eval.model.config import Qwen2Config
 from qwen2eval.model.layers import RMSNorm, SwiGLU
 from qwen2eval.model.moe import SparseMoE
 from qwen2eval.model.rope import Rope
+from qwen2eval.model.row_attention import RowAttention, Span
 
 
 class DecoderLayer(nn.Module):
@@ -23,17 +24,17 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: Qwen2Config, layer: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp: nn.Module = (
             SparseMoE(config) if config.is_sparse(layer) else SwiGLU(config.hidden_size, config.intermediate_size)
         )
 
-    def forward(self, x_BTC: Tensor, span: Span, rope: Rope, cache: LayerCache | None) -> Tensor:
-        """Return the stream behind this layer, (batch, time, hidden)."""
-        x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), span, rope, cache)
-        y_BTC: Tensor = x_BTC + self.mlp(self.post_attention_layernorm(x_BTC))
-        return y_BTC
+    def forward(self, x_C: Tensor, attend: Attend) -> Tensor:
+        """Return the stream behind this layer, (…, hidden)."""
+        x_C = x_C + self.self_attn(self.input_layernorm(x_C), attend)
+        y_C: Tensor = x_C + self.mlp(self.post_attention_layernorm(x_C))
+        return y_C
 
 
 class Decoder(nn.Module):
@@ -89,12 +90,21 @@ class Qwen2Model(nn.Module):
         start, n_new = 0 if cache is None else cache.length, input_ids.shape[1]
         self.config.check_length(start + n_new)
         positions = positions_of(start, n_new, device=input_ids.device)
-        span, rope = Span(start, positions, sequence_length or start + n_new), self._rope_on(input_ids.device)
-        x_BTC = self.model.embed_tokens(input_ids)
-        for index, layer in enumerate(self.model.layers):
-            x_BTC = layer(x_BTC, span, rope, cache.layers[index] if cache is not None else None)
-        y_BTC: Tensor = self.model.norm(x_BTC)
-        return y_BTC
+        span = Span(start, positions, sequence_length or start + n_new)
+        return self.stream(input_ids, RowAttention(span, self.rope, self.config.dual_chunk, cache))
+
+    @torch.inference_mode()
+    def stream(self, input_ids: Tensor, attend: Attend) -> Tensor:
+        """Return the stream under the head for token ids of any shape (…): (…, hidden).
+
+        Args:
+            attend: knows where the tokens stand, and what each of them sees.
+        """
+        x_C = self.model.embed_tokens(input_ids)
+        for layer in self.model.layers:
+            x_C = layer(x_C, attend)
+        y_C: Tensor = self.model.norm(x_C)
+        return y_C
 
     @torch.inference_mode()
     def logits(self, x_C: Tensor) -> Tensor:
@@ -102,7 +112,19 @@ class Qwen2Model(nn.Module):
         weight_VC = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
         return F.linear(x_C, weight_VC).float()
 
-    def _rope_on(self, device: torch.device) -> Rope:
-        if self._rope is None or self._rope.frequencies_F.device != device:
-            self._rope = Rope(self.config, device=device)
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and computation."""
+        return self.model.norm.weight.dtype
+
+    @property
+    def rope(self) -> Rope:
+        """The rotary embedding, on the weights' device."""
+        if self._rope is None or self._rope.frequencies_F.device != self.device:
+            self._rope = Rope(self.config, device=self.device)
         return self._rope

@@ -8,6 +8,7 @@ Shape suffixes: B batch, H heads, T time, D values of a head, F = D / 2 frequenc
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,19 +25,48 @@ class Rope:
         self.frequencies_F = frequencies(config.head_size, config.rope_theta, yarn).to(device)
         self.factor = attention_factor(yarn) if yarn else 1.0
 
+    def turns(
+        self, positions_T: Tensor, *, factor: Tensor | float = 1.0, dtype: torch.dtype = torch.float32
+    ) -> "Turns":
+        """Return how vectors at these positions, (time,) int64, are turned; angles are computed in float32.
+
+        Args:
+            factor: multiplies what is turned; a number, or (time, 1).
+        """
+        angles_TF = positions_T[:, None].float() * self.frequencies_F
+        return Turns(*((part * (self.factor * factor)).to(dtype) for part in (angles_TF.cos(), angles_TF.sin())))
+
     def rotate(self, x_BHTD: Tensor, positions_T: Tensor) -> Tensor:
         """Return queries or keys turned by their positions.
 
         Args:
-            x_BHTD: (batch, heads, time, head size), any float dtype; angles are computed in float32.
+            x_BHTD: (batch, heads, time, head size), any float dtype.
             positions_T: (time,), int64; or (1,) for one position of them all.
         """
-        angles_TF = positions_T[:, None].float() * self.frequencies_F
-        cos_TF, sin_TF = (part.mul(self.factor).to(x_BHTD.dtype) for part in (angles_TF.cos(), angles_TF.sin()))
-        first_BHTF, second_BHTF = x_BHTD.chunk(2, dim=-1)
-        return torch.cat(
-            (first_BHTF * cos_TF - second_BHTF * sin_TF, second_BHTF * cos_TF + first_BHTF * sin_TF), dim=-1
-        )
+        return turn(x_BHTD, self.turns(positions_T, dtype=x_BHTD.dtype))
+
+
+class Turns(NamedTuple):
+    """Cosines and sines of the angles of some positions."""
+
+    cos_TF: Tensor
+    sin_TF: Tensor
+
+
+def turn(x_TD: Tensor, turns: Turns) -> Tensor:
+    """Return vectors turned, the two halves of each being the coordinates of its planes.
+
+    Args:
+        x_TD: (…, time, head size); where the heads stand between, `turns` needs an axis for them (`across_heads`).
+    """
+    first, second = x_TD.chunk(2, dim=-1)
+    cos, sin = turns
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def across_heads(turns: Turns) -> Turns:
+    """Return the turns for vectors of shape (time, heads, head size)."""
+    return Turns(turns.cos_TF.unsqueeze(1), turns.sin_TF.unsqueeze(1))
 
 
 def frequencies(head_size: int, theta: float, yarn: Yarn | None = None) -> Tensor:

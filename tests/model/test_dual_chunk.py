@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qwen2eval.errors import ModelError
 from qwen2eval.model import DualChunk, Qwen2Config, load_model
-from qwen2eval.model.attention import Span, attend_dual_chunk
 from qwen2eval.model.cache import KVCache
 from qwen2eval.model.rope import Rope, key_positions, successive_positions
+from qwen2eval.model.row_attention import Span, attend_dual_chunk
 from tests.model.tiny import DENSE, MOE, random_ids, save_tiny
 
 TOLERANCE = 2e-5

@@ -1,0 +1,221 @@
+"""Our engine as an lm-eval `LM`: text to token ids and back, by the conventions of lm-eval's `hf` class.
+
+Splitting a context from its continuation is lm-eval's own code; cutting on the left, windows of rolling scores, stop
+strings and what is cut off after them follow `lm_eval.models.huggingface.HFLM`, so that both give the same answers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    has_bos_prefix,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from qwen2eval.engine import Engine, GenerationParams
+from qwen2eval.engine.generate import Generated, GenerateRequest
+from qwen2eval.engine.score import Failure, ScoreRequest
+from qwen2eval.errors import BackendError
+
+GENERATION_ARGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""Arguments of a generation that pass to the engine; the checkpoint's generation_config.json may set them, too."""
+_NEUTRAL_ARGS = {"num_beams": 1, "use_cache": True, "truncation": False}
+"""Arguments that ask for what happens anyway."""
+_RECENT_TEXTS = 8
+
+
+class Qwen2LM(TemplateLM):
+    """An lm-eval model that answers with our engine.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        max_length: tokens of prompt and answer together.
+        defaults: generation arguments of the checkpoint's generation_config.json, among them `eos_token_id`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Any,
+        *,
+        max_length: int,
+        max_gen_toks: int,
+        defaults: Mapping[str, Any],
+        add_bos_token: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.engine, self.tokenizer, self.max_length, self.max_gen_toks = engine, tokenizer, max_length, max_gen_toks
+        self._defaults, self._add_bos_token = dict(defaults), add_bos_token
+        self._recent: dict[tuple[str, bool | None], list[int]] = {}
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that stands before a text without context."""
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else int(bos)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's name, as lm-eval's files want it."""
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_kwargs: Any) -> list[int]:
+        """Return the token ids of a text; the last few are remembered, since a doc's choices share their context."""
+        key = (string, add_special_tokens)
+        if key not in self._recent:
+            if len(self._recent) >= _RECENT_TEXTS:
+                self._recent.pop(next(iter(self._recent)))
+            chosen = self._add_bos_token if add_special_tokens is None else add_special_tokens
+            if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
+                chosen = False
+            options = {} if chosen is None else {"add_special_tokens": chosen}
+            self._recent[key] = self.tokenizer.encode(string, **options)
+        return self._recent[key]
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render messages with the tokenizer's template."""
+        text: str = self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return text
+
+    def loglikelihood_rolling(self, requests: list[Instance], **_kwargs: Any) -> list[float]:
+        """Return the log-probability of each whole text, window by window."""
+        windows = [self.rolling_windows(request.args[0]) for request in requests]
+        scores = self._answers(self.engine.score([window for group in windows for window in group]))
+        sums, at = [], 0
+        for group in windows:
+            sums.append(sum(score.logprob for score in scores[at : at + len(group)]))
+            at += len(group)
+        return sums
+
+    def generate_until(self, requests: list[Instance], **_kwargs: Any) -> list[str]:
+        """Return the answers to prompts."""
+        asked = [self.generation(*request.args) for request in requests]
+        answers = self._answers(self.engine.generate([generation for generation, _ in asked]))
+        return [self.text_of(answer, until) for answer, (_, until) in zip(answers, asked, strict=True)]
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        asked = [self.fitted(context, continuation) for _, context, continuation in requests]
+        return [(score.logprob, score.is_greedy) for score in self._answers(self.engine.score(asked))]
+
+    @staticmethod
+    def _answers(batches: Iterable[list[tuple[int, Any]]]) -> list[Any]:
+        answers = dict(pair for batch in batches for pair in batch)
+        if failed := [answer.reason for answer in answers.values() if isinstance(answer, Failure)]:
+            raise BackendError(f"{len(failed)} of {len(answers)} requests failed: {failed[0]}")
+        return [answers[index] for index in range(len(answers))]
+
+    def scoring(self, context: str, continuation: str) -> ScoreRequest:
+        """Return the token ids of a context and its continuation, cut on the left to the model's length.
+
+        Raises:
+            ValueError: the continuation has no token of its own, or is longer than the model.
+        """
+        if context:
+            return self.fitted(*self._encode_pair(context, continuation))
+        ids = self.tok_encode(continuation, add_special_tokens=False)
+        if ids and ids[0] == self.prefix_token_id:
+            return self.fitted(ids[:1], ids[1:])
+        return self.fitted([self.prefix_token_id], ids)
+
+    def rolling_windows(self, text: str) -> list[ScoreRequest]:
+        """Return disjoint windows over a text, each as long as the model, that together score each token once."""
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        return [self.fitted(*make_disjoint_window(window)) for window in windows]
+
+    def fitted(self, context: Sequence[int], continuation: Sequence[int]) -> ScoreRequest:
+        """Return both parts as arrays, the context cut on the left so that the whole fits.
+
+        Raises:
+            ValueError: the continuation has no token of its own, or is longer than the model.
+        """
+        if not continuation:
+            raise ValueError("the continuation has no token of its own")
+        if len(continuation) > self.max_length:
+            raise ValueError(f"a continuation of {len(continuation):,} tokens is over the model's {self.max_length:,}")
+        # the last token of the continuation is only predicted: one more than the model's length may be held
+        room = self.max_length + 1 - len(continuation)
+        return ScoreRequest(np.array(context[-room:], np.int64), np.array(continuation, np.int64))
+
+    def generation(
+        self, prompt: str, gen_kwargs: Mapping[str, Any], *, seed: int = 0
+    ) -> tuple[GenerateRequest, list[str]]:
+        """Return a generation for the engine, and its stop strings.
+
+        Raises:
+            BackendError: an argument that the engine doesn't know.
+            ValueError: one that makes no sense.
+        """
+        eos = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
+        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), self.max_gen_toks))
+        until = handle_stop_sequences(list(kwargs.pop("until")), eos=eos)
+        params = self._params(kwargs, seed)
+        room = self.max_length - params.max_new_tokens
+        if room <= 0:
+            raise ValueError(f"an answer of {params.max_new_tokens:,} tokens leaves no room in {self.max_length:,}")
+        chosen = {} if self._add_bos_token is None else {"add_special_tokens": self._add_bos_token}
+        if has_bos_prefix(prompt, self.tokenizer.bos_token):
+            chosen = {"add_special_tokens": False}
+        ids = self.tokenizer(prompt, **chosen)["input_ids"][-room:] or [self.prefix_token_id]
+        return GenerateRequest(np.array(ids, np.int64), params, self._stop_test(until)), until
+
+    def text_of(self, answer: Generated, until: Sequence[str]) -> str:
+        """Return an answer's text, cut at the first stop string."""
+        text = self.tokenizer.decode(answer.tokens, skip_special_tokens=True)
+        cut: str = postprocess_generated_text(text, list(until), None)
+        return cut
+
+    def _params(self, kwargs: dict[str, Any], seed: int) -> GenerationParams:
+        max_new_tokens, do_sample = int(kwargs.pop("max_gen_toks")), bool(kwargs.pop("do_sample", False))
+        unknown = [k for k, v in kwargs.items() if k not in GENERATION_ARGS and _NEUTRAL_ARGS.get(k, v) != v]
+        unknown += [k for k in kwargs if k not in GENERATION_ARGS and k not in _NEUTRAL_ARGS]
+        if unknown:
+            raise BackendError(
+                f"Generation argument {unknown[0]!r} is nothing that --model qwen2 does; it takes until, max_gen_toks, "
+                f"do_sample, {', '.join(GENERATION_ARGS)}. Run it with --model hf"
+            )
+        merged = {key: self._defaults[key] for key in GENERATION_ARGS if self._defaults.get(key) is not None}
+        merged |= {key: kwargs[key] for key in GENERATION_ARGS if kwargs.get(key) is not None}
+        if not do_sample:
+            merged = {key: value for key, value in merged.items() if key == "repetition_penalty"}
+        elif not merged.get("temperature", 1.0) > 0:
+            raise ValueError(f"do_sample needs a temperature over 0, not {merged['temperature']}")
+        eos = self._defaults.get("eos_token_id")
+        ends = {self.eot_token_id, *(eos if isinstance(eos, list) else [] if eos is None else [eos])}
+        return GenerationParams(
+            max_new_tokens=max_new_tokens, eos_ids=frozenset(ends), do_sample=do_sample, seed=seed, **merged
+        )
+
+    def _stop_test(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+        """Return a test for whether one of the stop strings has just been written."""
+        marks = [mark for mark in until if mark]
+        # two more tokens than the mark has: the same text may be cut into tokens in another way
+        lookback = 2 + max((len(self.tokenizer.encode(mark, add_special_tokens=False)) for mark in marks), default=0)
+
+        def is_complete(tokens: Sequence[int]) -> bool:
+            text = self.tokenizer.decode(tokens[-lookback:], skip_special_tokens=False)
+            return any(mark in text for mark in marks)
+
+        return is_complete

@@ -1,0 +1,180 @@
+"""What a backend calls: a model, its limits, and the two kinds of work."""
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qwen2eval.engine.generate import Generated, GenerateRequest, Generation
+from qwen2eval.engine.kv import KVMemory
+from qwen2eval.engine.packed import CPU_MAX_ROWS, Piece, forward
+from qwen2eval.engine.score import Failure, Score, ScoreRequest, Scoring
+from qwen2eval.engine.tree import Node
+from qwen2eval.model.qwen2 import Qwen2Model
+
+GPU_PASS_TOKENS = 8_192
+CPU_RUNNING, GPU_RUNNING = 64, 256
+CPU_KV_SHARE, GPU_KV_SHARE = 0.4, 0.8
+"""Of the memory that is free once the weights are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Limits of an engine; None: what suits the machine."""
+
+    kv_bytes: int | None = None
+    """Memory for keys and values, in bytes."""
+    pass_tokens: int | None = None
+    """Tokens of one forward pass."""
+    max_running: int | None = None
+    """Texts that are generated side by side."""
+
+
+@dataclass
+class EngineStats:
+    """What was asked of an engine and what it computed, in tokens."""
+
+    n_tokens_asked: int = 0
+    """Tokens of all prompts, continuations and answers, as if no two requests shared any."""
+    n_tokens_computed: int = 0
+    """Tokens that went through the layers."""
+    n_passes: int = 0
+    """Forward passes."""
+
+    @property
+    def n_tokens_saved(self) -> int:
+        """Tokens that another request had computed already."""
+        return self.n_tokens_asked - self.n_tokens_computed
+
+
+class Engine:
+    """Scores and generates with one model.
+
+    Args:
+        options: limits; a `kv_bytes` that fits nothing makes every request fail with the reason.
+    """
+
+    def __init__(self, model: Qwen2Model, options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions()
+        on_cpu = model.device.type == "cpu"
+        self.model, self.stats = model, EngineStats()
+        self.memory = KVMemory(model, _kv_bytes(model) if options.kv_bytes is None else options.kv_bytes)
+        self.pass_tokens = options.pass_tokens or (CPU_MAX_ROWS if on_cpu else GPU_PASS_TOKENS)
+        self.max_running = options.max_running or (CPU_RUNNING if on_cpu else GPU_RUNNING)
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, wanted: Sequence[int] | None = None
+    ) -> Iterator[list[tuple[int, Score | Failure]]]:
+        """Yield (index, answer) as they finish; one that fails doesn't stop the others.
+
+        Args:
+            requests: token ids, each part not empty; the whole within the model's length.
+            wanted: indices to answer; None: all. The others only tell where prefixes are shared, so that an answer is
+                the same whether or not they are asked.
+        """
+        asked = set(range(len(requests)) if wanted is None else wanted)
+        for index in asked:
+            self.stats.n_tokens_asked += len(requests[index].context) + len(requests[index].continuation) - 1
+        for factor, group in self._by_factor([len(request.context) for request in requests]).items():
+            chosen = [i for i, index in enumerate(group) if index in asked]
+            scoring = Scoring(self, [requests[index] for index in group], chosen, factor=factor)
+            with self._freeing():
+                for answers in scoring.run():
+                    yield [(group[i], answer) for i, answer in answers]
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generated | Failure]]]:
+        """Yield (index, answer) as they finish; one that fails doesn't stop the others."""
+        for factor, group in self._by_factor([len(request.prompt) for request in requests]).items():
+            generation = Generation(self, [requests[index] for index in group], factor=factor)
+            with self._freeing():
+                for answers in generation.run():
+                    yield [(group[i], answer) for i, answer in answers]
+
+    def pieces(self, node: Node, *, factor: float) -> Iterator[Piece]:
+        """Cut a node into pieces that fit a pass; always at the same places, so that results don't depend on others."""
+        for begin in range(0, len(node.tokens), self.pass_tokens):
+            yield Piece(node, begin, min(begin + self.pass_tokens, len(node.tokens)), factor)
+
+    def run_pass(
+        self, pieces: Sequence[Piece], *, min_rows: int = 1
+    ) -> Iterator[tuple[Sequence[Piece], Tensor | None]]:
+        """Run pieces as one pass, or, where memory runs out, in halves.
+
+        Args:
+            min_rows: as `forward`.
+
+        Yields:
+            (pieces, their stream under the head), or None in its place where a single piece is too much.
+        """
+        try:
+            stream_NC = forward(self.model, pieces, min_rows=min_rows)
+        except (RuntimeError, MemoryError) as err:
+            if not is_out_of_memory(err):
+                raise
+            stream_NC = None
+        if stream_NC is None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if stream_NC is None and len(pieces) > 1:
+            half = len(pieces) // 2
+            yield from self.run_pass(pieces[:half], min_rows=min_rows)
+            yield from self.run_pass(pieces[half:], min_rows=min_rows)
+            return
+        if stream_NC is not None:
+            self.stats.n_tokens_computed += len(stream_NC)
+            self.stats.n_passes += 1
+        yield pieces, stream_NC
+
+    def over_budget(self, n_tokens: int) -> Failure:
+        """Say that keys and values of so many tokens don't fit."""
+        needed, budget = n_tokens * self.memory.bytes_per_token, self.memory.budget_bytes
+        return Failure(
+            f"{n_tokens:,} tokens need {needed / 1e9:.2f} GB for keys and values, over the budget of "
+            f"{budget / 1e9:.2f} GB: raise kv_memory_gb in --model_args, or shorten the prompt"
+        )
+
+    def _by_factor(self, n_prompt_tokens: Sequence[int]) -> dict[float, list[int]]:
+        """Group requests by the scaling of their scores: texts that are scaled differently share nothing.
+
+        With DCA and a trained length, scores of longer sequences are scaled by m^2 (`DualChunk.score_factor`). Here m is
+        that of the prompt, also while it is answered, so that choices of one context share it.
+        """
+        dual, groups = self.model.config.dual_chunk, defaultdict[float, list[int]](list)
+        for index, n_tokens in enumerate(n_prompt_tokens):
+            groups[dual.score_factor(n_tokens) ** 2 if dual else 1.0].append(index)
+        return groups
+
+    @contextlib.contextmanager
+    def _freeing(self) -> Iterator[None]:
+        """Forget all keys and values at the end, also where the caller stops early."""
+        try:
+            yield
+        finally:
+            self.memory.release_all()
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error means that memory ran out: torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(err, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(err)
+
+
+def _kv_bytes(model: Qwen2Model) -> int:
+    """Return a share of the memory that is free now."""
+    if model.device.type == "cuda":
+        return int(GPU_KV_SHARE * torch.cuda.mem_get_info(model.device)[0])
+    return int(CPU_KV_SHARE * _free_bytes())
+
+
+def _free_bytes() -> int:
+    """Return the machine's free memory in bytes, what caches could give back included; half of all where unknown."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - no path to build
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
