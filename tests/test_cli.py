@@ -10,7 +10,7 @@ import pytest
 from qwen2eval.cli import build_parser, config_from_args, main
 from qwen2eval.config import RunConfig, Seeds
 
-VERBS = ("run", "plan", "tasks", "score", "report")
+VERBS = ("run", "plan", "tasks", "score", "report", "model")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -38,7 +38,7 @@ def test_every_command_in_the_docs_parses(page):
         r"^\$? *(?:\.venv/bin/)?qwen2eval (.+)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE
     ):
         command = line.split("  #")[0].strip()
-        if command.startswith(("tasks", "run", "plan", "score", "report")):
+        if command.startswith(VERBS):
             build_parser().parse_args(shlex.split(command))
 
 

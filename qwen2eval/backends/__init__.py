@@ -71,6 +71,18 @@ def _hf_model(config: RunConfig, front: ModelFront) -> Backend:
     return HfBackend(config, front)
 
 
+def _qwen2_front(config: RunConfig) -> ModelFront:
+    from qwen2eval.backends.qwen2_args import open_qwen2_front
+
+    return open_qwen2_front(config, path=_pretrained(config))
+
+
+def _qwen2_model(config: RunConfig, front: ModelFront) -> Backend:
+    from qwen2eval.backends.qwen2 import Qwen2Backend
+
+    return Qwen2Backend(config, front)
+
+
 def _demo_front(config: RunConfig) -> ModelFront:
     from qwen2eval.demo.stand_in import STAND_IN_NOTE, stand_in_model
 
@@ -79,7 +91,13 @@ def _demo_front(config: RunConfig) -> ModelFront:
 
 def _vllm_front(config: RunConfig) -> ModelFront:
     _require("vllm", extra="vllm")
-    return open_hf_front(config, backend="vllm", path=_pretrained(config))
+    from qwen2eval.backends.vllm_context import stretch
+
+    args, path = config.model_args, _pretrained(config)
+    front, stretched = open_hf_front(config, backend="vllm", path=path), stretch(config.model_args, path)
+    if stretched is None or args.get("max_length") or args.get("max_model_len"):
+        return front
+    return replace(front, max_length=stretched.max_length)
 
 
 def _vllm_model(config: RunConfig, front: ModelFront) -> Backend:
@@ -148,6 +166,7 @@ def _require(*packages: str, extra: str) -> None:
 
 BACKENDS: dict[str, BackendSpec] = {
     "demo": BackendSpec(_demo_front, _hf_model),
+    "qwen2": BackendSpec(_qwen2_front, _qwen2_model),
     "hf": BackendSpec(_hf_front, _hf_model),
     "vllm": BackendSpec(_vllm_front, _vllm_model),
     "local-completions": BackendSpec(_api_front, _api_model),

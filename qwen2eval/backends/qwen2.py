@@ -36,7 +36,7 @@ class Qwen2Backend(Backend):
         args = Qwen2Args.read(config.model_args)
         self.device = config.device or args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         checkpoint = args.find(front.path)
-        self.dtype = args.dtype or ("float32" if torch.device(self.device).type == "cpu" else "bfloat16")
+        self.dtype = args.dtype or ("float32" if self.device.startswith("cpu") else "bfloat16")
         model = load_model(
             checkpoint,
             dtype=self.dtype,

@@ -139,8 +139,8 @@ class Engine:
     def _by_factor(self, n_prompt_tokens: Sequence[int]) -> dict[float, list[int]]:
         """Group requests by the scaling of their scores: texts that are scaled differently share nothing.
 
-        With DCA and a trained length, scores of longer sequences are scaled by m^2 (`DualChunk.score_factor`). Here m is
-        that of the prompt, also while it is answered, so that choices of one context share it.
+        With DCA and a trained length, scores of longer sequences are scaled by m^2 (`DualChunk.score_factor`). Here m
+        is that of the prompt, also while it is answered, so that choices of one context share it.
         """
         dual, groups = self.model.config.dual_chunk, defaultdict[float, list[int]](list)
         for index, n_tokens in enumerate(n_prompt_tokens):

@@ -5,10 +5,10 @@ and themselves; each of these is a part of attention that is merged with the oth
 cut where a chunk ends, and the queries are turned anew for their own, the preceding and all earlier chunks; without it,
 there is one endless chunk.
 
-A piece is cut and attended in a way that depends on nothing but its path and its own length, so that an answer does not
-depend on what else is asked, or was answered before a kill. What remains is rounding: a row of a matrix product may
-differ in the last bits with the number of rows. On a CPU, with between `MIN_ROWS` and `CPU_MAX_ROWS` rows of the released
-models' width in float32, it does not (docs/decisions/2026-11-24-engine.md), so scoring fills its passes up to that.
+A piece is cut and attended in a way that depends on nothing but its path and its own length, so that an answer does
+not depend on what else is asked, or was answered before a kill. What remains is rounding: a row of a matrix product may
+differ in the last bits with the number of rows. On a CPU, with between `MIN_ROWS` and `CPU_MAX_ROWS` rows of the
+released models' width in float32, it does not (docs/decisions/2026-11-24-engine.md): scoring fills passes up to that.
 
 Shape suffixes: N tokens of the pass, H query heads, K key-value heads, G heads that share one, T, S queries and keys of
 a part, D values of a head.

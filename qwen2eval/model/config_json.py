@@ -1,6 +1,7 @@
 """Reads a checkpoint's config.json into plain values, and refuses what the model of this package doesn't do.
 
 Two forms are met: transformers before 5 wrote `rope_theta` and `rope_scaling`, later ones `rope_parameters` with both.
+A GGUF file's metadata is brought into the older form and goes the same way.
 """
 
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.errors import ModelError
+from qwen2eval.model.gguf_header import find_gguf, hf_config, read_header
 
 MODEL_TYPES = ("qwen2", "qwen2_moe")
 DEFAULT_ROPE_THETA = 10_000.0
@@ -35,7 +37,7 @@ def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     Raises:
         ModelError: the file can't be read, is of another architecture, or asks for what this model doesn't do.
     """
-    raw, where = _load(source)
+    raw, where = load_config_json(source)
     moe = _check_architecture(raw, where) == "qwen2_moe"
     _check_features(raw, where)
     required = _REQUIRED + (_MOE_REQUIRED if moe else ())
@@ -49,11 +51,17 @@ def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     return values | _rope(raw, where) | {"dual_chunk": _dual_chunk(raw, where)}
 
 
-def _load(source: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], str]:
-    """Return the dictionary and what messages call it."""
+def load_config_json(source: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], str]:
+    """Return the dictionary as it is, of a GGUF file what it would be, and what messages call it.
+
+    Raises:
+        ModelError: the file can't be read.
+    """
     if isinstance(source, Mapping):
         return source, "The model's config"
     path = Path(source)
+    if gguf := find_gguf(path):
+        return hf_config(read_header(gguf)), repr(str(gguf))
     if path.is_dir():
         path = path / "config.json"
     try:

@@ -165,7 +165,17 @@ def _run_facts(info: Mapping[str, Any]) -> tuple[Fact, ...]:
         ("Finished", numbers.format_time(info["finished"]), False),
         ("Duration", numbers.format_seconds(timings["total_seconds"]), False),
         ("Requests", f"{requests['n_total']:,}: {sources}{failed}", False),
+        ("Tokens", _tokens(requests), False),
     )
+
+
+def _tokens(requests: Mapping[str, Any]) -> str | None:
+    """Say what the engine computed; only our own tells, and only of what it answered in this run."""
+    asked, computed = requests.get("n_tokens_asked"), requests.get("n_tokens_computed")
+    if not asked or computed is None:
+        return None
+    shared = numbers.format_percent(1 - computed / asked)
+    return f"{asked:,} asked, {computed:,} computed: {shared} were in a prefix that another request had"
 
 
 def _environment_facts(info: Mapping[str, Any]) -> tuple[Fact, ...]:

@@ -118,7 +118,9 @@ def test_a_request_over_the_budget_says_so_and_the_others_are_answered(dense):
         assert answers[index].logprob == pytest.approx(naive_score(dense, requests[index]).logprob, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 def test_out_of_memory_halves_the_pass(open_tiny, error):
     """The model of this test has memory for 150 tokens a pass; one piece alone is longer."""
     model = open_tiny("dense")

@@ -162,7 +162,14 @@ INFO: dict[str, Any] = {
         "running_text": _health(n_truncated_prompts=2),
     },
     "warnings": ["tiny-qwen2 looks like an instruct model, but --apply_chat_template was not given"],
-    "requests": {"n_total": 940, "n_from_store": 120, "n_answered": 818, "n_failed": 2},
+    "requests": {
+        "n_total": 940,
+        "n_from_store": 120,
+        "n_answered": 818,
+        "n_failed": 2,
+        "n_tokens_asked": 480_000,
+        "n_tokens_computed": 62_400,
+    },
     "environment": {
         "python": "3.11.7",
         "platform": "Linux-6.1-x86_64",

@@ -1,0 +1,115 @@
+"""Longer contexts for vLLM: `yarn_factor` and `dual_chunk` of `--model_args` become its `hf_overrides`.
+
+The numbers are those of our own architecture (`qwen2eval.model`), so one argument means the same for both. vLLM applies
+YARN to texts of any length, as the released models do.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from qwen2eval.errors import ModelError
+from qwen2eval.model.config import DualChunk, Qwen2Config
+
+CONTEXT_ARGS = ("yarn_factor", "dual_chunk", "chunk_size", "local_size")
+
+
+class LongContext(NamedTuple):
+    """What vLLM is told of a stretched context."""
+
+    hf_overrides: dict[str, Any]
+    max_length: int
+    """Tokens of prompt and answer, unless the user asks for fewer."""
+
+
+def stretch(args: Mapping[str, Any], path: str) -> LongContext | None:
+    """Return what `args` ask of the checkpoint in a folder or hub name, or None if they leave the context as it is.
+
+    Raises:
+        ModelError: as `long_context`, or the installed vLLM can't do it.
+    """
+    if all(args.get(key) is None for key in CONTEXT_ARGS):
+        return None
+    from transformers import AutoConfig
+
+    options = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
+    stretched = long_context(args, AutoConfig.from_pretrained(path, **options).to_dict())
+    _check_dual_chunk(stretched.hf_overrides)
+    return stretched
+
+
+def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) -> LongContext:
+    """Return what `args` ask for.
+
+    Args:
+        args: `--model_args`.
+        checkpoint_config: the checkpoint's config.json.
+
+    Raises:
+        ModelError: an argument of the wrong kind, or a checkpoint of another architecture.
+    """
+    given = {key: args[key] for key in CONTEXT_ARGS if args.get(key) is not None}
+    # how weights are stored says nothing of the context, and vLLM reads more forms than our own architecture
+    config = Qwen2Config.from_hf({k: v for k, v in checkpoint_config.items() if k != "quantization_config"})
+    config = config.with_context(yarn_factor=_yarn_factor(given), dual_chunk=_dual_chunk(given, config))
+    overrides: dict[str, Any] = {"max_position_embeddings": config.max_length}
+    if config.yarn:
+        # vLLM takes the dictionary as it is: what it doesn't name is gone, rope_theta too
+        overrides["rope_parameters"] = {
+            "rope_type": "yarn",
+            "rope_theta": config.rope_theta,
+            "factor": config.yarn.factor,
+            "original_max_position_embeddings": config.yarn.original_max_position_embeddings,
+            "beta_fast": config.yarn.beta_fast,
+            "beta_slow": config.yarn.beta_slow,
+        }
+    if config.dual_chunk:
+        overrides["dual_chunk_attention_config"] = {
+            "chunk_size": config.dual_chunk.chunk_size,
+            "local_size": config.dual_chunk.local_size,
+            "original_max_position_embeddings": config.dual_chunk.original_max_position_embeddings,
+        }
+    return LongContext(overrides, config.max_length)
+
+
+def _check_dual_chunk(overrides: Mapping[str, Any]) -> None:
+    """Refuse dual chunk attention where the installed vLLM would not compute it.
+
+    Raises:
+        ModelError: no attention backend of this vLLM knows it: it left with v0.11.0 (vllm-project/vllm#25351).
+    """
+    if "dual_chunk_attention_config" not in overrides:
+        return
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    if not any("DUAL_CHUNK" in name for name in AttentionBackendEnum.__members__):
+        raise ModelError(
+            "dual_chunk: the installed vLLM computes no dual chunk attention (removed in its v0.11.0). Leave it out "
+            "and stretch the context with yarn_factor=4 alone, or use --model qwen2"
+        )
+
+
+def _yarn_factor(given: Mapping[str, Any]) -> float | None:
+    factor = given.get("yarn_factor")
+    if factor is None or (isinstance(factor, int | float) and not isinstance(factor, bool)):
+        return factor
+    raise ModelError(f"yarn_factor={factor!r} is no number: give how many times longer the context becomes (4)")
+
+
+def _dual_chunk(given: Mapping[str, Any], config: Qwen2Config) -> DualChunk | bool | None:
+    sizes = {key: given[key] for key in ("chunk_size", "local_size") if key in given}
+    wanted = given.get("dual_chunk")
+    if wanted not in (True, False, None):
+        raise ModelError(f"dual_chunk={wanted!r} must be true or false; sizes go to chunk_size and local_size")
+    if sizes and not wanted:
+        raise ModelError(f"{', '.join(sizes)} need dual_chunk=true")
+    if bad := [f"{key}={value!r}" for key, value in sizes.items() if not isinstance(value, int)]:
+        raise ModelError(f"{bad[0]} is no number of tokens")
+    if not sizes:
+        return None if wanted is None else bool(wanted)
+    known = config.dual_chunk or DualChunk()
+    chunk_size = sizes.get("chunk_size", known.chunk_size)
+    return DualChunk(
+        chunk_size=chunk_size,
+        local_size=sizes.get("local_size", min(known.local_size, max(1, chunk_size // 32))),
+        original_max_position_embeddings=known.original_max_position_embeddings,
+    )
