@@ -10,10 +10,10 @@ VLLM_VENV := .venv-vllm
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-vllm check bench
+.PHONY: help venv demo test test-vllm check bench bench-engine
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/installed ## make .venv with the exact versions that were tested
 
@@ -21,7 +21,7 @@ demo: venv ## evaluate the embedded demo model on the sample benchmarks
 	$(VENV)/bin/qwen2eval run
 
 test: venv ## run the tests
-	$(PY) -m pytest --numprocesses $(WORKERS)
+	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(PY) -m pytest --numprocesses $(WORKERS)
 
 test-vllm: $(VLLM_VENV)/installed ## run the tests of the vLLM backend, in an environment of its own
 	$(VLLM_VENV)/bin/python -c 'import vllm'  # without it they would be skipped
@@ -37,7 +37,11 @@ check: venv ## check format, lint, types, imports between packages, and what the
 	$(VENV)/bin/check-wheel-contents dist
 
 bench: venv ## run the measured comparisons and print their ratios
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) "$$script"; done
+	@set -e; for script in $(filter-out benchmarks/engine.py,$(wildcard benchmarks/*.py)); do \
+	  echo "== $$script"; $(PY) "$$script"; done
+
+bench-engine: venv ## compare the engine with lm-eval and vLLM (an hour; needs QWEN2EVAL_REAL_MODEL and QWEN2EVAL_DATA)
+	$(PY) benchmarks/engine.py
 
 # The stamp is written last: without it the next make installs again.
 $(VENV)/installed: pyproject.toml constraints.txt

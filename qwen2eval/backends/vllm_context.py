@@ -1,14 +1,15 @@
 """Longer contexts for vLLM: `yarn_factor` and `dual_chunk` of `--model_args` become its `hf_overrides`.
 
-The numbers are those of our own architecture (`qwen2eval.model`), so one argument means the same for both. vLLM applies
+They are read as those of `--model qwen2`, so one argument means the same for both. vLLM applies
 YARN to texts of any length, as the released models do.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from qwen2eval.backends.qwen2_args import Qwen2Args
 from qwen2eval.errors import ModelError
-from qwen2eval.model.config import DualChunk, Qwen2Config
+from qwen2eval.model.config import Qwen2Config
 
 CONTEXT_ARGS = ("yarn_factor", "dual_chunk", "chunk_size", "local_size")
 
@@ -47,10 +48,10 @@ def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) 
     Raises:
         ModelError: an argument of the wrong kind, or a checkpoint of another architecture.
     """
-    given = {key: args[key] for key in CONTEXT_ARGS if args.get(key) is not None}
+    given = Qwen2Args.read({key: args[key] for key in CONTEXT_ARGS if args.get(key) is not None})
     # how weights are stored says nothing of the context, and vLLM reads more forms than our own architecture
     config = Qwen2Config.from_hf({k: v for k, v in checkpoint_config.items() if k != "quantization_config"})
-    config = config.with_context(yarn_factor=_yarn_factor(given), dual_chunk=_dual_chunk(given, config))
+    config = config.with_context(yarn_factor=given.yarn_factor, dual_chunk=given.dual_chunk)
     overrides: dict[str, Any] = {"max_position_embeddings": config.max_length}
     if config.yarn:
         # vLLM takes the dictionary as it is: what it doesn't name is gone, rope_theta too
@@ -62,6 +63,8 @@ def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) 
             "beta_fast": config.yarn.beta_fast,
             "beta_slow": config.yarn.beta_slow,
         }
+        if config.yarn.attention_factor is not None:
+            overrides["rope_parameters"]["attention_factor"] = config.yarn.attention_factor
     if config.dual_chunk:
         overrides["dual_chunk_attention_config"] = {
             "chunk_size": config.dual_chunk.chunk_size,
@@ -86,30 +89,3 @@ def _check_dual_chunk(overrides: Mapping[str, Any]) -> None:
             "dual_chunk: the installed vLLM computes no dual chunk attention (removed in its v0.11.0). Leave it out "
             "and stretch the context with yarn_factor=4 alone, or use --model qwen2"
         )
-
-
-def _yarn_factor(given: Mapping[str, Any]) -> float | None:
-    factor = given.get("yarn_factor")
-    if factor is None or (isinstance(factor, int | float) and not isinstance(factor, bool)):
-        return factor
-    raise ModelError(f"yarn_factor={factor!r} is no number: give how many times longer the context becomes (4)")
-
-
-def _dual_chunk(given: Mapping[str, Any], config: Qwen2Config) -> DualChunk | bool | None:
-    sizes = {key: given[key] for key in ("chunk_size", "local_size") if key in given}
-    wanted = given.get("dual_chunk")
-    if wanted not in (True, False, None):
-        raise ModelError(f"dual_chunk={wanted!r} must be true or false; sizes go to chunk_size and local_size")
-    if sizes and not wanted:
-        raise ModelError(f"{', '.join(sizes)} need dual_chunk=true")
-    if bad := [f"{key}={value!r}" for key, value in sizes.items() if not isinstance(value, int)]:
-        raise ModelError(f"{bad[0]} is no number of tokens")
-    if not sizes:
-        return None if wanted is None else bool(wanted)
-    known = config.dual_chunk or DualChunk()
-    chunk_size = sizes.get("chunk_size", known.chunk_size)
-    return DualChunk(
-        chunk_size=chunk_size,
-        local_size=sizes.get("local_size", min(known.local_size, max(1, chunk_size // 32))),
-        original_max_position_embeddings=known.original_max_position_embeddings,
-    )

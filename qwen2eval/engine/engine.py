@@ -14,6 +14,7 @@ from qwen2eval.engine.kv import KVMemory
 from qwen2eval.engine.packed import CPU_MAX_ROWS, Piece, forward
 from qwen2eval.engine.score import Failure, Score, ScoreRequest, Scoring
 from qwen2eval.engine.tree import Node
+from qwen2eval.model.packing import pack_linears
 from qwen2eval.model.qwen2 import Qwen2Model
 
 GPU_PASS_TOKENS = 8_192
@@ -61,6 +62,7 @@ class Engine:
     def __init__(self, model: Qwen2Model, options: EngineOptions | None = None) -> None:
         options = options or EngineOptions()
         on_cpu = model.device.type == "cpu"
+        pack_linears(model)
         self.model, self.stats = model, EngineStats()
         self.memory = KVMemory(model, _kv_bytes(model) if options.kv_bytes is None else options.kv_bytes)
         self.pass_tokens = options.pass_tokens or (CPU_MAX_ROWS if on_cpu else GPU_PASS_TOKENS)

@@ -109,8 +109,10 @@ class Qwen2Model(nn.Module):
     @torch.inference_mode()
     def logits(self, x_C: Tensor) -> Tensor:
         """Return the head's output for streams of any shape (…, hidden): (…, vocab), float32."""
-        weight_VC = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return F.linear(x_C, weight_VC).float()
+        if self.lm_head is None:
+            return F.linear(x_C, self.model.embed_tokens.weight).float()
+        logits_V: Tensor = self.lm_head(x_C)
+        return logits_V.float()
 
     @property
     def device(self) -> torch.device:
