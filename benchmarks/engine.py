@@ -24,14 +24,14 @@ from lib.measure import measure, show, title
 BATCH_SIZES = (1, 4, 8)
 LONG_TOKENS = 16_384
 MEMORY = """
-import sys, resource, numpy as np
+import sys, numpy as np
 from qwen2eval.engine import Engine
 from qwen2eval.engine.score import ScoreRequest
 from qwen2eval.model import load_model
 model = load_model(sys.argv[1], dtype="float32")
 tokens = np.random.default_rng(0).integers(0, 150_000, int(sys.argv[2]) + 1)
 list(Engine(model).score([ScoreRequest(tokens[:-1], tokens[-1:])]))
-weights = 4 * sum(p.numel() for p in model.parameters())
+weights = 4 * model.config.n_parameters
 kv = int(sys.argv[2]) * model.config.kv_bytes_per_token(dtype="float32")
 print(weights, kv)
 """
@@ -54,9 +54,14 @@ def main() -> None:
     if "mmlu" in parts:
         compare_mmlu(ours, theirs, work.mmlu_requests(model, data_dir), args.rounds)
     if "generation" in parts:
-        for index, (name, prompts) in enumerate(work.gsm8k_prompts(model, data_dir).items()):
+        forms = work.gsm8k_prompts(model, data_dir)
+        some = next(iter(forms.values()))[:16]
+        best = min(BATCH_SIZES, key=lambda size: work.generate(theirs, some, batch_size=size).seconds)
+        for index, (name, prompts) in enumerate(forms.items()):
             # the first form is the target's; the others are long, and shown once
-            compare_generation(name, ours, theirs, prompts, model, args.rounds if index == 0 else 1)
+            compare_generation(
+                name, ours, theirs, prompts, model, batch_size=best, rounds=args.rounds if not index else 1
+            )
 
 
 def needed(name: str) -> str:
@@ -114,7 +119,7 @@ def compare_mmlu(ours: work.Qwen2LM, theirs: object, pairs: list[tuple[str, str]
     """Print seconds, ratio, and whether both choose the same."""
     some = pairs[: 4 * 8]
     best = min(BATCH_SIZES, key=lambda size: work.score(theirs, some, batch_size=size).seconds)
-    runs = [(work.score(ours, pairs), work.score(theirs, pairs, batch_size=best)) for _ in range(rounds)]
+    runs = alternate(lambda: work.score(ours, pairs), lambda: work.score(theirs, pairs, batch_size=best), rounds)
     mine, other = (median(run[side].seconds for run in runs) for side in (0, 1))
     got, wanted = ([logprob for logprob, _ in timed.answers] for timed in runs[0])
     apart = max(abs(a - b) for a, b in zip(got, wanted, strict=True))
@@ -132,15 +137,16 @@ def choice(logprobs: Sequence[float], at: int) -> int:
 
 
 def compare_generation(
-    name: str, ours: work.Qwen2LM, theirs: object, prompts: list[str], model: str, rounds: int
+    name: str, ours: work.Qwen2LM, theirs: object, prompts: list[str], model: str, *, batch_size: int, rounds: int
 ) -> None:
     """Print seconds, ratios, and how many texts are equal; where they aren't, how near the first two tokens were."""
-    best = min(BATCH_SIZES, key=lambda size: work.generate(theirs, prompts[:16], batch_size=size).seconds)
-    runs = [(work.generate(ours, prompts), work.generate(theirs, prompts, batch_size=best)) for _ in range(rounds)]
+    runs = alternate(
+        lambda: work.generate(ours, prompts), lambda: work.generate(theirs, prompts, batch_size=batch_size), rounds
+    )
     mine, other = (median(run[side].seconds for run in runs) for side in (0, 1))
     got, wanted = (timed.answers for timed in runs[0])
     show(
-        f"GSM8K, {len(prompts)} prompts, {name} (lm-eval: batch {best})",
+        f"GSM8K, {len(prompts)} prompts, {name} (lm-eval: batch {batch_size})",
         [f"{mine:.1f} s", f"{other:.1f} s", f"{other / mine:.1f}x"],
         aim="target >= 2.5x" if rounds > 1 else "",
     )
@@ -176,9 +182,21 @@ def vllm_seconds(model: str, prompts: list[str], rounds: int) -> float | None:
         command = [str(python), str(Path(__file__).with_name("lib") / "vllm_generate.py"), model, str(file)]
         found = []
         for _ in range(rounds):
-            done = subprocess.run([*command, str(work.MAX_TOKENS)], capture_output=True, text=True, check=True)
+            options = [str(work.MAX_TOKENS), "--stop", json.dumps(work.STOPS)]
+            done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
             found.append(json.loads(done.stdout.splitlines()[-1])["seconds"])
     return median(found)
+
+
+def alternate(
+    ours: Callable[[], work.Timed], theirs: Callable[[], work.Timed], rounds: int
+) -> list[tuple[work.Timed, work.Timed]]:
+    """Run both sides in turns, so that a busy moment hits both, and say on stderr how each turn went."""
+    runs = []
+    for _ in range(rounds):
+        runs.append((ours(), theirs()))
+        print("  a round: " + " / ".join(f"{run.seconds:.1f} s" for run in runs[-1]), file=sys.stderr, flush=True)
+    return runs
 
 
 def timed(do: Callable[[], object]) -> float:

@@ -27,7 +27,7 @@ def main() -> None:
     from vllm import LLM, SamplingParams
 
     llm = LLM(model=str(args.model_dir), dtype="float32", enable_prefix_caching=True, max_model_len=args.max_length)
-    greedy = SamplingParams(temperature=0, max_tokens=args.max_tokens)
+    greedy = SamplingParams(temperature=0, max_tokens=args.max_tokens, stop=json.loads(args.stop))
     llm.generate(WARM_UP, SamplingParams(temperature=0, max_tokens=8), use_tqdm=False)
     begin = time.perf_counter()
     outputs = llm.generate(prompts, greedy, use_tqdm=False)
@@ -43,6 +43,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("model_dir", type=Path, metavar="MODEL_DIR")
     parser.add_argument("prompts", type=Path, metavar="PROMPTS.json", help="a list of texts")
     parser.add_argument("max_tokens", type=int, metavar="MAX_TOKENS", help="of each answer")
+    parser.add_argument("--stop", default="[]", metavar="JSON", help="a list of texts that end an answer")
     parser.add_argument("--max_length", type=int, default=4096, help="of prompt and answer, tokens [default: 4096]")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 """`--model qwen2`: the bundled architecture on our engine, behind the store."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +123,7 @@ class Qwen2Backend(Backend):
             sources += [index] * len(own)
             if not own:
                 yield [(index, Answer(logprob=0.0))]
-        left = {index: sources.count(index) for index in wanted}
+        left = Counter(sources)
         sums: dict[int, float] = defaultdict(float)
         errors: dict[int, str] = {}
         for batch in self._lm.engine.score(windows):

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from qwen2eval.engine.generate import Generated, GenerateRequest, Generation
-from qwen2eval.engine.kv import KVMemory
-from qwen2eval.engine.packed import CPU_MAX_ROWS, Piece, forward
+from qwen2eval.engine.kv import KVMemory, OverBudgetError
+from qwen2eval.engine.packed import Piece, forward
 from qwen2eval.engine.score import Failure, Score, ScoreRequest, Scoring
 from qwen2eval.engine.tree import Node
 from qwen2eval.model.packing import pack_linears
 from qwen2eval.model.qwen2 import Qwen2Model
 
-GPU_PASS_TOKENS = 8_192
+CPU_PASS_TOKENS, GPU_PASS_TOKENS = 512, 8_192
 CPU_RUNNING, GPU_RUNNING = 64, 256
+SMALLEST_PIECE = 16
+"""Tokens; where memory runs out for so few, it is not their number."""
 CPU_KV_SHARE, GPU_KV_SHARE = 0.4, 0.8
 """Of the memory that is free once the weights are there."""
 
@@ -65,7 +67,7 @@ class Engine:
         pack_linears(model)
         self.model, self.stats = model, EngineStats()
         self.memory = KVMemory(model, _kv_bytes(model) if options.kv_bytes is None else options.kv_bytes)
-        self.pass_tokens = options.pass_tokens or (CPU_MAX_ROWS if on_cpu else GPU_PASS_TOKENS)
+        self.pass_tokens = options.pass_tokens or (CPU_PASS_TOKENS if on_cpu else GPU_PASS_TOKENS)
         self.max_running = options.max_running or (CPU_RUNNING if on_cpu else GPU_RUNNING)
 
     def score(
@@ -101,34 +103,43 @@ class Engine:
         for begin in range(0, len(node.tokens), self.pass_tokens):
             yield Piece(node, begin, min(begin + self.pass_tokens, len(node.tokens)), factor)
 
-    def run_pass(
-        self, pieces: Sequence[Piece], *, min_rows: int = 1
-    ) -> Iterator[tuple[Sequence[Piece], Tensor | None]]:
-        """Run pieces as one pass, or, where memory runs out, in halves.
-
-        Args:
-            min_rows: as `forward`.
+    def run_pass(self, pieces: Sequence[Piece]) -> Iterator[tuple[Sequence[Piece], Tensor | None]]:
+        """Run pieces as one pass, or, where memory runs out, in halves: half of the pieces, or half of the only one.
 
         Yields:
-            (pieces, their stream under the head), or None in its place where a single piece is too much.
+            (pieces, their stream under the head), or None in its place where a few tokens are too much.
         """
         try:
-            stream_NC = forward(self.model, pieces, min_rows=min_rows)
+            stream_NC = forward(self.model, pieces)
         except (RuntimeError, MemoryError) as err:
             if not is_out_of_memory(err):
                 raise
             stream_NC = None
         if stream_NC is None and torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if stream_NC is None and len(pieces) > 1:
-            half = len(pieces) // 2
-            yield from self.run_pass(pieces[:half], min_rows=min_rows)
-            yield from self.run_pass(pieces[half:], min_rows=min_rows)
+        if stream_NC is None and (halves := self._halves(pieces)):
+            for half in halves:
+                yield from self.run_pass(half)
             return
         if stream_NC is not None:
             self.stats.n_tokens_computed += len(stream_NC)
             self.stats.n_passes += 1
         yield pieces, stream_NC
+
+    def _halves(self, pieces: Sequence[Piece]) -> list[Sequence[Piece]]:
+        """Cut a pass in two; empty where that is no use."""
+        if len(pieces) > 1:
+            return [pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]]
+        (piece,) = pieces
+        if piece.n_tokens < 2 * SMALLEST_PIECE:
+            return []
+        if piece.node.kv is None:  # its second half must see the first
+            try:
+                self.memory.hold(piece.node.path())
+            except OverBudgetError:
+                return []
+        middle = (piece.begin + piece.end) // 2
+        return [[piece._replace(end=middle)], [piece._replace(begin=middle)]]
 
     def over_budget(self, n_tokens: int) -> Failure:
         """Say that keys and values of so many tokens don't fit."""

@@ -7,8 +7,8 @@ there is one endless chunk.
 
 A piece is cut and attended in a way that depends on nothing but its path and its own length, so that an answer does
 not depend on what else is asked, or was answered before a kill. What remains is rounding: a row of a matrix product may
-differ in the last bits with the number of rows. On a CPU, with between `MIN_ROWS` and `CPU_MAX_ROWS` rows of the
-released models' width in float32, it does not (docs/decisions/2026-11-24-engine.md): scoring fills passes up to that.
+differ in the last bits with the number of rows. With packed weights (`model/packing.py`) and the released models'
+widths in float32 it does not.
 
 Shape suffixes: N tokens of the pass, H query heads, K key-value heads, G heads that share one, T, S queries and keys of
 a part, D values of a head.
@@ -26,8 +26,6 @@ from qwen2eval.model.config import DualChunk
 from qwen2eval.model.qwen2 import Qwen2Model
 from qwen2eval.model.rope import Turns, across_heads, key_positions, successive_positions, turn
 
-MIN_ROWS = 128
-CPU_MAX_ROWS = 512
 _ENDLESS = 1 << 60
 
 Distance = Literal["intra", "successive", "inter"]
@@ -68,29 +66,22 @@ class _Run(NamedTuple):
     parts: tuple[_Part, ...]
 
 
-def forward(model: Qwen2Model, pieces: Sequence[Piece], *, min_rows: int = 1) -> Tensor:
+def forward(model: Qwen2Model, pieces: Sequence[Piece]) -> Tensor:
     """Compute pieces and return the stream under the head, (tokens, hidden), in the order of the pieces.
 
     Nodes that hold room (`Node.kv`) get their keys and values written; the nodes above a piece must have theirs, from
     before or from a piece that stands earlier in this pass.
-
-    Args:
-        min_rows: on a CPU, a pass is filled up to so many tokens.
     """
     with torch.inference_mode():
-        tokens = [torch.from_numpy(piece.node.tokens[piece.begin : piece.end]) for piece in pieces]
-        n_tokens = sum(map(len, tokens))
-        if model.device.type == "cpu" and n_tokens < min_rows:
-            tokens.append(torch.zeros(min_rows - n_tokens, dtype=torch.int64))
-        attend = PackedAttention(model, pieces, n_rows=max(n_tokens, sum(map(len, tokens))))
-        return model.stream(torch.cat(tokens).to(model.device), attend)[:n_tokens]
+        tokens = torch.cat([torch.from_numpy(piece.node.tokens[piece.begin : piece.end]) for piece in pieces])
+        return model.stream(tokens.to(model.device), PackedAttention(model, pieces))
 
 
 class PackedAttention:
     """An `Attend` for tensors of (tokens, heads, head size) that hold the tokens of pieces end to end."""
 
-    def __init__(self, model: Qwen2Model, pieces: Sequence[Piece], *, n_rows: int) -> None:
-        config = model.config
+    def __init__(self, model: Qwen2Model, pieces: Sequence[Piece]) -> None:
+        config, n_rows = model.config, sum(piece.n_tokens for piece in pieces)
         self._dual, self._rope, self._n_kv = config.dual_chunk, model.rope, config.num_key_value_heads
         self._scale = config.head_size**-0.5
         self._positions_N = torch.zeros(n_rows, dtype=torch.int64)
@@ -117,7 +108,7 @@ class PackedAttention:
             assert piece.node.kv is not None, "a pass doesn't take a node's room away"
             piece.node.kv.write(layer, piece.begin, k[rows], v[rows])
         turned: dict[Distance, Tensor] = {}
-        out_NHD = torch.zeros_like(q)
+        out_NHD = torch.empty_like(q)
         for rows, parts in self._runs:
             partials = []
             for part in parts:

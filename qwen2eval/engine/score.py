@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen2eval.engine.kv import OverBudgetError
-from qwen2eval.engine.packed import MIN_ROWS, Piece
+from qwen2eval.engine.packed import Piece
 from qwen2eval.engine.tree import Node, Tokens, build_tree, walk
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Scoring:
             return
         pieces, self._pass = self._pass, []
         failed: set[int] = set()
-        for done, stream_NC in self._engine.run_pass(pieces, min_rows=MIN_ROWS):
+        for done, stream_NC in self._engine.run_pass(pieces):
             if stream_NC is None:
                 failed |= {index for piece in done for index in self._waiting_below(piece.node)}
             else:

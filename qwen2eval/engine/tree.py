@@ -60,7 +60,7 @@ def build_tree(sequences: Sequence[Tokens], *, min_shared: int = MIN_SHARED) -> 
     """
     root = Node(np.empty(0, np.int64), 0, None)
     # big-endian bytes sort as the tokens do, and a prefix before what it begins
-    keys = [sequence.astype(">u8").tobytes() for sequence in sequences]
+    keys = [sequence.astype(">u4").tobytes() for sequence in sequences]
     open_nodes = [root]
     before: Tokens = root.tokens
     for index in sorted(range(len(sequences)), key=keys.__getitem__):

@@ -2,10 +2,11 @@
 
 On the CPU a linear layer of the usual layout is rearranged by each product. For 64 rows, a step of generation, that is
 a third of the time; for 512, a pass of scoring, some 4 %. The gate and the product of SwiGLU are fused into their
-products as well, which saves two more passes over the widest tensor. A row's result then does not depend on the number
-of rows beside it (measured on shapes of the released models, docs/decisions/2026-11-24-engine.md).
+products as well, which saves two more passes over the widest tensor. In float32 a row's result then does not depend
+on the rows beside it (measured on shapes of the released models, docs/decisions/2026-11-24-engine.md).
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -27,12 +28,10 @@ def pack_linears(model: Qwen2Model) -> None:
     if model.device.type != "cpu" or not _can_pack(model.dtype):
         return
     with torch.inference_mode():
-        for parent in list(model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, SwiGLU):
-                    setattr(parent, name, PackedSwiGLU(child))
-                elif isinstance(child, nn.Linear):
-                    setattr(parent, name, PackedLinear(child))
+        # no list of what is replaced: it would keep all the old weights until the end
+        for parent in [module for module in model.modules() if not isinstance(module, SwiGLU | nn.Linear)]:
+            for name in list(parent._modules):
+                parent._modules[name] = _packed_module(parent._modules[name])
 
 
 class PackedLinear(nn.Module):
@@ -44,7 +43,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x_C: Tensor) -> Tensor:
         """Return the layer's output, (…, out features)."""
-        return _linear(x_C, self._weight, self._bias)
+        return _with_a_twin(lambda x: _linear(x, self._weight, self._bias), x_C)
 
 
 class PackedSwiGLU(nn.Module):
@@ -58,9 +57,25 @@ class PackedSwiGLU(nn.Module):
 
     def forward(self, x_C: Tensor) -> Tensor:
         """Return the layer's output, of x's shape."""
+        return _with_a_twin(self._mlp, x_C)
+
+    def _mlp(self, x_C: Tensor) -> Tensor:
         gated_I = _linear(x_C, self._gate, None, "swish")
         hidden_I: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x_C, gated_I, self._up, None, "mul")
         return _linear(hidden_I, self._down, None)
+
+
+def _packed_module(module: nn.Module | None) -> nn.Module | None:
+    if isinstance(module, SwiGLU):
+        return PackedSwiGLU(module)
+    return PackedLinear(module) if isinstance(module, nn.Linear) else module
+
+
+def _with_a_twin(compute: Callable[[Tensor], Tensor], x_C: Tensor) -> Tensor:
+    """Compute; a row alone is given a second one, since oneDNN sums up a single row in another order."""
+    if x_C.shape[:-1].numel() != 1:
+        return compute(x_C)
+    return compute(x_C.reshape(1, -1).repeat(2, 1))[:1].view(*x_C.shape[:-1], -1)
 
 
 def _linear(x_C: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:

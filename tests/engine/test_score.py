@@ -122,7 +122,7 @@ def test_a_request_over_the_budget_says_so_and_the_others_are_answered(dense):
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_out_of_memory_halves_the_pass(open_tiny, error):
-    """The model of this test has memory for 150 tokens a pass; one piece alone is longer."""
+    """The model of this test has memory for 150 tokens a pass; a text that is longer is cut, too."""
     model = open_tiny("dense")
     stream = model.stream
 
@@ -133,13 +133,25 @@ def test_out_of_memory_halves_the_pass(open_tiny, error):
 
     model.stream = with_little_memory
     rng = np.random.default_rng(5)
-    too_long = ScoreRequest(tokens(rng, 190), tokens(rng, 1))
-    requests = [*mixed_requests(), too_long]
-    answers = collect(Engine(model).score(requests))
+    longer = ScoreRequest(tokens(rng, 190), tokens(rng, 20))
+    requests = [*mixed_requests(), longer]
+    engine = Engine(model)
+    answers = collect(engine.score(requests))
     model.stream = stream
-    assert answers[len(requests) - 1] == Failure("out of memory")
-    for index, request in enumerate(requests[:-1]):
+    assert engine.memory.used_bytes == 0
+    for index, request in enumerate(requests):
         assert answers[index].logprob == pytest.approx(naive_score(model, request).logprob, abs=TOLERANCE)
+
+
+def test_out_of_memory_for_anything_fails_every_request(open_tiny):
+    model, requests = open_tiny("dense"), mixed_requests()
+
+    def without_memory(_input_ids, _attend):
+        raise torch.OutOfMemoryError("CUDA")
+
+    model.stream = without_memory
+    answers = collect(Engine(model).score(requests))
+    assert answers == dict.fromkeys(range(len(requests)), Failure("out of memory"))
 
 
 def test_other_errors_are_not_taken_for_it(open_tiny):

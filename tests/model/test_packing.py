@@ -1,9 +1,11 @@
 """Packed weights give what the plain layers give, and one row's result whatever else is in the batch."""
 
+import weakref
+
 import pytest
 import torch
 
-from qwen2eval.model import load_model
+from qwen2eval.model import load_model, packing
 from qwen2eval.model.packing import PackedLinear, PackedSwiGLU, _can_pack, pack_linears
 from tests.model.tiny import DENSE, MOE, random_ids, save_tiny
 
@@ -31,6 +33,24 @@ def test_every_dense_layer_is_packed_once(tmp_path):
     assert isinstance(layer.self_attn.q_proj, PackedLinear)
     assert isinstance(model.lm_head, PackedLinear)
     assert not any(isinstance(module, torch.nn.Linear) for module in model.modules())
+
+
+def test_old_weights_are_let_go_layer_by_layer(tmp_path, monkeypatch):
+    """All of them beside all of the new ones would be twice the model."""
+    save_tiny(tmp_path, **DENSE | {"num_hidden_layers": 6})
+    model = load_model(tmp_path)
+    old = [weakref.ref(module) for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    alive = []
+    pack = packing._packed
+
+    def watched(weight):
+        alive.append(sum(reference() is not None for reference in old))
+        return pack(weight)
+
+    monkeypatch.setattr(packing, "_packed", watched)
+    pack_linears(model)
+    assert len(alive) == len(old)
+    assert all(n_alive <= len(old) - i + 3 for i, n_alive in enumerate(alive))
 
 
 def test_a_dtype_that_cannot_be_packed_is_left_alone(tmp_path):
