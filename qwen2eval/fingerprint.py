@@ -15,7 +15,10 @@ from qwen2eval.redact import is_secret
 
 CHUNK_BYTES = 1 << 22
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
-PERFORMANCE_ARGS = ("batch_size", "num_concurrent", "max_retries", "timeout", "max_batch_size", "device")
+PERFORMANCE_ARGS = (
+    *("batch_size", "num_concurrent", "max_retries", "timeout", "max_batch_size", "device"),
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "use_tqdm_on_load"),  # vLLM's
+)
 """Model arguments that change how fast answers come, not what they are."""
 
 
