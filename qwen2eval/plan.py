@@ -142,9 +142,24 @@ def make_plan(config: RunConfig, front: ModelFront) -> Plan:
                 made.failures[name] = err
             if warning := getattr(getattr(task, "dataset", None), "warning", None):
                 made.warnings.append(warning)
+            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], front)):
+                made.warnings.append(warning)
     if not made.tasks:
         raise next(iter(made.failures.values()))
     return made
+
+
+def _stretch_advice(planned: "TaskPlan", front: ModelFront) -> str | None:
+    """Say what would make room for prompts that have to be cut, where the backend can stretch the context."""
+    if front.trained_length is None or not planned.n_truncated:
+        return None
+    longest = max(r.n_context_tokens or 0 for r in planned.requests)
+    longest += max(r.n_continuation_tokens or max_gen_toks(r.gen_kwargs or {}, front) for r in planned.requests)
+    factor = math.ceil(longest / min(front.trained_length, front.max_length or longest))
+    return (
+        f"{planned.name}: {planned.n_truncated} docs have prompts over the model's {front.max_length:,} tokens and are "
+        f"cut. yarn_factor={factor} in --model_args fits {longest:,} (alone, or with dual_chunk=true)"
+    )
 
 
 def plan_task(name: str, task: "Task", *, config: RunConfig, front: ModelFront) -> TaskPlan:

@@ -33,6 +33,8 @@ class ModelFront:
     max_length: int | None = None
     """Prompt plus answer, tokens; None where unknown."""
     max_gen_toks: int = DEFAULT_MAX_GEN_TOKS
+    trained_length: int | None = None
+    """Tokens of context that YARN stretches; None where the backend can't stretch it."""
     chat_template: Callable[..., str] | None = None
     """(history, add_generation_prompt=True) -> prompt; None where the model has no template."""
     chat_template_text: str | None = None
@@ -69,7 +71,8 @@ def open_hf_front(config: RunConfig, *, backend: str, path: str, note: str | Non
     try:
         gguf = {"gguf_file": args["gguf_file"]} if "gguf_file" in args else {}
         hf_config = AutoConfig.from_pretrained(path, **options, **gguf)
-        tokenizer = AutoTokenizer.from_pretrained(args.get("tokenizer", path), **options, **gguf)
+        own_tokenizer = {} if "tokenizer" in args else gguf
+        tokenizer = AutoTokenizer.from_pretrained(args.get("tokenizer", path), **options, **own_tokenizer)
     # transformers raises OSError, ValueError, KeyError and more for a checkpoint that it can't read
     except Exception as err:
         raise ModelError(

@@ -10,7 +10,7 @@ import torch
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.front import ModelFront
-from qwen2eval.backends.qwen2_args import ENGINE_ARGS, Qwen2Args
+from qwen2eval.backends.qwen2_args import RESOLVED_ARGS, Qwen2Args
 from qwen2eval.backends.qwen2_lm import GENERATION_ARGS, Qwen2LM
 from qwen2eval.config import RunConfig
 from qwen2eval.engine import Engine, EngineOptions
@@ -18,8 +18,8 @@ from qwen2eval.engine.generate import Generated, GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
 from qwen2eval.errors import ModelError
 from qwen2eval.fingerprint import fingerprint_checkpoint, stable_args
-from qwen2eval.model import load_model
-from qwen2eval.requests import Answer, Request
+from qwen2eval.model import Qwen2Config, load_model
+from qwen2eval.requests import Answer, FinishReason, Request
 
 ENGINE_VERSION = 1
 """Part of the store key: raised when the same request gets other bits."""
@@ -42,7 +42,7 @@ class Qwen2Backend(Backend):
             dtype=self.dtype,
             device=self.device,
             yarn_factor=args.yarn_factor,
-            dual_chunk=args.dual_chunk,
+            dual_chunk=args.dual_chunk_of(Qwen2Config.from_hf(checkpoint)),
         )
         assert front.max_length is not None, "a checkpoint declares its length"
         self.tokenizer, self.max_length, self.n_parameters = (
@@ -60,7 +60,8 @@ class Qwen2Backend(Backend):
             add_bos_token=args.add_bos_token,
         )
         self._weights = fingerprint_checkpoint(front.path, revision=args.revision)
-        self._args = {k: v for k, v in config.model_args.items() if k not in ENGINE_ARGS}
+        self._context = repr((model.config.yarn, model.config.dual_chunk))
+        self._args = {k: v for k, v in config.model_args.items() if k not in RESOLVED_ARGS}
 
     def identity(self) -> Identity:
         """Return weights, versions, dtype and the arguments that can change an answer."""
@@ -71,6 +72,8 @@ class Qwen2Backend(Backend):
             "torch": torch.__version__,
             "weights": self._weights,
             "dtype": self.dtype,
+            "context": self._context,
+            "ends": str(sorted(self._lm.end_ids)),
             "args": stable_args(self._args),
             "generation_config": stable_args(self._defaults),
         }
@@ -117,16 +120,17 @@ class Qwen2Backend(Backend):
         """Score texts in windows; a text is done when its last window is."""
         windows: list[ScoreRequest] = []
         sources: list[int] = []
-        for index in wanted:
-            own = self._lm.rolling_windows(requests[index].context)
+        chosen = set(wanted)
+        for index, request in enumerate(requests):
+            own = self._lm.rolling_windows(request.context)
             windows += own
             sources += [index] * len(own)
-            if not own:
+            if not own and index in chosen:
                 yield [(index, Answer(logprob=0.0))]
         left = Counter(sources)
         sums: dict[int, float] = defaultdict(float)
         errors: dict[int, str] = {}
-        for batch in self._lm.engine.score(windows):
+        for batch in self._lm.engine.score(windows, wanted=[i for i, index in enumerate(sources) if index in chosen]):
             done: AnswerBatch = []
             for i, got in batch:
                 index = sources[i]
@@ -144,14 +148,16 @@ class Qwen2Backend(Backend):
     def _generate(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
         asked: list[tuple[GenerateRequest, list[str]]] = []
         sources: list[int] = []
-        for index in wanted:
-            request = requests[index]
+        chosen = set(wanted)
+        for index, request in enumerate(requests):
             try:
                 asked.append(self._lm.generation(request.context, request.gen_kwargs or {}, seed=request.seed))
                 sources.append(index)
             except ValueError as err:
-                yield [(index, Answer(error=str(err)))]
-        for batch in self._lm.engine.generate([generation for generation, _ in asked]):
+                if index in chosen:
+                    yield [(index, Answer(error=str(err)))]
+        generations, places = [g for g, _ in asked], [i for i, index in enumerate(sources) if index in chosen]
+        for batch in self._lm.engine.generate(generations, wanted=places):
             yield [(sources[i], self._text_answer(got, asked[i][1])) for i, got in batch]
 
     def _text_answer(self, got: Generated | Failure, until: Sequence[str]) -> Answer:
@@ -159,7 +165,8 @@ class Qwen2Backend(Backend):
             return Answer(error=got.reason)
         text = self._lm.text_of(got, until)
         n_tokens = len(self.tokenizer.encode(text, add_special_tokens=False))
-        return Answer(response=text, finish_reason=got.finish_reason, n_response_tokens=n_tokens)
+        reason: FinishReason = "stop" if self._lm.has_stopped(got, until) else "length"
+        return Answer(response=text, finish_reason=reason, n_response_tokens=n_tokens)
 
 
 def _engine_options(config: RunConfig, args: Qwen2Args) -> EngineOptions:

@@ -9,21 +9,17 @@ from qwen2eval.backends.front import ModelFront, open_hf_front
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.model import DualChunk, Qwen2Config
-from qwen2eval.model.config import N_BYTES
+from qwen2eval.model.config import N_BYTES, TRAINED_LENGTH
 from qwen2eval.model.gguf_header import find_gguf
 
-ENGINE_ARGS = ("kv_memory_gb", "pass_tokens")
-"""Arguments that change speed and memory, not answers."""
-_FRONT_ARGS = (
-    "pretrained",
-    "tokenizer",
-    "max_length",
-    "max_gen_toks",
-    "chat_template_args",
-    "enable_thinking",
-    "subfolder",
+RESOLVED_ARGS = (
+    *("kv_memory_gb", "pass_tokens"),  # speed and memory, not answers
+    *("dtype", "device", "revision", "max_length", "yarn_factor", "dual_chunk", "chunk_size", "local_size"),
 )
+"""Arguments that the identity of a model leaves out, or holds as they were resolved."""
+_FRONT_ARGS = ("pretrained", "tokenizer", "max_length", "max_gen_toks", "chat_template_args", "enable_thinking")
 """Arguments that `open_hf_front` reads."""
+_SIZES = ("chunk_size", "local_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +34,12 @@ class Qwen2Args:
     """Of a hub repository."""
     yarn_factor: float | None = None
     """How many times longer the context becomes; None: as config.json says."""
-    dual_chunk: DualChunk | bool | None = None
-    """Dual chunk attention; `chunk_size=` and `local_size=` set its sizes. None: as config.json says."""
+    dual_chunk: bool | None = None
+    """Whether attention is dual chunk; None: as config.json says, or if a size is given."""
+    chunk_size: int | None = None
+    """Of dual chunk attention; None: as config.json says, or as fits the released models."""
+    local_size: int | None = None
+    """As chunk_size."""
     kv_memory_gb: float | None = None
     """Memory for keys and values, 10^9 bytes; None: a share of what is free."""
     pass_tokens: int | None = None
@@ -54,29 +54,42 @@ class Qwen2Args:
         Raises:
             ModelError: an unknown one, or one of the wrong kind.
         """
-        own = {field.name for field in fields(cls)}
-        sizes = {name: model_args[name] for name in ("chunk_size", "local_size") if name in model_args}
-        if unknown := sorted(set(model_args) - own - set(_FRONT_ARGS) - set(sizes)):
+        own = [field.name for field in fields(cls)]
+        if unknown := sorted(set(model_args) - set(own) - set(_FRONT_ARGS)):
             raise ModelError(
                 f"--model qwen2 has no argument {unknown[0]!r}; --model_args takes pretrained, "
-                f"{', '.join(sorted(own))}, chunk_size, local_size, {', '.join(_FRONT_ARGS[1:])}"
+                f"{', '.join((*own, *_FRONT_ARGS[1:]))}"
             )
+        _check("max_length", model_args, int, above=0)
         values = {name: model_args[name] for name in own if model_args.get(name) is not None}
         if values.get("dtype") == "auto":
             del values["dtype"]
         _check("dtype", values, str, choices=tuple(N_BYTES))
-        _check("revision", values, str)
+        for name in ("device", "revision"):
+            _check(name, values, str)
         for name in ("yarn_factor", "kv_memory_gb"):
             _check(name, values, float | int, above=0)
-        _check("pass_tokens", values, int, above=0)
+        for name in ("pass_tokens", *_SIZES):
+            _check(name, values, int, above=0)
         for name in ("dual_chunk", "add_bos_token"):
             _check(name, values, bool)
-        if sizes:
-            for name in sizes:
-                _check(name, sizes, int, above=0)
-            if values.get("dual_chunk", True):
-                values["dual_chunk"] = DualChunk(**sizes)
         return cls(**values)
+
+    def dual_chunk_of(self, config: Qwen2Config) -> DualChunk | bool | None:
+        """Return the dual chunk attention of a model with this config, for `Qwen2Config.with_context`.
+
+        Raises:
+            ModelError: sizes that leave no chunk.
+        """
+        sizes = {name: getattr(self, name) for name in _SIZES if getattr(self, name) is not None}
+        if not sizes or self.dual_chunk is False:
+            return self.dual_chunk
+        known = config.dual_chunk or DualChunk()
+        return DualChunk(
+            chunk_size=sizes.get("chunk_size", known.chunk_size),
+            local_size=sizes.get("local_size", min(known.local_size, sizes.get("chunk_size", known.chunk_size) // 2)),
+            original_max_position_embeddings=known.original_max_position_embeddings,
+        )
 
     def find(self, path: str) -> Path:
         """Return the checkpoint's folder or GGUF file: a local one, or a hub repository's in the hub's cache.
@@ -96,6 +109,11 @@ class Qwen2Args:
         # the hub client raises OSError, ValueError and errors of requests and of its own
         except Exception as err:
             raise ModelError(f"Model {path!r} can't be downloaded: {str(err).strip().splitlines()[0]}") from err
+        if not any(Path(folder).glob("*.safetensors")):
+            raise ModelError(
+                f"Model {path!r} has no safetensors on the hub. Download a GGUF file of it by hand and give its path, or "
+                "run it with --model hf"
+            )
         return Path(folder)
 
 
@@ -109,22 +127,26 @@ def open_qwen2_front(config: RunConfig, *, path: str) -> ModelFront:
         ModelError: no such checkpoint, one of another architecture, or a `max_length` over what it can do.
     """
     args = Qwen2Args.read(config.model_args)
+    if path.endswith(".gguf") and not Path(path).is_file():
+        raise ModelError(f"There is no file {path!r}: check `pretrained=` in --model_args")
     gguf = find_gguf(Path(path))
+    # ours first: it names the file, the key and what to do, where transformers guesses
+    model_config = Qwen2Config.from_hf(path) if Path(path).exists() else None
     if gguf is None:
         front = open_hf_front(config, backend="qwen2", path=path)
-        source: Any = path if Path(path).exists() else _hub_config(path, args.revision)
     else:
         with_file = replace(config, model_args={**config.model_args, "gguf_file": gguf.name})
         front = replace(
             open_hf_front(with_file, backend="qwen2", path=str(gguf.parent)), path=str(gguf), name=gguf.stem
         )
-        source = gguf
-    model_config = Qwen2Config.from_hf(source).with_context(yarn_factor=args.yarn_factor, dual_chunk=args.dual_chunk)
+    model_config = model_config or Qwen2Config.from_hf(_hub_config(path, args.revision))
+    stretched = model_config.with_context(yarn_factor=args.yarn_factor, dual_chunk=args.dual_chunk_of(model_config))
+    length = config.model_args.get("max_length")
+    if length is None and (stretched.yarn or stretched.dual_chunk):
+        length = stretched.max_length
+    front = replace(front, max_length=length or front.max_length, trained_length=TRAINED_LENGTH)
     assert front.max_length is not None, "open_hf_front finds a length"
-    if model_config.yarn or model_config.dual_chunk:
-        front = replace(front, max_length=int(config.model_args.get("max_length") or model_config.max_length))
-    assert front.max_length is not None, "as above"
-    model_config.check_length(front.max_length)
+    stretched.check_length(front.max_length)
     return front
 
 

@@ -21,6 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from qwen2eval.engine import Engine, GenerationParams
 from qwen2eval.engine.generate import Generated, GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
+from qwen2eval.engine.tree import Tokens
 from qwen2eval.errors import BackendError
 
 GENERATION_ARGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -53,6 +54,7 @@ class Qwen2LM(TemplateLM):
         self.engine, self.tokenizer, self.max_length, self.max_gen_toks = engine, tokenizer, max_length, max_gen_toks
         self._defaults, self._add_bos_token = dict(defaults), add_bos_token
         self._recent: dict[tuple[str, bool | None], list[int]] = {}
+        self._last_context: tuple[Sequence[int], Tokens] = ([], np.empty(0, np.int32))
 
     @property
     def eot_token_id(self) -> int:
@@ -105,7 +107,8 @@ class Qwen2LM(TemplateLM):
 
     def generate_until(self, requests: list[Instance], **_kwargs: Any) -> list[str]:
         """Return the answers to prompts."""
-        asked = [self.generation(*request.args) for request in requests]
+        # each with a seed of its own, so that repeats of a prompt differ
+        asked = [self.generation(*request.args, seed=seed) for seed, request in enumerate(requests)]
         answers = self._answers(self.engine.generate([generation for generation, _ in asked]))
         return [self.text_of(answer, until) for answer, (_, until) in zip(answers, asked, strict=True)]
 
@@ -143,7 +146,8 @@ class Qwen2LM(TemplateLM):
             max_seq_len=self.max_length,
             context_len=1,
         )
-        return [self.fitted(*make_disjoint_window(window)) for window in windows]
+        asked = [self.fitted(*make_disjoint_window(window)) for window in windows]
+        return [r._replace(sequence_length=len(r.context) + len(r.continuation) - 1) for r in asked]
 
     def fitted(self, context: Sequence[int], continuation: Sequence[int]) -> ScoreRequest:
         """Return both parts as arrays, the context cut on the left so that the whole fits.
@@ -157,7 +161,9 @@ class Qwen2LM(TemplateLM):
             raise ValueError(f"a continuation of {len(continuation):,} tokens is over the model's {self.max_length:,}")
         # the last token of the continuation is only predicted: one more than the model's length may be held
         room = self.max_length + 1 - len(continuation)
-        return ScoreRequest(np.array(context[-room:], np.int64), np.array(continuation, np.int64))
+        if context is not self._last_context[0]:  # choices of one doc share theirs
+            self._last_context = context, np.array(context, np.int32)
+        return ScoreRequest(self._last_context[1][-room:], np.array(continuation, np.int32))
 
     def generation(
         self, prompt: str, gen_kwargs: Mapping[str, Any], *, seed: int = 0
@@ -179,13 +185,24 @@ class Qwen2LM(TemplateLM):
         if has_bos_prefix(prompt, self.tokenizer.bos_token):
             chosen = {"add_special_tokens": False}
         ids = self.tokenizer(prompt, **chosen)["input_ids"][-room:] or [self.prefix_token_id]
-        return GenerateRequest(np.array(ids, np.int64), params, self._stop_test(until)), until
+        return GenerateRequest(np.array(ids, np.int32), params, self._stop_test(until)), until
 
     def text_of(self, answer: Generated, until: Sequence[str]) -> str:
         """Return an answer's text, cut at the first stop string."""
         text = self.tokenizer.decode(answer.tokens, skip_special_tokens=True)
         cut: str = postprocess_generated_text(text, list(until), None)
         return cut
+
+    def has_stopped(self, answer: Generated, until: Sequence[str]) -> bool:
+        """Whether an answer ended by itself; a stop string may be spelled in more tokens than are looked at each time."""
+        text = self.tokenizer.decode(answer.tokens, skip_special_tokens=False)
+        return answer.finish_reason == "stop" or any(mark and mark in text for mark in until)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a text: the tokenizer's, and those that the checkpoint declares."""
+        eos = self._defaults.get("eos_token_id")
+        return frozenset({self.eot_token_id, *(eos if isinstance(eos, list) else [] if eos is None else [eos])})
 
     def _params(self, kwargs: dict[str, Any], seed: int) -> GenerationParams:
         max_new_tokens, do_sample = int(kwargs.pop("max_gen_toks")), bool(kwargs.pop("do_sample", False))
@@ -202,10 +219,8 @@ class Qwen2LM(TemplateLM):
             merged = {key: value for key, value in merged.items() if key == "repetition_penalty"}
         elif not merged.get("temperature", 1.0) > 0:
             raise ValueError(f"do_sample needs a temperature over 0, not {merged['temperature']}")
-        eos = self._defaults.get("eos_token_id")
-        ends = {self.eot_token_id, *(eos if isinstance(eos, list) else [] if eos is None else [eos])}
         return GenerationParams(
-            max_new_tokens=max_new_tokens, eos_ids=frozenset(ends), do_sample=do_sample, seed=seed, **merged
+            max_new_tokens=max_new_tokens, eos_ids=self.end_ids, do_sample=do_sample, seed=seed, **merged
         )
 
     def _stop_test(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:

@@ -51,7 +51,7 @@ def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) 
     given = Qwen2Args.read({key: args[key] for key in CONTEXT_ARGS if args.get(key) is not None})
     # how weights are stored says nothing of the context, and vLLM reads more forms than our own architecture
     config = Qwen2Config.from_hf({k: v for k, v in checkpoint_config.items() if k != "quantization_config"})
-    config = config.with_context(yarn_factor=given.yarn_factor, dual_chunk=given.dual_chunk)
+    config = config.with_context(yarn_factor=given.yarn_factor, dual_chunk=given.dual_chunk_of(config))
     overrides: dict[str, Any] = {"max_position_embeddings": config.max_length}
     if config.yarn:
         # vLLM takes the dictionary as it is: what it doesn't name is gone, rope_theta too

@@ -1,16 +1,17 @@
 """What a backend calls: a model, its limits, and the two kinds of work."""
 
-import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from qwen2eval.engine.generate import Generated, GenerateRequest, Generation
-from qwen2eval.engine.kv import KVMemory, OverBudgetError
+from qwen2eval.engine.kv import KVMemory
 from qwen2eval.engine.packed import Piece, forward
 from qwen2eval.engine.score import Failure, Score, ScoreRequest, Scoring
 from qwen2eval.engine.tree import Node
@@ -19,7 +20,7 @@ from qwen2eval.model.qwen2 import Qwen2Model
 
 CPU_PASS_TOKENS, GPU_PASS_TOKENS = 512, 8_192
 CPU_RUNNING, GPU_RUNNING = 64, 256
-SMALLEST_PIECE = 16
+SMALLEST_PASS = 16
 """Tokens; where memory runs out for so few, it is not their number."""
 CPU_KV_SHARE, GPU_KV_SHARE = 0.4, 0.8
 """Of the memory that is free once the weights are there."""
@@ -80,73 +81,46 @@ class Engine:
             wanted: indices to answer; None: all. The others only tell where prefixes are shared, so that an answer is
                 the same whether or not they are asked.
         """
-        asked = set(range(len(requests)) if wanted is None else wanted)
-        for index in asked:
-            self.stats.n_tokens_asked += len(requests[index].context) + len(requests[index].continuation) - 1
-        for factor, group in self._by_factor([len(request.context) for request in requests]).items():
-            chosen = [i for i, index in enumerate(group) if index in asked]
-            scoring = Scoring(self, [requests[index] for index in group], chosen, factor=factor)
-            with self._freeing():
-                for answers in scoring.run():
-                    yield [(group[i], answer) for i, answer in answers]
+        lengths = [request.sequence_length or len(request.context) for request in requests]
+        for factor, group in self._by_factor(lengths).items():
+            own = [requests[index] for index in group]
+            pending = _places(group, wanted)
+            for answers in self._surviving(partial(Scoring, self, own, factor=factor), pending):
+                yield [(group[i], answer) for i, answer in answers]
 
-    def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generated | Failure]]]:
-        """Yield (index, answer) as they finish; one that fails doesn't stop the others."""
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, wanted: Sequence[int] | None = None
+    ) -> Iterator[list[tuple[int, Generated | Failure]]]:
+        """Yield (index, answer) as they finish; one that fails doesn't stop the others.
+
+        Args:
+            wanted: as for `score`.
+        """
         for factor, group in self._by_factor([len(request.prompt) for request in requests]).items():
-            generation = Generation(self, [requests[index] for index in group], factor=factor)
-            with self._freeing():
-                for answers in generation.run():
-                    yield [(group[i], answer) for i, answer in answers]
+            own = [requests[index] for index in group]
+            pending = _places(group, wanted)
+            for answers in self._surviving(partial(Generation, self, own, factor=factor), pending):
+                yield [(group[i], answer) for i, answer in answers]
 
     def pieces(self, node: Node, *, factor: float) -> Iterator[Piece]:
         """Cut a node into pieces that fit a pass; always at the same places, so that results don't depend on others."""
         for begin in range(0, len(node.tokens), self.pass_tokens):
             yield Piece(node, begin, min(begin + self.pass_tokens, len(node.tokens)), factor)
 
-    def run_pass(self, pieces: Sequence[Piece]) -> Iterator[tuple[Sequence[Piece], Tensor | None]]:
-        """Run pieces as one pass, or, where memory runs out, in halves: half of the pieces, or half of the only one.
-
-        Yields:
-            (pieces, their stream under the head), or None in its place where a few tokens are too much.
-        """
-        try:
-            stream_NC = forward(self.model, pieces)
-        except (RuntimeError, MemoryError) as err:
-            if not is_out_of_memory(err):
-                raise
-            stream_NC = None
-        if stream_NC is None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if stream_NC is None and (halves := self._halves(pieces)):
-            for half in halves:
-                yield from self.run_pass(half)
-            return
-        if stream_NC is not None:
-            self.stats.n_tokens_computed += len(stream_NC)
-            self.stats.n_passes += 1
-        yield pieces, stream_NC
-
-    def _halves(self, pieces: Sequence[Piece]) -> list[Sequence[Piece]]:
-        """Cut a pass in two; empty where that is no use."""
-        if len(pieces) > 1:
-            return [pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]]
-        (piece,) = pieces
-        if piece.n_tokens < 2 * SMALLEST_PIECE:
-            return []
-        if piece.node.kv is None:  # its second half must see the first
-            try:
-                self.memory.hold(piece.node.path())
-            except OverBudgetError:
-                return []
-        middle = (piece.begin + piece.end) // 2
-        return [[piece._replace(end=middle)], [piece._replace(begin=middle)]]
+    def run_pass(self, pieces: Sequence[Piece]) -> Tensor:
+        """Run pieces as one pass and return their stream under the head, (tokens, hidden)."""
+        stream_NC = forward(self.model, pieces)
+        self.stats.n_tokens_computed += len(stream_NC)
+        self.stats.n_passes += 1
+        return stream_NC
 
     def over_budget(self, n_tokens: int) -> Failure:
         """Say that keys and values of so many tokens don't fit."""
-        needed, budget = n_tokens * self.memory.bytes_per_token, self.memory.budget_bytes
+        budget = self.memory.budget_bytes // self.memory.bytes_per_token
+        needed_gb = n_tokens * self.memory.bytes_per_token / 1e9
         return Failure(
-            f"{n_tokens:,} tokens need {needed / 1e9:.2f} GB for keys and values, over the budget of "
-            f"{budget / 1e9:.2f} GB: raise kv_memory_gb in --model_args, or shorten the prompt"
+            f"keys and values of {n_tokens:,} tokens are over the budget of {budget:,}: give "
+            f"kv_memory_gb={needed_gb:.3g} or more in --model_args, or shorten the prompt"
         )
 
     def _by_factor(self, n_prompt_tokens: Sequence[int]) -> dict[float, list[int]]:
@@ -160,18 +134,57 @@ class Engine:
             groups[dual.score_factor(n_tokens) ** 2 if dual else 1.0].append(index)
         return groups
 
-    @contextlib.contextmanager
-    def _freeing(self) -> Iterator[None]:
-        """Forget all keys and values at the end, also where the caller stops early."""
-        try:
-            yield
-        finally:
-            self.memory.release_all()
+    def _surviving(self, start: Callable[[list[int]], "_Work"], pending: set[int]) -> Iterator[list[tuple[int, Any]]]:
+        """Do some work; where memory runs out, begin again with half the limits and what is still to answer.
+
+        Nothing of the broken attempt is kept, so it can't be wrong. Where the limits can't be halved any more, what
+        was under way fails, and the rest goes on with the limits of before.
+        """
+        limits = self.pass_tokens, self.max_running
+        while pending:
+            work = start(sorted(pending))
+            try:
+                for answers in work.run():
+                    pending -= {index for index, _ in answers}
+                    yield answers
+                return
+            except (RuntimeError, MemoryError) as err:
+                if not is_out_of_memory(err):
+                    raise
+            finally:
+                self.memory.release_all()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if self.pass_tokens > SMALLEST_PASS or self.max_running > 1:
+                self.pass_tokens = max(SMALLEST_PASS, self.pass_tokens // 2)
+                self.max_running = max(1, self.max_running // 2)
+            else:
+                failed = (work.under_way() & pending) or pending
+                yield [(index, Failure("out of memory")) for index in sorted(failed)]
+                pending = pending - failed
+                self.pass_tokens, self.max_running = limits
+
+
+class _Work(Protocol):
+    """Scoring or Generation."""
+
+    def run(self) -> Iterator[list[tuple[int, Any]]]:
+        """Yield answers as they finish."""
+
+    def under_way(self) -> set[int]:
+        """Return the requests that are being computed."""
+
+
+def _places(group: Sequence[int], wanted: Sequence[int] | None) -> set[int]:
+    """Return which places of a group hold a wanted request."""
+    chosen = set(group if wanted is None else wanted)
+    return {place for place, index in enumerate(group) if index in chosen}
 
 
 def is_out_of_memory(err: BaseException) -> bool:
     """Whether an error means that memory ran out: torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(err, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(err)
+    marks = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(err, MemoryError | torch.OutOfMemoryError) or any(mark in str(err) for mark in marks)
 
 
 def _kv_bytes(model: Qwen2Model) -> int:

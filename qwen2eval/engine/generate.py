@@ -79,47 +79,59 @@ class _Admission(NamedTuple):
     texts: list[_Text]
     nodes: list[Node]
     """Nodes above them that must be computed first."""
-    failed: list[tuple[int, Generated | Failure]]
 
 
 class Generation:
     """The generation of requests whose prompts may share prefixes.
 
     Args:
+        requests: all requests of the plan: they make the tree, so that answers don't depend on what is left to ask.
+        wanted: indices of those to answer.
         factor: what scores are multiplied by (DCA's scaling); the same for all.
     """
 
-    def __init__(self, engine: "Engine", requests: Sequence[GenerateRequest], *, factor: float) -> None:
+    def __init__(
+        self, engine: "Engine", requests: Sequence[GenerateRequest], wanted: Sequence[int], *, factor: float
+    ) -> None:
         self._engine, self._requests, self._factor = engine, requests, factor
         root = build_tree([request.prompt for request in requests])
         self._leaf_of: dict[int, Node] = {}
         self._waiting: deque[int] = deque()
+        chosen = set(wanted)
         for node in walk(root):
-            for index in node.sequences:
+            for index in [index for index in node.sequences if index in chosen]:
                 self._leaf_of[index] = node
                 self._waiting.append(index)
                 for above in node.path():
                     above.n_waiting += 1
         self._ends: dict[Node, Tensor] = {}
         """The stream under the head at the last token of prompts that are nodes of their own."""
+        self._admitted: list[_Text] = []
         self._running: list[_Text] = []
+        self._alone: list[int] = []
+        """Requests that fit the budget, but not beside rows as long as the others need."""
         self._max_running = engine.max_running
         self._slots: Slots | None = None
 
     def run(self) -> Iterator[list[tuple[int, Generated | Failure]]]:
         """Yield (index, answer) as texts finish."""
         yield from self._refuse_too_long()
-        if not self._waiting:
-            return
-        self._slots = self._make_slots()
-        try:
-            while self._waiting or self._running:
-                admission = self._admit()
-                yield from ([answer] for answer in admission.failed)
-                if answers := self._prefill(admission) if admission.texts else self._decode():
-                    yield answers
-        finally:
-            self._engine.memory.return_slots(self._slots)
+        if self._waiting:
+            self._slots = self._make_slots()
+            try:
+                while self._waiting or self._running:
+                    admission = self._admit()
+                    if answers := self._prefill(admission) if admission.texts else self._decode():
+                        yield answers
+            finally:
+                self._engine.memory.return_slots(self._slots)
+        for index in self._alone:
+            alone = Generation(self._engine, [self._requests[index]], [0], factor=self._factor)
+            yield from ([(index, answer) for _, answer in answers] for answers in alone.run())
+
+    def under_way(self) -> set[int]:
+        """Return the requests that have a row, or are about to."""
+        return {text.index for text in (*self._running, *self._admitted)} or set(list(self._waiting)[:1])
 
     def _row_tokens(self, index: int) -> int:
         """Return the room that a request needs in its row."""
@@ -144,11 +156,13 @@ class Generation:
         self._waiting = kept
 
     def _make_slots(self) -> Slots:
-        """Make rows for as many texts as the budget holds; half of it is left for what is outside the rows."""
+        """Make rows for as many texts as the budget holds; up to half of it is left for what is outside the rows."""
         memory = self._engine.memory
         n_tokens = max(self._row_tokens(index) for index in self._waiting)
-        needs_more = any(self._leaf_of[index].end > self._n_own(index) for index in self._waiting)
-        room = memory.budget_bytes // 2 if needs_more else memory.budget_bytes
+        outside = max(self._leaf_of[index].end - self._n_own(index) for index in self._waiting)
+        room = memory.budget_bytes - outside * memory.bytes_per_token
+        if outside:
+            room = min(room, memory.budget_bytes // 2)
         n_rows = max(1, min(self._max_running, len(self._waiting), room // (n_tokens * memory.bytes_per_token)))
         self._max_running = n_rows
         return memory.slots(n_rows, n_tokens)
@@ -156,8 +170,8 @@ class Generation:
     def _admit(self) -> _Admission:
         """Take waiting requests into free rows, up to about one pass of tokens."""
         admitted: list[_Text] = []
+        self._admitted = admitted
         nodes: list[Node] = []
-        failed: list[tuple[int, Generated | Failure]] = []
         n_tokens = 0
         while self._waiting and len(self._running) + len(admitted) < self._max_running:
             if n_tokens >= self._engine.pass_tokens:
@@ -171,14 +185,15 @@ class Generation:
             except OverBudgetError:
                 if self._running or admitted:
                     break  # until one of them is done
-                failed.append((index, self._engine.over_budget(leaf.end)))
-                self._let_go(self._waiting.popleft())
+                assert len(self._requests) > 1, "a text that doesn't fit alone has been refused"
+                self._alone.append(self._waiting.popleft())
+                self._let_go(index)
                 continue
             nodes += missing
             text = self._text(self._waiting.popleft(), above, row=len(self._running) + len(admitted))
             admitted.append(text)
             n_tokens += text.length + sum(len(node.tokens) for node in missing)
-        return _Admission(admitted, nodes, failed)
+        return _Admission(admitted, nodes)
 
     def _text(self, index: int, above: list[Node], *, row: int) -> _Text:
         assert self._slots is not None, "rows are made before texts are admitted"
@@ -188,44 +203,23 @@ class Generation:
         parent = leaf.parent if n_own else leaf
         tail = Node(tokens, parent.end if parent else 0, parent, kv=self._slots.row(row))
         generator = torch.Generator().manual_seed(request.params.seed)
-        self._engine.stats.n_tokens_asked += len(request.prompt)
         return _Text(index, request, tail, above, row, n_own, generator)
 
     def _prefill(self, admission: _Admission) -> list[tuple[int, Generated | Failure]]:
         """Compute the prompts of admitted texts and their first tokens."""
         nodes = [(node, len(node.tokens)) for node in admission.nodes]
         nodes += [(text.tail, text.length) for text in admission.texts if text.length]
-        lost = self._compute(nodes)
-        answers: list[tuple[int, Generated | Failure]] = []
-        alive: list[_Text] = []
-        for text in admission.texts:
-            if lost.isdisjoint((*text.above, text.tail)):
-                self._move(text, len(self._running))
-                self._running.append(text)
-                alive.append(text)
-            else:
-                answers.append((text.index, Failure("out of memory")))
-                self._let_go(text.index)
-        for node in lost:
-            self._engine.memory.release(node)
-        if alive:
-            ends = [self._ends.pop(text.tail) if text.length else self._ends[text.above[-1]] for text in alive]
-            answers += self._take_tokens(alive, torch.stack(ends))
-        return answers
-
-    def _compute(self, nodes: Sequence[tuple[Node, int]]) -> set[Node]:
-        """Run the first tokens of nodes; note the ends of prompts, and return the nodes for which memory ran out."""
-        lost: set[Node] = set()
         for pieces in self._passes(nodes):
-            for done, stream_NC in self._engine.run_pass(pieces):
-                n_tokens = 0
-                for piece in done:
-                    n_tokens += piece.n_tokens
-                    if stream_NC is None:
-                        lost.add(piece.node)
-                    elif piece.node.sequences or not piece.node.children:  # a prompt ends here
-                        self._ends[piece.node] = stream_NC[n_tokens - 1].clone()
-        return lost
+            stream_NC, n_tokens = self._engine.run_pass(pieces), 0
+            for piece in pieces:
+                n_tokens += piece.n_tokens
+                if piece.node.sequences or not piece.node.children:  # a prompt ends here
+                    self._ends[piece.node] = stream_NC[n_tokens - 1].clone()
+        texts = admission.texts
+        ends = [self._ends.pop(text.tail) if text.length else self._ends[text.above[-1]] for text in texts]
+        self._running += texts
+        self._admitted = []
+        return self._take_tokens(texts, torch.stack(ends))
 
     def _passes(self, nodes: Sequence[tuple[Node, int]]) -> Iterator[list[Piece]]:
         """Cut the first tokens of each node into pieces, and pack these into passes."""
@@ -242,27 +236,10 @@ class Generation:
             yield pieces
 
     def _decode(self) -> list[tuple[int, Generated | Failure]]:
-        """Give every running text one more token; where memory runs out, half of them go back to wait."""
-        try:
-            return self._take_tokens(list(self._running), self._step())
-        except (RuntimeError, MemoryError) as err:
-            from qwen2eval.engine.engine import is_out_of_memory
-
-            if not is_out_of_memory(err):
-                raise
-        if len(self._running) == 1:
-            text = self._running.pop()
-            self._let_go(text.index)
-            return [(text.index, Failure("out of memory"))]
-        self._max_running = len(self._running) // 2
-        for text in self._running[self._max_running :]:
-            self._waiting.appendleft(text.index)
-        del self._running[self._max_running :]
-        return []
-
-    def _step(self) -> Tensor:
-        """Run the last token of each running text and return the stream under the head, (texts, hidden)."""
-        model, texts = self._engine.model, self._running
+        """Give every running text one more token."""
+        model, texts = self._engine.model, list(self._running)
+        if not texts:  # what waited goes on alone
+            return []
         assert self._slots is not None, "rows are made before texts run"
         if model.config.dual_chunk is not None:
             # a row may lie in several chunks: each text is a piece of its own
@@ -275,18 +252,22 @@ class Generation:
                 stream_BC = model.stream(tokens, attend)
         self._engine.stats.n_passes += 1
         self._engine.stats.n_tokens_computed += len(texts)
-        self._engine.stats.n_tokens_asked += len(texts)
         for text in texts:
             text.length += 1
-        return stream_BC
+        return self._take_tokens(texts, stream_BC)
 
     def _take_tokens(self, texts: list[_Text], stream_BC: Tensor) -> list[tuple[int, Generated | Failure]]:
         """Choose each text's next token; return the texts that it ends."""
         params = [text.request.params for text in texts]
-        logits_BV = self._engine.model.logits(stream_BC).clone()
-        chosen = next_tokens(logits_BV, params, [t.seen for t in texts], [t.generator for t in texts])
+        with torch.inference_mode():
+            logits_BV = self._engine.model.logits(stream_BC)
+            chosen = next_tokens(logits_BV, params, [t.seen for t in texts], [t.generator for t in texts])
         answers: list[tuple[int, Generated | Failure]] = []
         for text, token in zip(texts, chosen, strict=True):
+            if token is None:
+                answers.append((text.index, Failure("the model's logits are not finite: try dtype=float32")))
+                self._clear(text)
+                continue
             text.generated.append(token)
             if text.length < len(text.tail.tokens):
                 text.tail.tokens[text.length] = token
@@ -294,8 +275,17 @@ class Generation:
                 answers.append((text.index, Generated(tuple(text.generated), "stop")))
             elif len(text.generated) >= text.request.params.max_new_tokens:
                 answers.append((text.index, Generated(tuple(text.generated), "length")))
+        for index, answer in answers:
+            if isinstance(answer, Generated):
+                self._engine.stats.n_tokens_asked += len(self._requests[index].prompt) + len(answer.tokens) - 1
         self._leave({index for index, _ in answers})
         return answers
+
+    def _clear(self, text: _Text) -> None:
+        """Overwrite a row: what is masked must not be NaN either."""
+        assert text.tail.kv is not None, "a text has its row"
+        for x_LKTD in text.tail.kv:
+            x_LKTD.zero_()
 
     def _leave(self, indices: set[int]) -> None:
         """Let finished texts go; the last texts take their rows, so that the rows in use have no holes."""

@@ -36,8 +36,8 @@ class GenerationParams:
 
 def next_tokens(
     logits_BV: Tensor, params: list[GenerationParams], seen: list[Tensor | None], generators: list[torch.Generator]
-) -> list[int]:
-    """Return one token for each row.
+) -> list[int | None]:
+    """Return one token for each row; None where the logits are not finite.
 
     Args:
         logits_BV: (texts, vocab), float32; changed in place.
@@ -46,9 +46,12 @@ def next_tokens(
     for row, tokens in enumerate(seen):
         if tokens is not None:
             _penalise(logits_BV[row], tokens.to(logits_BV.device), params[row].repetition_penalty)
-    chosen: list[int] = logits_BV.argmax(dim=-1).tolist()
-    for row, param in enumerate(params):
-        if param.do_sample:
+    best_B = logits_BV.max(dim=-1)
+    chosen: list[int | None] = list(best_B.indices.tolist())
+    for row, (param, is_finite) in enumerate(zip(params, best_B.values.isfinite().tolist(), strict=True)):
+        if not is_finite:
+            chosen[row] = None
+        elif param.do_sample:
             probabilities_V = filtered(logits_BV[row].cpu(), param).softmax(dim=-1)
             chosen[row] = int(torch.multinomial(probabilities_V, 1, generator=generators[row]))
     return chosen

@@ -24,10 +24,12 @@ LOGIT_ROWS = 64
 
 
 class ScoreRequest(NamedTuple):
-    """A continuation whose log-probability is asked; both parts hold at least one token, (time,) int64."""
+    """A continuation whose log-probability is asked; both parts hold at least one token, (time,) int32 or int64."""
 
     context: Tokens
     continuation: Tokens
+    sequence_length: int | None = None
+    """Tokens that DCA's score scaling goes by; None: those of the context."""
 
 
 class Score(NamedTuple):
@@ -68,7 +70,11 @@ class Scoring:
         self, engine: "Engine", requests: Sequence[ScoreRequest], wanted: Sequence[int], *, factor: float
     ) -> None:
         self._engine, self._factor, self._requests = engine, factor, requests
-        sequences = [np.concatenate((context, continuation))[:-1] for context, continuation in requests]
+        # choices of one token all are their context: no copies
+        sequences = [
+            request.context if len(request.continuation) == 1 else np.concatenate(request[:2])[:-1]
+            for request in requests
+        ]
         self._root = build_tree(sequences)
         self._end_of: dict[int, Node] = {}
         self._targets: dict[Node, list[_Target]] = defaultdict(list)
@@ -110,7 +116,7 @@ class Scoring:
     def _expect(self, index: int, end: Node) -> None:
         """Note where the tree predicts a wanted request's continuation."""
         self._end_of[index] = end
-        context, continuation = self._requests[index]
+        context, continuation, _ = self._requests[index]
         for node in end.path():
             node.n_waiting += 1
             first = max(node.start, len(context) - 1)
@@ -126,28 +132,21 @@ class Scoring:
         """Run the pass under way and yield what it finished."""
         if not self._pass:
             return
-        pieces, self._pass = self._pass, []
-        failed: set[int] = set()
-        for done, stream_NC in self._engine.run_pass(pieces):
-            if stream_NC is None:
-                failed |= {index for piece in done for index in self._waiting_below(piece.node)}
-            else:
-                self._add_logprobs(done, stream_NC)
-        complete = {piece.node for piece in pieces if piece.end == len(piece.node.tokens)}
+        self._add_logprobs(self._pass, self._engine.run_pass(self._pass))
+        complete = {piece.node for piece in self._pass if piece.end == len(piece.node.tokens)}
+        self._pass = []
         self._scored |= complete
-        ready = [i for i in self._ended if i in self._end_of and self._end_of[i] in complete and i not in failed]
-        self._ended = [i for i in self._ended if i in self._end_of and i not in ready and i not in failed]
-        answers: list[tuple[int, Score | Failure]] = [
-            (i, Score(float(self._logprobs[i]), bool(self._greedy[i]))) for i in ready
-        ]
-        answers += [(i, Failure("out of memory")) for i in sorted(failed)]
-        for index, _ in answers:
+        ready = [i for i in self._ended if i in self._end_of and self._end_of[i] in complete]
+        self._ended = [i for i in self._ended if i in self._end_of and i not in set(ready)]
+        for index in ready:
             self._finish(index)
-        if answers:
-            yield answers
+        if ready:
+            yield [(i, Score(float(self._logprobs[i]), bool(self._greedy[i]))) for i in ready]
 
     def _finish(self, index: int) -> None:
         """Let go of what only this request needed."""
+        self._engine.stats.n_tokens_asked += len(self._requests[index].context)
+        self._engine.stats.n_tokens_asked += len(self._requests[index].continuation) - 1
         for node in self._end_of.pop(index).path():
             node.n_waiting -= 1
             if not node.n_waiting:
@@ -161,8 +160,10 @@ class Scoring:
                 self._finish(index)
             yield [(index, self._engine.over_budget(node.end)) for index in failed]
 
-    def _waiting_below(self, node: Node) -> list[int]:
-        return [index for below in (node, *walk(node)) for index in below.sequences if index in self._end_of]
+    def under_way(self) -> set[int]:
+        """Return the requests that the pass under way serves."""
+        nodes = [piece.node for piece in self._pass]
+        return {i for top in nodes for node in (top, *walk(top)) for i in node.sequences if i in self._end_of}
 
     def _add_logprobs(self, pieces: Sequence[Piece], stream_NC: Tensor) -> None:
         """Score the targets within some pieces, given the stream under the head."""
@@ -187,10 +188,11 @@ class Scoring:
             mine = np.flatnonzero((which >= begin) & (which < begin + LOGIT_ROWS))
             # always the same number of rows: a row's logits then don't depend on the others, to the last bit
             padded = np.concatenate((block, np.full(LOGIT_ROWS - len(block), block[0])))
-            logits_RV = self._engine.model.logits(stream_NC[torch.from_numpy(padded)])[: len(block)]
+            at_rows = torch.from_numpy(padded).to(stream_NC.device)
+            logits_RV = self._engine.model.logits(stream_NC[at_rows])[: len(block)]
             normalizers, best = logits_RV.logsumexp(dim=-1), logits_RV.argmax(dim=-1)
             at = torch.from_numpy(which[mine] - begin).to(logits_RV.device)
-            wanted = torch.from_numpy(tokens[mine]).to(logits_RV.device)
+            wanted = torch.from_numpy(tokens[mine]).long().to(logits_RV.device)
             logprobs = (logits_RV[at, wanted] - normalizers[at]).cpu().numpy()
             np.add.at(self._logprobs, requests[mine], logprobs)
             np.logical_and.at(self._greedy, requests[mine], (best[at] == wanted).cpu().numpy())

@@ -174,7 +174,7 @@ def _tokens(requests: Mapping[str, Any]) -> str | None:
     asked, computed = requests.get("n_tokens_asked"), requests.get("n_tokens_computed")
     if not asked or computed is None:
         return None
-    shared = numbers.format_percent(1 - computed / asked)
+    shared = numbers.format_percent(max(0.0, 1 - computed / asked))
     return f"{asked:,} asked, {computed:,} computed: {shared} were in a prefix that another request had"
 
 

@@ -63,14 +63,16 @@ def mixed_requests(seed: int = 0) -> list[ScoreRequest]:
         for _ in range(3):
             context = np.concatenate((examples, tokens(rng, rng.integers(1, 25))))
             requests += [ScoreRequest(context, tokens(rng, rng.choice([1, 1, 3, 6]))) for _ in range(3)]
+    # a window of a rolling score: DCA scales by its whole length
+    requests.append(ScoreRequest(tokens(rng, 1), tokens(rng, 60), sequence_length=60))
     return requests
 
 
 def naive_score(model: Qwen2Model, request: ScoreRequest) -> Asked:
     """Score one request alone, in one forward pass over all its tokens."""
-    context, continuation = request
-    ids = torch.from_numpy(np.concatenate(request))[None]
-    logprobs = model(ids[:, :-1], sequence_length=len(context)).log_softmax(-1)[0, len(context) - 1 :]
+    context, continuation, length = request
+    ids = torch.from_numpy(np.concatenate((context, continuation)))[None]
+    logprobs = model(ids[:, :-1], sequence_length=length or len(context)).log_softmax(-1)[0, len(context) - 1 :]
     wanted = torch.from_numpy(continuation)
     own = logprobs.gather(1, wanted[:, None]).sum()
     return Asked(float(own), bool((logprobs.argmax(-1) == wanted).all()))

@@ -211,26 +211,3 @@ def test_a_text_over_the_budget_says_so_and_the_others_are_answered(dense):
 def test_nothing_fits(dense):
     answers = collect(Engine(dense, EngineOptions(kv_bytes=0)).generate(mixed_generations()))
     assert all(isinstance(answer, Failure) for answer in answers.values())
-
-
-def test_out_of_memory_sends_texts_back_to_wait(open_tiny):
-    """The model of this test has memory for 5 texts a step, or 60 tokens of prompt."""
-    model = open_tiny("dense")
-    stream, steps = model.stream, []
-
-    def with_little_memory(input_ids, attend):
-        if type(attend).__name__ == "DecodeAttention":
-            steps.append(input_ids.numel())
-            if input_ids.numel() > 5:
-                raise torch.OutOfMemoryError("no more")
-        elif input_ids.numel() > 60:
-            raise torch.OutOfMemoryError("no more")
-        return stream(input_ids, attend)
-
-    texts = [text for text in prompts() if len(text) < 60] * 2
-    requests = [GenerateRequest(text, GenerationParams(max_new_tokens=12, eos_ids=EOS)) for text in texts]
-    model.stream = with_little_memory
-    answers = collect(Engine(model).generate(requests))
-    model.stream = stream
-    assert max(steps) > 5
-    assert [answers[i] for i in range(len(texts))] == [one_by_one(model, request) for request in requests]
