@@ -20,8 +20,11 @@ from statistics import median
 import torch
 from lib import engine_work as work
 from lib.measure import measure, show, title
+from torch import nn
 
 BATCH_SIZES = (1, 4, 8)
+ONE_PROBED_OF = 20
+"""Of so many docs, one is asked to find the best batch size."""
 LONG_TOKENS = 16_384
 MEMORY = """
 import sys, numpy as np
@@ -86,20 +89,28 @@ def compare_with_the_machine(ours: work.Qwen2LM, model: str, rounds: int) -> Non
     from qwen2eval.engine import Engine
     from qwen2eval.engine.score import ScoreRequest
     from qwen2eval.model import DualChunk, load_model
+    from qwen2eval.model.packing import PackedLinear
 
     config = ours.engine.model.config
     rng = np.random.default_rng(0)
     prompt = ScoreRequest(rng.integers(0, 150_000, 4096), rng.integers(0, 150_000, 1))
-    a, b = torch.randn(512, config.hidden_size), torch.randn(2 * config.intermediate_size, config.hidden_size)
-    products, prefills = [], []
+    wide = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+    x, square = torch.randn(512, config.hidden_size), torch.randn(2048, 2048)
+    flops = {"plain": 2 * len(x) * wide.weight.numel(), "square": 2 * 2048**3}
     with torch.inference_mode():
+        packed = PackedLinear(wide)
+        products = {"plain": lambda: wide(x), "packed": lambda: packed(x), "square": lambda: square @ square}
+        times: dict[str, list[float]] = {name: [] for name in products}
+        prefills = []
         for _ in range(3 * rounds):
-            products.append(timed(lambda: [torch.nn.functional.linear(a, b) for _ in range(40)]) / 40)
+            for name, product in products.items():
+                times[name].append(timed(lambda do=product: [do() for _ in range(40)]) / 40)
             prefills.append(timed(lambda: list(ours.engine.score([prompt]))))
-    gemm = 2 * a.numel() * len(b) / median(products) / 1e9
+    # the best that this machine does, whatever the layout
+    gemm = max(flops.get(name, flops["plain"]) / median(found) for name, found in times.items()) / 1e9
     n_weights = config.n_non_embedding_parameters - config.hidden_size
     prefill = 2 * n_weights * len(prompt.context) / median(prefills) / 1e9
-    show("float32 matrix product", [f"{gemm:.0f} GFLOP/s"])
+    show("float32 matrix product, the best of three", [f"{gemm:.0f} GFLOP/s"])
     cells = [f"{prefill:.0f} GFLOP/s", f"{prefill / gemm:.0%}"]
     show("prefill of 4,096 tokens, weights only", cells, aim="target >= 70 %")
     long = ScoreRequest(rng.integers(0, 150_000, LONG_TOKENS), prompt.continuation)
@@ -117,7 +128,8 @@ def compare_with_the_machine(ours: work.Qwen2LM, model: str, rounds: int) -> Non
 
 def compare_mmlu(ours: work.Qwen2LM, theirs: object, pairs: list[tuple[str, str]], rounds: int) -> None:
     """Print seconds, ratio, and whether both choose the same."""
-    some = pairs[: 4 * 8]
+    some = [pair for i in range(0, len(pairs), 4 * ONE_PROBED_OF) for pair in pairs[i : i + 4]]
+    work.score(theirs, some[:4])  # the first call pays for what it sets up
     best = min(BATCH_SIZES, key=lambda size: work.score(theirs, some, batch_size=size).seconds)
     runs = alternate(lambda: work.score(ours, pairs), lambda: work.score(theirs, pairs, batch_size=best), rounds)
     mine, other = (median(run[side].seconds for run in runs) for side in (0, 1))

@@ -111,7 +111,7 @@ class Qwen2Args:
             raise ModelError(f"Model {path!r} can't be downloaded: {str(err).strip().splitlines()[0]}") from err
         if not any(Path(folder).glob("*.safetensors")):
             raise ModelError(
-                f"Model {path!r} has no safetensors on the hub. Download a GGUF file of it by hand and give its path, or "
+                f"Model {path!r} has no safetensors on the hub. Give the path of a GGUF file of it, or "
                 "run it with --model hf"
             )
         return Path(folder)

@@ -194,7 +194,7 @@ class Qwen2LM(TemplateLM):
         return cut
 
     def has_stopped(self, answer: Generated, until: Sequence[str]) -> bool:
-        """Whether an answer ended by itself; a stop string may be spelled in more tokens than are looked at each time."""
+        """Whether an answer ended by itself: a stop string may be spelled in more tokens than are looked back at."""
         text = self.tokenizer.decode(answer.tokens, skip_special_tokens=False)
         return answer.finish_reason == "stop" or any(mark and mark in text for mark in until)
 

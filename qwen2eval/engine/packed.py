@@ -7,8 +7,8 @@ there is one endless chunk.
 
 A piece is cut and attended in a way that depends on nothing but its path and its own length, so that an answer does
 not depend on what else is asked, or was answered before a kill. What remains is rounding: a row of a matrix product may
-differ in the last bits with the number of rows. With packed weights (`model/packing.py`) and the released models'
-widths in float32 it does not.
+differ in the last bits with the number of rows. With packed weights (`model/packing.py`) and the released dense
+models' widths in float32 it does not; a mixture's experts see different rows in each pass.
 
 Shape suffixes: N tokens of the pass, H query heads, K key-value heads, G heads that share one, T, S queries and keys of
 a part, D values of a head.

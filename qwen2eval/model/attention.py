@@ -76,6 +76,8 @@ def attend_part(
         # What scaled_dot_product_attention calls on a CPU; only this form hands out the log-sum-exp
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         return Partial(*fused(q_BHTD, k_BHSD, v_BHSD, 0.0, causal, attn_mask=mask, scale=scale))
+    if not causal and mask is None and k_BHSD.stride(1) == 0:
+        return _attend_folded(q_BHTD, k_BHSD, v_BHSD, scale=scale)
     return _attend_in_blocks(q_BHTD, k_BHSD, v_BHSD, causal=causal, scale=scale, mask=mask)
 
 
@@ -89,6 +91,18 @@ def merge(parts: Sequence[Partial]) -> Tensor:
     for part, weight_BHT1 in zip(parts, weights_PBHT1, strict=True):
         out_BHTD += part.out_BHTD * weight_BHT1
     return out_BHTD.to(parts[0].out_BHTD.dtype)
+
+
+def _attend_folded(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Partial:
+    """Attend to a rectangle of keys that all heads share: their queries stand behind each other.
+
+    A product would copy the keys for each head.
+    """
+    n_batch, n_heads, n_queries, size = q.shape
+    part = _attend_in_blocks(
+        q.reshape(n_batch, 1, n_heads * n_queries, size), k[:, :1], v[:, :1], causal=False, scale=scale
+    )
+    return Partial(part.out_BHTD.reshape(q.shape), part.lse_BHT.reshape(n_batch, n_heads, n_queries))
 
 
 def _attend_in_blocks(

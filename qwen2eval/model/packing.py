@@ -3,7 +3,8 @@
 On the CPU a linear layer of the usual layout is rearranged by each product. For 64 rows, a step of generation, that is
 a third of the time; for 512, a pass of scoring, some 4 %. The gate and the product of SwiGLU are fused into their
 products as well, which saves two more passes over the widest tensor. In float32 a row's result then does not depend
-on the rows beside it (measured on shapes of the released models, docs/decisions/2026-11-24-engine.md).
+on the rows beside it (measured on shapes of the released dense models, docs/decisions/2026-11-24-engine.md). Routed
+experts and a head that is the embedding are not packed.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,10 @@ def pack_linears(model: Qwen2Model) -> None:
     if model.device.type != "cpu" or not _can_pack(model.dtype):
         return
     with torch.inference_mode():
+        # What isn't packed may be a view into a file's map, which would keep all of the file in memory
+        for name, parameter in list(model.named_parameters()):
+            if not name.endswith(("_proj.weight", "lm_head.weight")) and ".experts." not in name:
+                parameter.data = parameter.data.clone()
         # no list of what is replaced: it would keep all the old weights until the end
         for parent in [module for module in model.modules() if not isinstance(module, SwiGLU | nn.Linear)]:
             for name in list(parent._modules):

@@ -28,9 +28,10 @@ def _hub_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_hub_cache")
-def test_a_hub_name_runs_and_is_told_apart_by_its_commit(tmp_path):
+@pytest.mark.parametrize("backend", ["hf", "qwen2"])
+def test_a_hub_name_runs_and_is_told_apart_by_its_commit(tmp_path, backend):
     config = RunConfig(
-        model="hf",
+        model=backend,
         model_args={"pretrained": "someone/tiny", "dtype": "float32"},
         tasks=("demo_mmlu",),
         limit=2,

@@ -1,6 +1,7 @@
 """The qwen2 backend: the answers of lm-eval's HFLM on the same checkpoint, from our engine."""
 
 import dataclasses
+import json
 
 import pytest
 from lm_eval.api.instance import Instance
@@ -101,8 +102,6 @@ def test_prompts_over_the_models_length_are_cut_as_lm_eval_cuts(ours, theirs):
 
 def test_the_checkpoints_generation_config_counts(tmp_path):
     """A repetition penalty and ends of text that the checkpoint declares, as transformers applies them."""
-    import json
-
     folder = save_tiny_model(tmp_path / "model")
     file = folder / "generation_config.json"
     declared = json.loads(file.read_text()) | {"repetition_penalty": 1.3, "eos_token_id": list(range(0, 256, 3))}
@@ -194,6 +193,10 @@ def test_an_unknown_generation_argument_is_refused(ours):
         ({"yarn_factor": "four"}, "yarn_factor is 'four'"),
         ({"yarn_factor": 0.5}, "factor of 1 or more"),
         ({"dual_chunk": 1}, "dual_chunk is 1; give true or false"),
+        ({"device": 1}, "device is 1; give text"),
+        ({"max_length": "long"}, "max_length is 'long'"),
+        ({"max_length": 0}, "max_length is 0"),
+        ({"subfolder": "x"}, "no argument 'subfolder'"),
         ({"pass_tokens": 0}, "pass_tokens is 0"),
         ({"max_length": 1024}, "yarn_factor=2 fits"),
         ({"local_size": 5, "chunk_size": 4}, "0 < local_size < chunk_size"),
@@ -227,12 +230,67 @@ def test_speed_settings_are_not_part_of_who_a_model_is(folder, ours):
     assert other.identity() == ours.identity()
 
 
-def test_another_architecture_is_refused_before_the_weights(tmp_path):
-    import json
-
+@pytest.mark.parametrize("kind", ["llama", "unheard_of"])
+def test_another_architecture_is_refused_before_the_weights(tmp_path, kind):
     folder = save_tiny_model(tmp_path / "model")
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "llama"}))
+    change_config(folder, model_type=kind)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="'llama'"):
+    with pytest.raises(ModelError, match=f"'{kind}'.*--model hf"):
         open_front(RunConfig(model="qwen2", model_args={"pretrained": str(folder)}))
+
+
+def change_config(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_sizes_of_dual_chunk_attention_change_what_the_checkpoint_declares(tmp_path):
+    folder = save_tiny_model(tmp_path / "model")
+    declared = {"chunk_size": 128, "local_size": 16, "original_max_position_embeddings": 128}
+    change_config(folder, dual_chunk_attention_config=declared)
+    backend = open_backend(folder, chunk_size=64)
+    dual = backend._lm.engine.model.config.dual_chunk
+    assert (dual.chunk_size, dual.local_size, dual.original_max_position_embeddings) == (64, 16, 128)
+    assert open_backend(folder, chunk_size=64, dual_chunk=False)._lm.engine.model.config.dual_chunk is None
+
+
+def test_spelling_out_a_default_is_the_same_model(folder, ours):
+    assert open_backend(folder, revision="main", max_length=512).identity() == ours.identity()
+
+
+def test_a_gguf_file_answers_as_its_folder(folder, ours, tmp_path):
+    pytest.importorskip("gguf")
+    from tests.model.gguf_files import write_gguf
+
+    file = write_gguf(tmp_path / "tiny.gguf", folder)
+    backend = open_backend(file, tokenizer=str(folder))
+    requests = [scoring(context, choice) for context in CONTEXTS for choice in CHOICES]
+    same_scores(ask(backend, requests), ask(ours, requests))
+    assert backend.identity()["weights"] != ours.identity()["weights"]
+
+
+def test_a_broken_gguf_file_is_named(tmp_path, folder):
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00")
+    with pytest.raises(ModelError, match=r"cut\.gguf' is truncated or corrupt"):
+        open_backend(tmp_path / "cut.gguf", tokenizer=str(folder))
+    with pytest.raises(ModelError, match=r"There is no file .*none\.gguf"):
+        open_backend(tmp_path / "none.gguf")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("context", [{}, {"dual_chunk": True, "chunk_size": 32, "local_size": 8}], ids=["plain", "dca"])
+def test_half_precision_is_near_float32(folder, dtype, context):
+    """Scores of one token within 0.5 of float32's: logits of 10 to 30 have steps of 0.06 to 0.13 in bfloat16."""
+    requests = [scoring(context_text, "x") for context_text in CONTEXTS]
+    exact, rounded = (ask(open_backend(folder, dtype=d, **context), requests) for d in ("float32", dtype))
+    assert [a.logprob for a in rounded] == pytest.approx([a.logprob for a in exact], abs=0.5)
+    texts = ask(open_backend(folder, dtype=dtype, **context), [generating(prompt) for prompt in PROMPTS])
+    assert all(answer.error is None for answer in texts)
+
+
+def test_a_stop_string_in_many_tokens_is_a_stop(ours):
+    """It is cut off where it stands; so the answer has ended, whatever its last tokens are."""
+    whole = ask(ours, [generating("A cup of tea", until=[], max_gen_toks=30)])[0].response
+    mark = whole[8:20]
+    got = ask(ours, [generating("A cup of tea", until=[mark], max_gen_toks=30)])[0]
+    assert (got.response, got.finish_reason) == (whole.split(mark)[0], "stop")

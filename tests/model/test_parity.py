@@ -4,6 +4,8 @@ Tolerance: 2e-5 on logits of size 1 to 10 in float32. Both sum some 100 products
 1e-7 each) in another order where the cache splits the keys; a wrong bias, norm, group or expert shows at 1e-2 and more.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import Qwen2Config
@@ -11,6 +13,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from qwen2eval.model import Yarn, load_model
 from qwen2eval.model.cache import KVCache
+from qwen2eval.model.packing import pack_linears
 from qwen2eval.model.rope import attention_factor, frequencies
 from tests.model.tiny import DENSE, MOE, make_pair, random_ids, save_tiny
 
@@ -134,14 +137,21 @@ def test_blocks_of_plain_torch_equal_the_fused_kernel():
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
 
 
+def test_heads_that_share_their_keys_need_no_copies_of_them():
+    from qwen2eval.model.attention import _attend_folded, _attend_in_blocks
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, n, 8, generator=generator) for heads, n in ((3, 300), (1, 40), (1, 40)))
+    k, v = k.expand(-1, 3, -1, -1), v.expand(-1, 3, -1, -1)
+    folded, wanted = _attend_folded(q, k, v, scale=0.4), _attend_in_blocks(q, k, v, causal=False, scale=0.4)
+    for got, other in zip(folded, wanted, strict=True):
+        torch.testing.assert_close(got, other, atol=1e-5, rtol=0)
+
+
 TEXTS = {
-    "english": "The river had been low since June, and the ferryman, who was paid by the crossing, had taken to "
-    "mending nets in the shade of the boathouse. When the first travellers came down the hill he did not look up. ",
-    "chinese": "这条河从六月起水位就很低,摆渡人便在船屋的阴影里修补渔网。第一批旅客从山上下来时,他没有抬头。"
-    "他们问他今天还过不过河,他说:等风停了再说吧。",
-    "code": "def running_mean(values, *, window):\n    total = 0.0\n    for index, value in enumerate(values):\n"
-    "        total += value\n        if index >= window:\n            total -= values[index - window]\n"
-    "        yield total / min(index + 1, window)\n\n",
+    "english": lambda data_dir: (data_dir / "haystack" / "en" / "1661.txt").read_text()[5_000:],
+    "chinese": lambda data_dir: (data_dir / "haystack" / "zh" / "23962-0.txt").read_text()[5_000:],
+    "code": lambda _data_dir: Path(__file__).read_text(),
 }
 
 
@@ -149,18 +159,20 @@ TEXTS = {
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("language", TEXTS)
-def test_real_checkpoint(real_model, language):
-    """100 tokens of each language: whole and by cache, all logits within 1e-3 (of a range of about 30) in float32."""
+def test_real_checkpoint(real_model, data_dir, language):
+    """512 tokens of each: whole, in pieces and token by token; logits within 1e-3 (they range over 30) in float32."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(real_model)
-    ids = tokenizer(TEXTS[language] * 4, return_tensors="pt").input_ids[:, :100]
-    assert ids.shape == (1, 100)
+    ids = tokenizer(TEXTS[language](data_dir)[:4_000], return_tensors="pt").input_ids[:, :512]
+    assert ids.shape == (1, 512)
     ours = load_model(real_model, dtype="float32")
     theirs = AutoModelForCausalLM.from_pretrained(real_model, dtype=torch.float32)
-    cache = KVCache(ours.config)
     with torch.no_grad():
         expected = theirs(ids).logits
-    cached = torch.cat([ours(part, cache) for part in ids.split([60, 1, 1, 38], dim=1)], dim=1)
-    for logits in (ours(ids), cached):
+    del theirs
+    cache = KVCache(ours.config)
+    cached = torch.cat([ours(part, cache) for part in ids.split([400, *[1] * 32, 80], dim=1)], dim=1)
+    pack_linears(ours)
+    for logits in (cached, ours(ids)):
         assert (logits - expected).abs().max() < 1e-3
