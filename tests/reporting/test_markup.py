@@ -4,7 +4,7 @@ import html
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -38,6 +38,7 @@ def test_prose_that_starts_a_line_starts_no_block(text):
 
 
 @given(_NASTY, _NASTY)
+@example(prose="", code="| 1 |")  # one space at each end of a code span is lost, unless there are two
 def test_a_table_row_keeps_its_cells(prose, code):
     row = f"| {md_prose(prose)} | {md_code(code)} | end |"
     rendered = _PARSER.render(f"| a | b | c |\n|--|--|--|\n{row}\n")
