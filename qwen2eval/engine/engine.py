@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -197,10 +198,9 @@ def _kv_bytes(model: Qwen2Model) -> int:
 def _free_bytes() -> int:
     """Return the machine's free memory in bytes, what caches could give back included; half of all where unknown."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - no path to build
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -137,9 +137,9 @@ class Scoring:
         self._pass = []
         self._scored |= complete
         ready = [i for i in self._ended if i in self._end_of and self._end_of[i] in complete]
-        self._ended = [i for i in self._ended if i in self._end_of and i not in set(ready)]
         for index in ready:
             self._finish(index)
+        self._ended = [i for i in self._ended if i in self._end_of]
         if ready:
             yield [(i, Score(float(self._logprobs[i]), bool(self._greedy[i]))) for i in ready]
 
