@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from qwen2eval.engine.kv import KVMemory
 from qwen2eval.engine.packed import Piece, forward
 from qwen2eval.engine.score import Failure, Score, ScoreRequest, Scoring
 from qwen2eval.engine.tree import Node
-from qwen2eval.model.packing import pack_linears
+from qwen2eval.model.packing import generation_head, pack_linears
 from qwen2eval.model.qwen2 import Qwen2Model
 
 CPU_PASS_TOKENS, GPU_PASS_TOKENS = 512, 8_192
@@ -102,6 +102,11 @@ class Engine:
             pending = _places(group, wanted)
             for answers in self._surviving(partial(Generation, self, own, factor=factor), pending):
                 yield [(group[i], answer) for i, answer in answers]
+
+    @cached_property
+    def generation_head(self) -> Callable[[Tensor], Tensor]:
+        """What gives logits, (texts, vocab), to texts that are generated; made when the first one is."""
+        return generation_head(self.model)
 
     def pieces(self, node: Node, *, factor: float) -> Iterator[Piece]:
         """Cut a node into pieces that fit a pass; always at the same places, so that results don't depend on others."""

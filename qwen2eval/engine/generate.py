@@ -260,7 +260,7 @@ class Generation:
         """Choose each text's next token; return the texts that it ends."""
         params = [text.request.params for text in texts]
         with torch.inference_mode():
-            logits_BV = self._engine.model.logits(stream_BC)
+            logits_BV = self._engine.generation_head(stream_BC)
             chosen = next_tokens(logits_BV, params, [t.seen for t in texts], [t.generator for t in texts])
         answers: list[tuple[int, Generated | Failure]] = []
         for text, token in zip(texts, chosen, strict=True):

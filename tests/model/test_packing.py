@@ -59,3 +59,25 @@ def test_a_dtype_that_cannot_be_packed_is_left_alone(tmp_path):
     before = model.state_dict().keys()
     pack_linears(model)
     assert model.state_dict().keys() == before
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 0.1)])
+def test_the_head_of_generation_gives_the_models_logits(tmp_path, tied, dtype, tolerance):
+    save_tiny(tmp_path, **DENSE | {"tie_word_embeddings": tied})
+    model = load_model(tmp_path, dtype=dtype)
+    stream = torch.randn(5, model.config.hidden_size, generator=torch.Generator().manual_seed(0)).to(model.dtype)
+    head = packing.generation_head(model)
+    assert head(stream).dtype == torch.float32
+    torch.testing.assert_close(head(stream), model.logits(stream), atol=tolerance, rtol=0)
+
+
+@pytest.mark.skipif(not _can_pack(torch.float32), reason="this torch was built without oneDNN")
+def test_only_a_tied_head_is_copied_for_generation(tmp_path, monkeypatch):
+    for name, settings in (("tied", {"tie_word_embeddings": True}), ("untied", {})):
+        save_tiny(tmp_path / name, **DENSE | settings)
+    model = load_model(tmp_path / "tied")
+    monkeypatch.setattr(model, "logits", None)
+    packing.generation_head(model)(torch.ones(2, model.config.hidden_size))
+    untied = load_model(tmp_path / "untied")
+    assert packing.generation_head(untied) == untied.logits
