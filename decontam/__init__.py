@@ -4,4 +4,9 @@ The engine knows nothing of models or benchmarks: it takes plain strings and imp
 and no lm-eval, so it can be used and tested alone.
 """
 
-__all__: list[str] = []
+from decontam.errors import DecontamError
+from decontam.index import Match, ReferenceIndex
+from decontam.references import Reference, read_references
+from decontam.rule import Rule
+
+__all__ = ["DecontamError", "Match", "Reference", "ReferenceIndex", "Rule", "read_references"]

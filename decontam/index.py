@@ -1,0 +1,261 @@
+"""The items to search for, ready to be found: what a scan holds in memory, and what it asks for each document.
+
+    ReferenceIndex.build(references, rule).find_matches(text)
+
+Shape suffixes: I items, T tokens of all items in a row.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from decontam.errors import DecontamError
+from decontam.kernels import anchors
+from decontam.kernels.ngrams import Hits, NgramTable, build_ngrams
+from decontam.kernels.words import Vocabulary, Words, empty_vocabulary, find_words, intern_words, split
+from decontam.matching import Match, match_items
+from decontam.normalize import fold, fold_table
+from decontam.references import Reference
+from decontam.rule import Rule
+
+_BATCH_CHARACTERS = 1_000_000
+"""Text of items that is folded at once."""
+_VERSION = 1
+"""Of what matches are found; part of the fingerprint."""
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The items' tokens."""
+
+    ids_T: npt.NDArray[np.int32]
+    """Numbers of words."""
+    starts_I: Ints
+    """Where each item begins; its question comes first, its answer behind it."""
+    question_stops_I: Ints
+    stops_I: Ints
+    sizes_I: Ints
+    """Tokens of the n-grams that it is found by."""
+
+    @property
+    def n_tokens_I(self) -> Ints:
+        """Tokens of question and answer."""
+        return self.stops_I - self.starts_I
+
+    @property
+    def is_short_I(self) -> npt.NDArray[np.bool_]:
+        """Whether an item has no n-gram."""
+        return self.n_tokens_I < self.sizes_I
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceIndex:
+    """All items under one rule; `build` makes it. Threads may share it, and it can be pickled."""
+
+    references: tuple[Reference, ...]
+    rule: Rule
+    items: Items
+    vocabulary: Vocabulary
+    tables: tuple[NgramTable, ...]
+    """One for each size of n-grams."""
+    whole: NgramTable | None
+    """The first words of items that are found whole."""
+    anchor_set: anchors.AnchorSet
+    _byte_tables: dict[bool, Bytes] = field(repr=False)
+
+    @classmethod
+    def build(cls, references: Iterable[Reference], rule: Rule | None = None) -> Self:
+        """Index items.
+
+        Raises:
+            DecontamError: no items, or an id that is there twice.
+        """
+        items, rule = tuple(references), rule or Rule()
+        _check_ids(items)
+        words, questions, answers = _words_of(items, fold_case=rule.fold_case)
+        vocabulary = empty_vocabulary(len(words.hashes), words.points)
+        ids_T, n_words = intern_words(words.hashes, words.begins, words.ends, words.points, *vocabulary[:4])
+        vocabulary = _trimmed(vocabulary, n_words)
+        starts_I, stops_I = np.concatenate(([0], answers[:-1])).astype(np.int64), answers
+        sizes_I = _sizes(words.single, starts_I, stops_I, rule)
+        held = Items(ids_T, starts_I, questions, stops_I, sizes_I)
+        tables = tuple(_table(held, size) for size in sorted(set(rule.sizes)))
+        is_whole_I = held.is_short_I & (held.n_tokens_I >= rule.min_whole)
+        n_whole = _fewest_whole(held, is_whole_I, rule.min_whole)
+        whole = build_ngrams(ids_T, starts_I[is_whole_I], n_whole) if n_whole else None
+        anchor_set = anchors.build_anchors(
+            words.hashes, starts_I, stops_I, held.is_short_I, ngram_size=min(rule.sizes), whole=n_whole
+        )
+        byte_tables = {json: anchors.byte_table(rule.fold_case, json=json) for json in (True, False)}
+        return cls(items, rule, held, vocabulary, tables, whole, anchor_set, byte_tables)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the items and the rule, hexadecimal."""
+        told = [
+            _VERSION,
+            unicodedata.unidata_version,
+            self.rule.as_dict(),
+            [list(asdict(reference).values()) for reference in self.references],
+        ]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def n_ngrams(self) -> int:
+        """Distinct n-grams; `Match.ngram_ids` are below."""
+        return sum(table.n_ngrams for table in self.tables)
+
+    @property
+    def testable(self) -> npt.NDArray[np.bool_]:
+        """Whether each item has an n-gram that could be found."""
+        return ~self.items.is_short_I
+
+    @property
+    def n_tokens(self) -> Ints:
+        """Tokens of each item's question and answer."""
+        return self.items.n_tokens_I
+
+    def find_matches(self, text: str) -> list[Match]:
+        """Return the items that a text holds by the rule, in the order of the references; at most one match each."""
+        wanted = ("qwen2",) if self.rule.name == "qwen2" else ("qwen2", "strict")
+        return [match for match in self.find_pairs(text) if match.rule in wanted]
+
+    def find_pairs(self, text: str) -> list[Match]:
+        """Return every item with which a text shares an n-gram, or that it holds whole; a match tells what holds."""
+        folded = fold(text, fold_case=self.rule.fold_case)
+        words = split(folded)
+        ids = find_words(words.hashes, words.begins, words.ends, words.points, *self.vocabulary)
+        hits = [table.find(ids, self.items.ids_T) for table in self.tables]
+        whole = self.whole.find(ids, self.items.ids_T) if self.whole else Hits(*np.empty((2, 0), np.int64))
+        if not any(len(found.positions) for found in (*hits, whole)):
+            return []
+        begins, ends = folded.begins[words.begins], folded.ends[words.ends - 1]
+        return match_items(self, ids, begins, ends, hits, whole)
+
+    def flag_json_lines(self, buffer: Bytes, begins: Ints, ends: Ints, field: bytes) -> Bytes:
+        """Say which lines of JSON must be looked at, without parsing them; other threads run meanwhile.
+
+        Args:
+            buffer: bytes that hold the lines; `begins` and `ends` (one past) say where, without line ends.
+            field: name of the string at the top level that is searched.
+
+        Returns:
+            (lines,) 0: an object with that string, which shares nothing; 1: parse it and ask `find_pairs`.
+        """
+        name, names = np.frombuffer(field, np.uint8), fold_table(self.rule.fold_case)
+        flags: Bytes = anchors.flag_json_lines(
+            buffer, begins, ends, name, *self.anchor_set, self._byte_tables[True], names
+        )
+        return flags
+
+    def flag_texts(self, buffer: Bytes, begins: Ints, ends: Ints) -> Bytes:
+        """Say which texts, UTF-8, must be looked at; as `flag_json_lines`. Invalid UTF-8 must be."""
+        folds = fold_table(self.rule.fold_case)
+        flags: Bytes = anchors.flag_texts(buffer, begins, ends, *self.anchor_set, self._byte_tables[False], folds)
+        return flags
+
+    def save(self, path: Path) -> None:
+        """Write what the index is made of; to build it again takes seconds."""
+        told = {"rule": self.rule.as_dict(), "references": [asdict(reference) for reference in self.references]}
+        scratch = path.with_name(path.name + ".part")
+        scratch.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
+        scratch.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        try:
+            told = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+            return cls.build((Reference(**row) for row in told["references"]), Rule(**told["rule"]))
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            raise DecontamError(f"{path}: not an index ({err}): build it again from the references") from err
+
+
+def _check_ids(items: tuple[Reference, ...]) -> None:
+    if not items:
+        raise DecontamError("there are no references: give at least one item to search for")
+    seen = set[str]()
+    for item in items:
+        if item.id in seen:
+            raise DecontamError(f"reference {item.id!r} is there twice: give each item an id of its own")
+        seen.add(item.id)
+
+
+def _words_of(items: tuple[Reference, ...], *, fold_case: bool) -> tuple[Words, Ints, Ints]:
+    """Return the words of all items in a row, and how many there are at the end of each question and answer."""
+    parts: list[Words] = []
+    stops: list[Ints] = []
+    n_words = n_points = 0
+    for batch in _batches(items):
+        # a line end between two texts separates them, and nothing melts across it
+        texts = [text + "\n" for item in batch for text in (item.text, item.answer)]
+        folded = fold("".join(texts), fold_case=fold_case)
+        words = split(folded)
+        ends = np.cumsum([len(text) for text in texts])
+        stops.append(np.searchsorted(folded.begins[words.begins], ends) + n_words)
+        parts.append(words._replace(begins=words.begins + n_points, ends=words.ends + n_points))
+        n_words, n_points = n_words + len(words.hashes), n_points + len(words.points)
+    joined = Words(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    all_stops = np.concatenate(stops).astype(np.int64)
+    return joined, all_stops[::2], all_stops[1::2]
+
+
+def _batches(items: tuple[Reference, ...]) -> Iterable[list[Reference]]:
+    batch: list[Reference] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item.text) + len(item.answer)
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _trimmed(vocabulary: Vocabulary, n_words: int) -> Vocabulary:
+    """Keep the code points of the vocabulary's words, and nothing else."""
+    begins, ends = vocabulary.begins[:n_words], vocabulary.ends[:n_words]
+    sizes = ends - begins
+    new_ends = np.cumsum(sizes)
+    new_begins = new_ends - sizes
+    places = np.repeat(begins - new_begins, sizes) + np.arange(int(sizes.sum()))
+    return Vocabulary(
+        vocabulary.places, vocabulary.hashes[:n_words].copy(), new_begins, new_ends, vocabulary.points[places]
+    )
+
+
+def _sizes(single_T: npt.NDArray[np.bool_], starts_I: Ints, stops_I: Ints, rule: Rule) -> Ints:
+    """Return each item's n-gram size: that of single characters where these are most of its tokens."""
+    n_single_T1 = np.concatenate(([0], np.cumsum(single_T)))
+    is_single_I = 2 * (n_single_T1[stops_I] - n_single_T1[starts_I]) > stops_I - starts_I
+    words, single = rule.sizes
+    return np.where(is_single_I, single, words).astype(np.int64)
+
+
+def _fewest_whole(items: Items, is_whole_I: npt.NDArray[np.bool_], min_whole: int) -> int:
+    """Return the tokens of the shortest text that is found whole, a question or an item; 0 if there is none."""
+    n_question_I = items.question_stops_I - items.starts_I
+    lengths_I = np.where(n_question_I >= min_whole, n_question_I, items.n_tokens_I)[is_whole_I]
+    return int(lengths_I.min()) if len(lengths_I) else 0
+
+
+def _table(items: Items, size: int) -> NgramTable:
+    """Index the n-grams of all items that are found by this size."""
+    of_size = items.sizes_I == size
+    starts_I, n_I = items.starts_I[of_size], np.maximum(items.n_tokens_I[of_size] - size + 1, 0)
+    within = np.arange(int(n_I.sum())) - np.repeat(np.cumsum(n_I) - n_I, n_I)
+    return build_ngrams(items.ids_T, (np.repeat(starts_I, n_I) + within).astype(np.int64), size)
+
+
+__all__ = ["Items", "Match", "ReferenceIndex"]

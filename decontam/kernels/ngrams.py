@@ -1,0 +1,108 @@
+"""The items' n-grams: which of them a text has, and in which items they are. Numba; exact: it compares word numbers.
+
+Shape suffixes: T tokens of all items in a row, G distinct n-grams, P postings (an item's place with an n-gram).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from decontam.kernels.hashing import BASE, mixed
+
+Ints = npt.NDArray[np.int64]
+
+
+class Hits(NamedTuple):
+    """N-grams of a text that items have."""
+
+    positions: Ints
+    """Of their first token in the text."""
+    ngrams: Ints
+    """Their numbers."""
+
+
+class NgramTable(NamedTuple):
+    """N-grams of one size."""
+
+    size: int
+    places: npt.NDArray[np.int32]
+    """(2^m,) numbers of n-grams by hash, open addressing, -1 for free."""
+    first_G: Ints
+    """Where in the items' tokens each stands first."""
+    offsets_G1: Ints
+    """Which postings are its own: from [g] to [g + 1]."""
+    starts_P: Ints
+    """Where in the items' tokens it stands."""
+
+    @property
+    def n_ngrams(self) -> int:
+        """How many are distinct."""
+        return len(self.first_G)
+
+    def find(self, ids: npt.NDArray[np.int32], ids_T: npt.NDArray[np.int32]) -> Hits:
+        """Return the n-grams of a text, given as word numbers, that items have."""
+        return Hits(*_find(ids, self.size, self.places, self.first_G, ids_T))
+
+
+def build_ngrams(ids_T: npt.NDArray[np.int32], starts: Ints, size: int) -> NgramTable:
+    """Make the table of the n-grams that begin at `starts`, places in the items' tokens, ascending."""
+    places = np.full(1 << max(4, (2 * len(starts)).bit_length()), -1, np.int32)
+    number_P, first_G = _number(ids_T, starts, size, places)
+    order = np.argsort(number_P, kind="stable")
+    counts = np.bincount(number_P, minlength=len(first_G))
+    return NgramTable(size, places, first_G, np.concatenate(([0], np.cumsum(counts))).astype(np.int64), starts[order])
+
+
+@njit(nogil=True, cache=True)
+def _key(ids, at, size):
+    key = np.uint64(0)
+    for i in range(size):
+        key = key * BASE + np.uint64(ids[at + i] + 1)
+    return mixed(key)
+
+
+@njit(nogil=True, cache=True)
+def _place(key, ids, at, size, places, first_G, ids_T):
+    """Return where an n-gram's number is, or would be."""
+    mask = np.uint64(len(places) - 1)
+    place = (key >> np.uint64(13)) & mask
+    while places[place] >= 0:
+        first, is_same = first_G[places[place]], True
+        for i in range(size):
+            if ids[at + i] != ids_T[first + i]:
+                is_same = False
+                break
+        if is_same:
+            break
+        place = (place + np.uint64(1)) & mask
+    return place
+
+
+@njit(nogil=True, cache=True)
+def _number(ids_T, starts, size, places):
+    """Fill the table; return each start's n-gram, and where each n-gram stands first."""
+    number_P, first_G, n = np.empty(len(starts), np.int64), np.empty(len(starts), np.int64), 0
+    for i in range(len(starts)):
+        place = _place(_key(ids_T, starts[i], size), ids_T, starts[i], size, places, first_G, ids_T)
+        if places[place] < 0:
+            places[place], first_G[n] = n, starts[i]
+            n += 1
+        number_P[i] = places[place]
+    return number_P, first_G[:n].copy()
+
+
+@njit(nogil=True, cache=True)
+def _find(ids, size, places, first_G, ids_T):
+    positions, numbers = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    n, n_known = 0, 0
+    for i in range(len(ids)):
+        n_known = n_known + 1 if ids[i] >= 0 else 0
+        if n_known >= size:
+            at = i - size + 1
+            place = _place(_key(ids, at, size), ids, at, size, places, first_G, ids_T)
+            if places[place] >= 0:
+                positions[n], numbers[n] = at, places[place]
+                n += 1
+    return positions[:n].copy(), numbers[:n].copy()

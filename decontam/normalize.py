@@ -1,0 +1,154 @@
+"""What text is compared as: code points after NFKC, folded in case, in classes that tell where a token begins and ends.
+
+All of it is in one table with an entry for each code point, so that kernels can follow it:
+
+    low 21 bits   the folded code point
+    3 bits        its class
+    MAYBE         the character can melt into the one before it (combining marks, vowel signs, Hangul jamo)
+    LOOK          NFKC of a text with it is not found character by character
+
+NFKC of a text with none of the two is its characters' own NFKC in a row. Symbols and punctuation separate. Marks stay
+in their word, so that words of Indic scripts, Arabic or Hebrew are not cut. Invisible characters (soft hyphen, joiners)
+are as if they were not there. Case is folded only where one character becomes one: ß stays ß.
+
+A run of letters and digits is one token; a character of a script that writes no spaces between words (Han, kana, Thai,
+Lao, Khmer, Myanmar) is a token of its own.
+"""
+
+import unicodedata
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+SEPARATOR, LETTER, MARK, SINGLE, INVISIBLE = range(5)
+"""Classes."""
+CLASS_SHIFT = 21
+CODE_POINT = (1 << CLASS_SHIFT) - 1
+MAYBE, LOOK = 1 << 30, 1 << 31
+
+_SINGLE_SCRIPTS = (
+    *((0x0E00, 0x0E7F), (0x0E80, 0x0EFF)),  # Thai, Lao
+    *((0x1000, 0x109F), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F)),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    *((0x3005, 0x3007), (0x3021, 0x3029), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # Han
+    *((0x3041, 0x30FF), (0x31F0, 0x31FF), (0x1AFF0, 0x1B16F)),  # kana
+    *((0x1D372, 0x1D376), (0x20000, 0x323AF)),  # tally marks, Han beyond the first plane
+)
+_PLAIN_HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x2F7FF), (0x30000, 0x323AF))
+"""Not to be looked up one by one."""
+_HANGUL = (0xAC00, 0xD7A3)
+_LAST_OTHER = 0x1FFFF
+_VARIATION_SELECTORS = (0xE0100, 0xE01EF)
+_ZERO_WIDTH_SPACE = 0x200B
+
+
+class Folded(NamedTuple):
+    """A text as table entries, those of invisible characters left out."""
+
+    entries: npt.NDArray[np.uint32]
+    """(characters after NFKC,)"""
+    begins: npt.NDArray[np.int64]
+    """Where in the text each stands: its first character, counted in code points."""
+    ends: npt.NDArray[np.int64]
+    """One past its last."""
+
+
+def fold(text: str, *, fold_case: bool = True) -> Folded:
+    """Return what a text is compared as.
+
+    >>> "".join(chr(entry & CODE_POINT) for entry in fold("Ｆｉ² é").entries)
+    'fi2 é'
+    """
+    table = fold_table(fold_case)
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    entries, begins = table[points], np.arange(len(points), dtype=np.int64)
+    ends = begins + 1
+    if not unicodedata.is_normalized("NFKC", text):
+        entries, begins, ends = _melted(text, entries, table)
+    seen = (entries >> CLASS_SHIFT) & 7 != INVISIBLE
+    return Folded(entries, begins, ends) if seen.all() else Folded(entries[seen], begins[seen], ends[seen])
+
+
+@cache
+def fold_table(fold_case: bool) -> npt.NDArray[np.uint32]:
+    """Return the entry of each code point, (0x110000,)."""
+    table = np.arange(0x110000, dtype=np.uint32)  # unassigned: separators
+    for ranges, kind in ((_PLAIN_HAN, SINGLE), ((_HANGUL,), LETTER)):
+        for low, high in ranges:
+            # the blocks have gaps, which grow smaller with each version of Unicode
+            is_letter = [unicodedata.category(chr(point)) == "Lo" for point in range(low, high + 1)]
+            table[low : high + 1][is_letter] |= kind << CLASS_SHIFT
+    plain = {point for low, high in (*_PLAIN_HAN[:2], _HANGUL) for point in range(low, high + 1)}
+    others = [*range(_LAST_OTHER + 1), *range(0x2F800, 0x2FA20), *range(_VARIATION_SELECTORS[0], 0xE01F0), 0xE0001]
+    maybe = _can_melt(others)
+    for point in others:
+        if point not in plain:
+            table[point] = _entry(point, maybe, fold_case=fold_case)
+    table.setflags(write=False)
+    return table
+
+
+def _entry(point: int, maybe: frozenset[int], *, fold_case: bool) -> int:
+    character = chr(point)
+    whole = unicodedata.normalize("NFKC", character)
+    entry = 0
+    if point in maybe or ord(unicodedata.normalize("NFKD", character)[0]) in maybe:
+        entry |= MAYBE | LOOK
+    if len(whole) != 1:
+        return entry | LOOK | point
+    folded = _fold_case(whole) if fold_case else whole
+    return entry | _class_of(whole) << CLASS_SHIFT | ord(folded)
+
+
+def _fold_case(character: str) -> str:
+    for folded in (character.casefold(), character.lower()):
+        if len(folded) == 1:
+            return folded
+    return character
+
+
+def _class_of(character: str) -> int:
+    point, category = ord(character), unicodedata.category(character)
+    if category[0] == "M":
+        return MARK
+    if category[0] in "LN":
+        return SINGLE if any(low <= point <= high for low, high in _SINGLE_SCRIPTS) else LETTER
+    return INVISIBLE if category == "Cf" and point != _ZERO_WIDTH_SPACE else SEPARATOR
+
+
+def _can_melt(points: list[int]) -> frozenset[int]:
+    """Return the code points that compose with, or are put in order among, those before them."""
+    found = {point for point in points if unicodedata.combining(chr(point))}
+    for point in points:
+        parts = unicodedata.decomposition(chr(point)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            found.add(int(parts[1], 16))
+    jamo = {*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)}
+    return frozenset(found | jamo)
+
+
+def _melted(
+    text: str, entries: npt.NDArray[np.uint32], table: npt.NDArray[np.uint32]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Apply NFKC piece by piece: a piece is a character and all that can melt into it."""
+    is_start = entries & MAYBE == 0
+    is_start[:1] = True
+    starts = np.flatnonzero(is_start)
+    stops = np.append(starts[1:], len(entries))
+    special = np.flatnonzero((stops - starts > 1) | (entries[starts] & LOOK != 0))
+    sizes = np.ones(len(starts), np.int64)
+    pieces: list[npt.NDArray[np.uint32]] = []
+    for at in special.tolist():
+        melted = unicodedata.normalize("NFKC", text[starts[at] : stops[at]])
+        pieces.append(table[np.frombuffer(melted.encode("utf-32-le", "surrogatepass"), "<u4")])
+        sizes[at] = len(pieces[-1])
+    out = np.empty(int(sizes.sum()), np.uint32)
+    places = np.cumsum(sizes) - sizes
+    is_plain = np.ones(len(starts), np.bool_)
+    is_plain[special] = False
+    out[places[is_plain]] = entries[starts[is_plain]]
+    for at, piece in zip(special.tolist(), pieces, strict=True):
+        out[places[at] : places[at] + len(piece)] = piece
+    return out, np.repeat(starts, sizes).astype(np.int64), np.repeat(stops, sizes).astype(np.int64)

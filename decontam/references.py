@@ -1,0 +1,80 @@
+"""Benchmark items to search for, and reading them from a jsonl file."""
+
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from decontam.errors import DecontamError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One item of a benchmark."""
+
+    id: str
+    """Unique among all that are searched for."""
+    text: str
+    """The question; it is searched for alone, and together with the answer."""
+    answer: str = ""
+    """What follows the question: the answer, or the choices."""
+    benchmark: str = ""
+    """What counts are summed up by."""
+
+
+def read_references(path: Path, *, text_field: str = "text", answer_field: str | None = None) -> list[Reference]:
+    """Read a jsonl file (plain, .gz or .zst), one item a line.
+
+    An item's id is its `id`, else `<file name>/<line, from 0>`; its benchmark is its `benchmark`, else the file's name.
+
+    Raises:
+        DecontamError: no such file, broken JSON, a line without the text field, or an id that stands there twice.
+    """
+    name = path.name.split(".")[0]
+    found: dict[str, Reference] = {}
+    for number, row in _rows(path):
+        text, answer = row.get(text_field), "" if answer_field is None else row.get(answer_field)
+        for field, value in ((text_field, text), (answer_field, answer)):
+            if not isinstance(value, str):
+                known = ", ".join(map(repr, row)) or "none"
+                raise DecontamError(f"{path}, line {number + 1}: no text in field {field!r}; its fields are {known}")
+        reference = Reference(
+            str(row.get("id", f"{name}/{number}")), str(text), str(answer), str(row.get("benchmark", name))
+        )
+        if reference.id in found:
+            raise DecontamError(
+                f"{path}, line {number + 1}: id {reference.id!r} is there twice: give each item its own"
+            )
+        found[reference.id] = reference
+    return list(found.values())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line from 0, object) of all lines that are not blank."""
+    try:
+        with path.open("rb") as file:
+            stream: Any = file
+            if path.suffix == ".gz":
+                stream = gzip.GzipFile(fileobj=file)
+            elif path.suffix == ".zst":
+                stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file))
+            for number, line in enumerate(stream):
+                if line.strip():
+                    yield number, _object(path, number, line)
+    except (OSError, EOFError, zstandard.ZstdError) as err:
+        raise DecontamError(f"{path}: {err}: give a jsonl file, plain, .gz or .zst") from err
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as err:
+        raise DecontamError(f"{path}, line {number + 1}: not JSON ({err}): give one object a line") from err
+    if not isinstance(row, dict):
+        raise DecontamError(f"{path}, line {number + 1}: {type(row).__name__} instead of an object")
+    return row

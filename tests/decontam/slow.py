@@ -1,0 +1,125 @@
+"""What the engine computes, said slowly and obviously: the oracle of its tests."""
+
+import unicodedata
+from itertools import pairwise
+from typing import NamedTuple
+
+SPACELESS = (
+    "CJK UNIFIED",
+    "CJK COMPATIBILITY IDEOGRAPH",
+    "IDEOGRAPHIC",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGZHOU",
+    "HENTAIGANA",
+)
+SPACELESS_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR")
+
+
+class Token(NamedTuple):
+    text: str
+    is_single: bool
+
+
+def tokens(text, *, fold_case=True):
+    """Words: runs of letters and digits with their marks; one character where scripts write no spaces."""
+    found, current, is_single = [], "", False
+    for character in unicodedata.normalize("NFKC", text):
+        category = unicodedata.category(character)
+        if category == "Cf" and character != "\u200b":
+            continue
+        if category[0] == "M":
+            if current:
+                current += fold(character, fold_case)
+            continue
+        is_letter = category[0] in "LN"
+        single = is_letter and stands_alone(character)
+        if current and (not is_letter or single or is_single):
+            found.append(Token(current, is_single))
+            current = ""
+        if is_letter:
+            current, is_single = current + fold(character, fold_case), single
+    return [*found, *([Token(current, is_single)] if current else [])]
+
+
+def fold(character, fold_case):
+    if fold_case:
+        for folded in (character.casefold(), character.lower()):
+            if len(folded) == 1:
+                return folded
+    return character
+
+
+def stands_alone(character):
+    name = unicodedata.name(character, "")
+    return name.startswith(SPACELESS) or name.split(" ")[0] in SPACELESS_SCRIPTS
+
+
+def words(text, *, fold_case=True):
+    return [token.text for token in tokens(text, fold_case=fold_case)]
+
+
+def ngrams(sequence, size):
+    return {tuple(sequence[i : i + size]) for i in range(len(sequence) - size + 1)}
+
+
+def lcs(first, second):
+    row = [0] * (len(second) + 1)
+    for a in first:
+        above = row[:]
+        for j, b in enumerate(second):
+            row[j + 1] = above[j] + 1 if a == b else max(row[j], above[j + 1])
+    return row[-1]
+
+
+def size_of(reference, rule):
+    both = tokens(reference.text + "\n" + reference.answer, fold_case=rule.fold_case)
+    n_single = sum(token.is_single for token in both)
+    return rule.sizes[1] if 2 * n_single > len(both) else rule.sizes[0]
+
+
+def parts(reference, rule):
+    """The sequences of an item: question, and question with answer."""
+    question = words(reference.text, fold_case=rule.fold_case)
+    return question, question + words(reference.answer, fold_case=rule.fold_case)
+
+
+def is_strict(text, reference, rule):
+    """Whether the text and the item share an n-gram."""
+    size = size_of(reference, rule)
+    both = parts(reference, rule)[1]
+    return bool(ngrams(words(text, fold_case=rule.fold_case), size) & ngrams(both, size))
+
+
+def windows(document, item, size, rule):
+    """The sequences of the document: all of it, or around each run of shared n-grams."""
+    if rule.sequence == "document":
+        return [document]
+    shared = ngrams(item, size)
+    places = [i for i in range(len(document) - size + 1) if tuple(document[i : i + size]) in shared]
+    starts = [places[0], *(b for a, b in pairwise(places) if b - a > size)]
+    stops = [*(a for a, b in pairwise(places) if b - a > size), places[-1]]
+    margin = max(2 * len(item), len(item) + size)
+    return [document[max(0, a - margin) : b + size + margin] for a, b in zip(starts, stops, strict=True)]
+
+
+def is_qwen2(text, reference, rule):
+    """Whether a part of the item shares an n-gram, and a long enough subsequence, with the text."""
+    document, size = words(text, fold_case=rule.fold_case), size_of(reference, rule)
+    for item in parts(reference, rule):
+        if not ngrams(document, size) & ngrams(item, size):
+            continue
+        for sequence in windows(document, item, size, rule):
+            length = lcs(sequence, item)
+            if length >= rule.min_lcs and length >= rule.min_lcs_ratio * min(len(sequence), len(item)) - 1e-9:
+                return True
+    return False
+
+
+def is_whole(text, reference, rule):
+    """Whether a short item, or its question, stands in the text as a whole."""
+    question, both = parts(reference, rule)
+    document = words(text, fold_case=rule.fold_case)
+    if len(both) >= size_of(reference, rule) or len(both) < rule.min_whole:
+        return False
+    return any(len(part) >= rule.min_whole and tuple(part) in ngrams(document, len(part)) for part in (question, both))

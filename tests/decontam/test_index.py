@@ -1,0 +1,160 @@
+"""What is found in a text is what the slow reading finds, by every rule, and thresholds only ever take away."""
+
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decontam import DecontamError, Reference, ReferenceIndex, Rule
+from tests.decontam import slow
+from tests.decontam.texts import word_runs
+
+rules = st.builds(
+    Rule,
+    ngram_size=st.integers(2, 6),
+    ngram_size_cjk=st.none() | st.integers(2, 6),
+    min_lcs=st.integers(1, 8),
+    min_lcs_ratio=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+    sequence=st.sampled_from(["window", "document"]),
+    fold_case=st.booleans(),
+    min_whole=st.integers(2, 4),
+)
+references = st.lists(st.tuples(word_runs, st.just("") | word_runs), min_size=1, max_size=4).map(
+    lambda pairs: [Reference(f"r/{i}", text, answer, "r") for i, (text, answer) in enumerate(pairs)]
+)
+
+FOX = Reference(
+    "a/0", "The quick brown fox jumps over the lazy dog while seven wise wizards brew potions.", "At midnight.", "a"
+)
+APPLES = Reference("b/0", "小明有十五个苹果，他给了小红三个，又给了小刚两个，请问他还剩下多少个苹果？", "十个", "b")
+CAPITAL = Reference("c/0", "What is the capital of France?", "Paris", "c")
+
+
+@settings(max_examples=400, deadline=None)
+@given(items=references, text=word_runs, rule=rules)
+def test_verdicts_are_those_of_the_slow_reading(items, text, rule):
+    index = ReferenceIndex.build(items, rule)
+    found = {match.reference_id: match for match in index.find_pairs(text)}
+    for item, testable in zip(items, index.testable, strict=True):
+        is_strict, is_whole = slow.is_strict(text, item, rule), slow.is_whole(text, item, rule)
+        assert testable == (len(slow.parts(item, rule)[1]) >= slow.size_of(item, rule))
+        assert (item.id in found) == (is_strict or is_whole)
+        if is_strict and rule.name == "qwen2":
+            assert (found[item.id].rule == "qwen2") == slow.is_qwen2(text, item, rule)
+        if is_whole:
+            assert found[item.id].rule == "whole"
+
+
+@settings(max_examples=200, deadline=None)
+@given(items=references, text=word_runs, rule=rules)
+def test_evidence_is_right(items, text, rule):
+    index = ReferenceIndex.build(items, rule)
+    by_id = {item.id: item for item in items}
+    document = slow.words(text, fold_case=rule.fold_case)
+    for match in index.find_pairs(text):
+        item = by_id[match.reference_id]
+        both, size = slow.parts(item, rule)[1], slow.size_of(item, rule)
+        for begin, end in match.spans:
+            assert slow.words(text[begin:end], fold_case=rule.fold_case)
+        assert list(match.spans) == sorted(match.spans)
+        if match.rule == "whole":
+            continue
+        sequence = slow.parts(item, rule)[match.reference_part == "question+answer"]
+        assert match.n_shared_ngrams == len(slow.ngrams(document, size) & slow.ngrams(sequence, size))
+        longest = max(n for n in range(1, len(both) + 1) if slow.ngrams(document, n) & slow.ngrams(sequence, n))
+        assert match.longest_match == longest
+
+
+@settings(max_examples=200, deadline=None)
+@given(items=references, text=word_runs, rule=rules, more=word_runs)
+def test_one_more_reference_takes_no_match_away(items, text, rule, more):
+    few = ReferenceIndex.build(items, rule).find_matches(text)
+    many = ReferenceIndex.build([*items, Reference("more", more)], rule).find_matches(text)
+    assert {match.reference_id for match in few} <= {match.reference_id for match in many}
+
+
+@settings(max_examples=200, deadline=None)
+@given(items=references, text=word_runs, rule=rules, field=st.sampled_from(["ngram_size", "min_lcs", "min_lcs_ratio"]))
+def test_a_higher_threshold_adds_no_match(items, text, rule, field):
+    options = rule.as_dict() | {"ngram_size_cjk": None}
+    raised = options | {field: min(1.0, options[field] + 0.25) if field == "min_lcs_ratio" else options[field] + 1}
+    low, high = (
+        {match.reference_id for match in ReferenceIndex.build(items, Rule(**o)).find_matches(text)}
+        for o in (options, raised)
+    )
+    assert high <= low
+
+
+def test_an_item_with_other_case_and_signs_is_found_with_its_place():
+    text = "Once: THE QUICK, brown fox jumps over -- the lazy dog while seven wise wizards brew potions!! The end."
+    (match,) = ReferenceIndex.build([APPLES, FOX, CAPITAL], Rule()).find_matches(text)
+    assert (match.reference_id, match.rule, match.reference_part) == ("a/0", "qwen2", "question")
+    assert (match.n_shared_ngrams, match.longest_match, match.lcs_length, match.lcs_ratio) == (3, 15, 15, 1.0)
+    assert [text[begin:end] for begin, end in match.spans] == [text[6 : text.index("!!")]]
+
+
+def test_case_can_be_kept():
+    text = FOX.text.upper()
+    assert ReferenceIndex.build([FOX], Rule()).find_matches(text)
+    assert not ReferenceIndex.build([FOX], Rule(fold_case=False)).find_matches(text)
+
+
+def test_chinese_is_found_character_by_character():
+    text = "前言。小明有十五个苹果,他给了小红三个,又给了小刚两个,请问他还剩下多少个苹果?好"
+    (match,) = ReferenceIndex.build([FOX, APPLES], Rule()).find_matches(text)
+    assert match.reference_id == "b/0"
+    assert not ReferenceIndex.build([APPLES], Rule(ngram_size_cjk=40)).find_matches(text)
+
+
+def test_a_short_item_is_not_testable_but_found_whole():
+    index = ReferenceIndex.build([FOX, CAPITAL], Rule())
+    assert index.testable.tolist() == [True, False]
+    (match,) = index.find_pairs("Q: what is the capital of FRANCE? Lyon")
+    assert (match.rule, match.reference_part, match.longest_match) == ("whole", "question", 6)
+    assert index.find_matches("Q: what is the capital of FRANCE? Lyon") == []
+    assert index.find_pairs("the capital of France is Paris") == []
+
+
+def test_a_quote_is_strict_but_not_qwen2():
+    long_item = Reference("l/0", FOX.text + " " + " ".join(f"filler{i}" for i in range(60)), "", "l")
+    around = " ".join(f"other{i}" for i in range(40))
+    text = f"{around} the quick brown fox jumps over the lazy dog while seven wise wizards {around}"
+    index = ReferenceIndex.build([long_item], Rule())
+    assert [match.rule for match in index.find_pairs(text)] == ["strict"]
+    assert index.find_matches(text) == []
+    (match,) = ReferenceIndex.build([long_item], Rule.strict()).find_matches(text)
+    assert (match.rule, match.lcs_length) == ("strict", None)
+
+
+def test_an_index_survives_pickling_and_saving(tmp_path):
+    index = ReferenceIndex.build([FOX, APPLES, CAPITAL], Rule(ngram_size_cjk=20))
+    index.save(tmp_path / "index.json")
+    loaded = ReferenceIndex.load(tmp_path / "index.json")
+    assert loaded.fingerprint == index.fingerprint
+    assert ReferenceIndex.build([FOX], index.rule).fingerprint != index.fingerprint
+    for other in (pickle.loads(pickle.dumps(index)), loaded):
+        assert other.find_pairs(FOX.text + APPLES.text) == index.find_pairs(FOX.text + APPLES.text)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"), [([], "no references"), ([FOX, FOX], "'a/0' is there twice")], ids=["none", "twice"]
+)
+def test_items_that_cannot_be_indexed(items, message):
+    with pytest.raises(DecontamError, match=message):
+        ReferenceIndex.build(items, Rule())
+
+
+@pytest.mark.parametrize(
+    "options", [{"ngram_size": 1}, {"min_lcs_ratio": 1.5}, {"sequence": "page"}, {"tokenizer": "x"}]
+)
+def test_rules_that_make_no_sense(options):
+    with pytest.raises(DecontamError, match=next(iter(options))):
+        Rule(**options)
+
+
+def test_empty_texts():
+    index = ReferenceIndex.build([Reference("e/0", ""), FOX], Rule())
+    assert index.find_pairs("") == []
+    assert index.find_pairs("...") == []
+    assert [match.reference_id for match in index.find_pairs(FOX.text)] == ["a/0"]

@@ -1,0 +1,42 @@
+"""The bit-parallel subsequence against rapidfuzz and the textbook."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.distance import LCSseq
+
+from decontam.kernels.lcs import lcs_length
+from tests.decontam.slow import lcs
+
+N_WORDS = 300
+items = st.lists(st.integers(0, 6), min_size=1, max_size=150)
+texts = st.lists(st.integers(-1, 6), max_size=200)
+
+
+def ours(item, text, at_least=0):
+    slots = np.full(N_WORDS, -1, np.int32)
+    found = lcs_length(np.array(item, np.int32), np.array(text, np.int32), slots, at_least)
+    assert (slots == -1).all()
+    return found
+
+
+@settings(max_examples=300)
+@given(item=items, text=texts)
+def test_length_is_rapidfuzzs_and_the_textbooks(item, text):
+    known = [token if token >= 0 else N_WORDS + i for i, token in enumerate(text)]
+    assert ours(item, text) == LCSseq.similarity(item, known) == lcs(item, known)
+
+
+@settings(max_examples=200)
+@given(item=items, text=texts, at_least=st.integers(0, 60))
+def test_the_bound_never_hides_a_length_that_is_wanted(item, text, at_least):
+    whole = ours(item, text)
+    found = ours(item, text, at_least)
+    assert found == whole if whole >= at_least else found < at_least
+
+
+def test_long_sequences():
+    rng = np.random.default_rng(0)
+    for n_item, n_text in ((63, 500), (64, 500), (65, 5_000), (128, 64), (1_000, 3_000)):
+        item, text = rng.integers(0, 50, n_item).tolist(), rng.integers(0, 50, n_text).tolist()
+        assert ours(item, text) == LCSseq.similarity(item, text)

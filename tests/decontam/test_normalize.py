@@ -1,0 +1,70 @@
+"""Folding is NFKC and case folding, and words end where the slow reading ends them."""
+
+import unicodedata
+from itertools import pairwise
+
+from hypothesis import given, settings
+
+from decontam.kernels.words import split
+from decontam.normalize import CODE_POINT, INVISIBLE, LOOK, fold, fold_table
+from tests.decontam.slow import fold as slow_fold
+from tests.decontam.slow import stands_alone, words
+from tests.decontam.texts import hard_texts
+
+
+def read(text, *, fold_case=True):
+    folded = fold(text, fold_case=fold_case)
+    found = split(folded)
+    spans = [(int(folded.begins[b]), int(folded.ends[e - 1])) for b, e in zip(found.begins, found.ends, strict=True)]
+    return ["".join(map(chr, found.points[b:e])) for b, e in zip(found.begins, found.ends, strict=True)], spans
+
+
+@settings(max_examples=500)
+@given(text=hard_texts)
+def test_words_are_those_of_the_slow_reading(text):
+    for fold_case in (True, False):
+        assert read(text, fold_case=fold_case)[0] == words(text, fold_case=fold_case)
+
+
+@settings(max_examples=300)
+@given(text=hard_texts)
+def test_a_words_place_in_the_text_holds_the_word(text):
+    found, spans = read(text)
+    for word, (begin, end) in zip(found, spans, strict=True):
+        # a place is cut where characters melt, so it can hold a little more, but never less
+        assert word in "".join(words(text[begin:end]))
+    assert all(a[0] <= b[0] for a, b in pairwise(spans))
+
+
+def test_every_code_point_alone():
+    table = fold_table(True)
+    for point in range(0x110000):
+        character, entry = chr(point), int(table[point])
+        whole = unicodedata.normalize("NFKC", character)
+        if unicodedata.category(character) in ("Cn", "Co", "Cs"):
+            assert entry >> 21 & 7 == 0, hex(point)
+        elif not entry & LOOK:
+            assert len(whole) == 1, hex(point)
+            assert chr(entry & CODE_POINT) == slow_fold(whole, True), hex(point)
+            expected = words(character)
+            assert (entry >> 21 & 7 in (0, 2, INVISIBLE)) == (expected == []), hex(point)
+            assert (entry >> 21 & 7 == 3) == (bool(expected) and stands_alone(whole)), hex(point)
+
+
+@settings(max_examples=500)
+@given(text=hard_texts)
+def test_texts_without_marked_characters_fold_one_by_one(text):
+    table = fold_table(False)
+    if not any(int(table[ord(c)]) & LOOK for c in text):
+        assert unicodedata.normalize("NFKC", text) == "".join(unicodedata.normalize("NFKC", c) for c in text)
+
+
+def test_marks_stay_in_words_and_signs_do_not():
+    assert read("हिन्दी, क्षत्रिय!")[0] == ["हिन्दी", "क्षत्रिय"]
+    assert read("don't soft\u00adhyphen snake_case")[0] == ["don", "t", "softhyphen", "snake", "case"]
+    assert read("👍🏽\ufe0f ok")[0] == ["ok"]
+    assert read("中文abc ไทย")[0] == ["中", "文", "abc", "ไ", "ท", "ย"]
+
+
+def test_lone_surrogates_separate():
+    assert read("ab\ud800cd")[0] == ["ab", "cd"]

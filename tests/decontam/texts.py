@@ -1,0 +1,31 @@
+"""Texts that are hard to normalise, and documents made of the items' words, for hypothesis."""
+
+from hypothesis import strategies as st
+
+SCRIPTS = (
+    "abcdefgXYZ ÄÖÜßÉéñ İıſK",
+    "αβγΣσς ΑΒΓ",
+    "абвГДЕёЁ",
+    "中文测试汉字苹果 、。，！",
+    "ひらがなカタカナｶﾞﾊﾟー",
+    "한국어 각ᄀ\u1161\u11a8",
+    "हिन्दी क्ष ि",
+    "ไทย ก็ น้ำ",
+    "ខ្មែរ မြန်မာ ລາວ",
+    "العربية مُحَمَّد",
+    "שָׁלוֹם",
+    "e\u0301a\u0308\u0323o\u0302",
+    "ﬁﬂ½²①Ⅷ℡ﷺ",
+    " \t\n\r.,;:!?()[]{}\"'\\/-_\u200b\u00ad\u200d\u2028",
+    "😀👍🏽🇩🇪\ufe0f𝕳𝒆",
+    "0123456789٣४",
+)
+characters = st.one_of(*(st.sampled_from(script) for script in SCRIPTS), st.characters(exclude_categories=["Cs"]))
+hard_texts = st.text(characters, max_size=60)
+
+WORDS = ("red", "Blue", "GREEN", "one", "two", "the", "a", "中", "文", "é", "हिन्दी", "e\u0301")
+"""Few, so that runs are shared by chance."""
+GAPS = (" ", ", ", "\n", " - ", '" ', "\\ ")
+word_runs = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(GAPS)), min_size=1, max_size=40).map(
+    lambda pairs: "".join(word + gap for word, gap in pairs)
+)
