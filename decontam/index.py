@@ -20,7 +20,7 @@ from decontam.errors import DecontamError
 from decontam.kernels import anchors
 from decontam.kernels.ngrams import Hits, NgramTable, build_ngrams
 from decontam.kernels.words import Vocabulary, Words, empty_vocabulary, find_words, intern_words, split
-from decontam.matching import Match, match_items
+from decontam.matching import Document, Match, match_items
 from decontam.normalize import fold, fold_table
 from decontam.references import Reference
 from decontam.rule import Rule
@@ -92,7 +92,7 @@ class ReferenceIndex:
         tables = tuple(_table(held, size) for size in sorted(set(rule.sizes)))
         is_whole_I = held.is_short_I & (held.n_tokens_I >= rule.min_whole)
         n_whole = _fewest_whole(held, is_whole_I, rule.min_whole)
-        whole = build_ngrams(ids_T, starts_I[is_whole_I], n_whole) if n_whole else None
+        whole = build_ngrams(ids_T, starts_I[is_whole_I], starts_I, n_whole) if n_whole else None
         anchor_set = anchors.build_anchors(
             words.hashes, starts_I, stops_I, held.is_short_I, ngram_size=min(rule.sizes), whole=n_whole
         )
@@ -140,7 +140,7 @@ class ReferenceIndex:
         if not any(len(found.positions) for found in (*hits, whole)):
             return []
         begins, ends = folded.begins[words.begins], folded.ends[words.ends - 1]
-        return match_items(self, ids, begins, ends, hits, whole)
+        return match_items(self, Document(ids, begins, ends), hits, whole)
 
     def flag_json_lines(self, buffer: Bytes, begins: Ints, ends: Ints, field: bytes) -> Bytes:
         """Say which lines of JSON must be looked at, without parsing them; other threads run meanwhile.
@@ -255,7 +255,7 @@ def _table(items: Items, size: int) -> NgramTable:
     of_size = items.sizes_I == size
     starts_I, n_I = items.starts_I[of_size], np.maximum(items.n_tokens_I[of_size] - size + 1, 0)
     within = np.arange(int(n_I.sum())) - np.repeat(np.cumsum(n_I) - n_I, n_I)
-    return build_ngrams(items.ids_T, (np.repeat(starts_I, n_I) + within).astype(np.int64), size)
+    return build_ngrams(items.ids_T, (np.repeat(starts_I, n_I) + within).astype(np.int64), items.starts_I, size)
 
 
 __all__ = ["Items", "Match", "ReferenceIndex"]

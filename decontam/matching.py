@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decontam.kernels.lcs import lcs_length
-from decontam.kernels.ngrams import Hits
+from decontam.kernels.ngrams import Hits, NgramTable
 from decontam.rule import Rule, RuleName
 
 if TYPE_CHECKING:
@@ -43,95 +43,89 @@ class Match:
     """Numbers of the shared n-grams in the index."""
 
 
+class Document(NamedTuple):
+    """A text as word numbers, and where the words stand in it."""
+
+    ids: Ids
+    begins: Ints
+    """In characters."""
+    ends: Ints
+
+    def spans(self, positions: Sequence[int], size: int) -> tuple[tuple[int, int], ...]:
+        """Return the characters of runs of `size` tokens, those that overlap or touch made one."""
+        return tuple((int(self.begins[first]), int(self.ends[stop - 1])) for first, stop in _runs(positions, size))
+
+
+class _Shared(NamedTuple):
+    """An n-gram that the document shares with an item."""
+
+    position: int
+    """In the document, in tokens."""
+    place: int
+    """In the item."""
+    ngram: int
+
+
 class _Lcs(NamedTuple):
     length: int
     n_shorter: int
     holds: bool
 
 
-class _Shared(NamedTuple):
-    """N-grams that the document shares with one item, each place in the document once for each place in the item."""
-
-    positions: Ints
-    """In the document, ascending."""
-    places: Ints
-    """In the item."""
-    ngrams: Ints
-
-
-class Document(NamedTuple):
-    """A text as word numbers, and where the words stand in it."""
-
-    ids: Ids
-    begins: Ints
-    ends: Ints
-
-    def spans(self, positions: Ints, size: int) -> tuple[tuple[int, int], ...]:
-        """Return the characters of runs of `size` tokens, those that overlap or touch made one."""
-        return tuple(
-            (int(self.begins[first]), int(self.ends[last + size - 1])) for first, last in _runs(positions, size)
-        )
-
-
-def match_items(
-    index: "ReferenceIndex", ids: Ids, begins: Ints, ends: Ints, hits: Sequence[Hits], whole: Hits
-) -> list[Match]:
+def match_items(index: "ReferenceIndex", document: Document, hits: Sequence[Hits], whole: Hits) -> list[Match]:
     """Return the matches of a text, in the order of the items.
 
     Args:
-        ids: its words' numbers; `begins` and `ends` their places in the text, in characters.
         hits: n-grams for each of the index's tables.
         whole: first words of items that are found whole.
     """
-    document = Document(ids, begins, ends)
     slots = np.full(len(index.vocabulary.hashes), -1, np.int32)
     found: dict[int, Match] = {}
     offset = 0
     for table, of_table in zip(index.tables, hits, strict=True):
-        for item, shared in _by_item(index, table.offsets_G1, table.starts_P, of_table):
+        for item, shared in _by_item(table, of_table).items():
             found[item] = _match(index, item, document, shared, table.size, offset, slots)
         offset += table.n_ngrams
     if index.whole is not None:
-        for item, shared in _by_item(index, index.whole.offsets_G1, index.whole.starts_P, whole):
-            if match := _whole_match(index, item, document, shared):
+        for item, shared in _by_item(index.whole, whole).items():
+            if match := _whole_match(index, item, document, [one.position for one in shared]):
                 found[item] = match
     return [found[item] for item in sorted(found)]
 
 
-def _by_item(index: "ReferenceIndex", offsets_G1: Ints, starts_P: Ints, hits: Hits) -> Iterator[tuple[int, _Shared]]:
-    """Yield each item that has some of the n-grams, with all of these."""
-    if not len(hits.positions):
-        return
-    firsts, counts = offsets_G1[hits.ngrams], offsets_G1[hits.ngrams + 1] - offsets_G1[hits.ngrams]
-    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    places = starts_P[np.repeat(firsts, counts) + within]
-    positions, ngrams = np.repeat(hits.positions, counts), np.repeat(hits.ngrams, counts)
-    # an item without tokens begins where the next one does: the last one at or before a place is meant
-    items = np.searchsorted(index.items.starts_I, places, side="right") - 1
-    order = np.lexsort((places, positions, items))
-    items, positions, places, ngrams = (x[order] for x in (items, positions, places, ngrams))
-    borders = np.flatnonzero(np.diff(items)) + 1
-    for rows in np.split(np.arange(len(items)), borders):
-        item = int(items[rows[0]])
-        yield item, _Shared(positions[rows], places[rows] - index.items.starts_I[item], ngrams[rows])
+def _by_item(table: NgramTable, hits: Hits) -> dict[int, list[_Shared]]:
+    """Return all that each item shares, in the document's order. Lists, since most documents share a few n-grams."""
+    found: dict[int, list[_Shared]] = {}
+    firsts, stops = (table.offsets_G1[hits.ngrams + i].tolist() for i in (0, 1))
+    for position, ngram, first, stop in zip(hits.positions.tolist(), hits.ngrams.tolist(), firsts, stops, strict=True):
+        items, places = table.items_P[first:stop].tolist(), table.places_P[first:stop].tolist()
+        for item, place in zip(items, places, strict=True):
+            found.setdefault(item, []).append(_Shared(position, place, ngram))
+    return found
 
 
 def _match(
-    index: "ReferenceIndex", item: int, document: Document, shared: _Shared, size: int, offset: int, slots: Ids
+    index: "ReferenceIndex",
+    item: int,
+    document: Document,
+    shared: Sequence[_Shared],
+    size: int,
+    offset: int,
+    slots: Ids,
 ) -> Match:
-    """Judge question, and question with answer, and keep the one for which more holds."""
+    """Judge the question, then question with answer, and keep the one for which more holds."""
     items, rule = index.items, index.rule
     start, n_question = int(items.starts_I[item]), int(items.question_stops_I[item] - items.starts_I[item])
-    parts: dict[Part, int] = {"question": n_question, "question+answer": int(items.n_tokens_I[item])}
+    parts: dict[Part, int] = {"question": n_question, "question+answer": int(items.stops_I[item]) - start}
     best: Match | None = None
     for part, n_tokens in parts.items():
-        kept = _Shared(*(x[shared.places + size <= n_tokens] for x in shared))
-        if not len(kept.positions) or (best is not None and n_tokens == n_question):
+        kept = [one for one in shared if one.place + size <= n_tokens]
+        if not kept or (best is not None and (best.rule == rule.name or n_tokens == n_question)):
             continue
-        lcs = None
+        positions, lcs = [one.position for one in kept], None
         if rule.name == "qwen2":
-            lcs = _lcs(document.ids, items.ids_T[start : start + n_tokens], kept.positions, size, rule, slots)
-        ngrams = np.unique(kept.ngrams) + offset
+            lcs = _lcs(document.ids, items.ids_T[start : start + n_tokens], positions, size, rule, slots)
+        ngrams = sorted({one.ngram + offset for one in kept})
         match = Match(
             reference_id=index.references[item].id,
             benchmark=index.references[item].benchmark,
@@ -141,8 +135,8 @@ def _match(
             longest_match=_longest_run(kept) + size - 1,
             lcs_length=None if lcs is None else lcs.length,
             lcs_ratio=None if lcs is None else lcs.length / lcs.n_shorter,
-            spans=document.spans(kept.positions, size),
-            ngram_ids=tuple(ngrams.tolist()),
+            spans=document.spans(positions, size),
+            ngram_ids=tuple(ngrams),
         )
         if best is None or (match.rule == "qwen2" and best.rule != "qwen2"):
             best = match
@@ -150,15 +144,15 @@ def _match(
     return best
 
 
-def _whole_match(index: "ReferenceIndex", item: int, document: Document, shared: _Shared) -> Match | None:
+def _whole_match(index: "ReferenceIndex", item: int, document: Document, positions: Sequence[int]) -> Match | None:
     """Return a match if a short item, or at least its question, stands at one of the places as a whole."""
     items = index.items
     start, n_question = int(items.starts_I[item]), int(items.question_stops_I[item] - items.starts_I[item])
-    parts: dict[Part, int] = {"question+answer": int(items.n_tokens_I[item]), "question": n_question}
+    parts: dict[Part, int] = {"question+answer": int(items.stops_I[item]) - start, "question": n_question}
     for part, size in parts.items():
         tokens = items.ids_T[start : start + size]
-        positions = [at for at in shared.positions.tolist() if np.array_equal(document.ids[at : at + size], tokens)]
-        if positions and size >= index.rule.min_whole:
+        places = [at for at in positions if np.array_equal(document.ids[at : at + size], tokens)]
+        if places and size >= index.rule.min_whole:
             return Match(
                 reference_id=index.references[item].id,
                 benchmark=index.references[item].benchmark,
@@ -168,13 +162,13 @@ def _whole_match(index: "ReferenceIndex", item: int, document: Document, shared:
                 longest_match=size,
                 lcs_length=None,
                 lcs_ratio=None,
-                spans=document.spans(np.array(positions), size),
+                spans=document.spans(places, size),
                 ngram_ids=(),
             )
     return None
 
 
-def _lcs(ids: Ids, item: Ids, positions: Ints, size: int, rule: Rule, slots: Ids) -> _Lcs:
+def _lcs(ids: Ids, item: Ids, positions: Sequence[int], size: int, rule: Rule, slots: Ids) -> _Lcs:
     """Return the longest common subsequence with the document, or with the best window around shared n-grams."""
     best: _Lcs | None = None
     for low, high in _sequences(len(ids), len(item), positions, size, rule):
@@ -190,28 +184,32 @@ def _lcs(ids: Ids, item: Ids, positions: Ints, size: int, rule: Rule, slots: Ids
     return best
 
 
-def _sequences(n_document: int, n_item: int, positions: Ints, size: int, rule: Rule) -> Iterator[tuple[int, int]]:
+def _sequences(
+    n_document: int, n_item: int, positions: Sequence[int], size: int, rule: Rule
+) -> Iterator[tuple[int, int]]:
     """Yield what of the document is compared, as [first, stop) of its tokens."""
     if rule.sequence == "document":
         yield 0, n_document
         return
     margin = max(2 * n_item, n_item + size)
-    for first, last in _runs(positions, size):
-        yield max(0, first - margin), min(n_document, last + size + margin)
+    for first, stop in _runs(positions, size):
+        yield max(0, first - margin), min(n_document, stop + margin)
 
 
-def _runs(positions: Ints, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) of positions whose n-grams overlap or touch."""
-    distinct = np.unique(positions)
-    borders = np.flatnonzero(np.diff(distinct) > size) + 1
-    for run in np.split(distinct, borders):
-        yield int(run[0]), int(run[-1])
+def _runs(positions: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+    """Yield [first, stop) of the tokens of n-grams that overlap or touch; positions ascend, and may repeat."""
+    first = last = positions[0]
+    for position in positions:
+        if position > last + size:
+            yield first, last + size
+            first = position
+        last = position
+    yield first, last + size
 
 
-def _longest_run(shared: _Shared) -> int:
+def _longest_run(shared: Sequence[_Shared]) -> int:
     """Return how many n-grams follow each other both in the document and in the item, at most."""
-    diagonals = shared.positions - shared.places
-    order = np.lexsort((shared.positions, diagonals))
-    is_break = (np.diff(diagonals[order]) != 0) | (np.diff(shared.positions[order]) != 1)
-    borders = np.concatenate(([0], np.flatnonzero(is_break) + 1, [len(order)]))
-    return int(np.diff(borders).max())
+    ends_at: dict[tuple[int, int], int] = {}
+    for one in shared:
+        ends_at[one.position, one.place] = ends_at.get((one.position - 1, one.place - 1), 0) + 1
+    return max(ends_at.values())

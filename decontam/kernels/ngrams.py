@@ -33,8 +33,10 @@ class NgramTable(NamedTuple):
     """Where in the items' tokens each stands first."""
     offsets_G1: Ints
     """Which postings are its own: from [g] to [g + 1]."""
-    starts_P: Ints
-    """Where in the items' tokens it stands."""
+    items_P: npt.NDArray[np.int32]
+    """Which item each posting is in."""
+    places_P: npt.NDArray[np.int32]
+    """Where in the item it stands, in tokens."""
 
     @property
     def n_ngrams(self) -> int:
@@ -46,13 +48,21 @@ class NgramTable(NamedTuple):
         return Hits(*_find(ids, self.size, self.places, self.first_G, ids_T))
 
 
-def build_ngrams(ids_T: npt.NDArray[np.int32], starts: Ints, size: int) -> NgramTable:
-    """Make the table of the n-grams that begin at `starts`, places in the items' tokens, ascending."""
+def build_ngrams(ids_T: npt.NDArray[np.int32], starts: Ints, starts_I: Ints, size: int) -> NgramTable:
+    """Make the table of the n-grams that begin at `starts`, places in all items' tokens, ascending.
+
+    Args:
+        starts_I: where the items begin.
+    """
     places = np.full(1 << max(4, (2 * len(starts)).bit_length()), -1, np.int32)
     number_P, first_G = _number(ids_T, starts, size, places)
     order = np.argsort(number_P, kind="stable")
     counts = np.bincount(number_P, minlength=len(first_G))
-    return NgramTable(size, places, first_G, np.concatenate(([0], np.cumsum(counts))).astype(np.int64), starts[order])
+    offsets_G1 = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    # an item without tokens begins where the next one does: the last one at or before a start is meant
+    items_P = np.searchsorted(starts_I, starts[order], side="right") - 1
+    places_P = (starts[order] - starts_I[items_P]).astype(np.int32)
+    return NgramTable(size, places, first_G, offsets_G1, items_P.astype(np.int32), places_P)
 
 
 @njit(nogil=True, cache=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from decontam.kernels.hashing import PRIME, SEED
+from decontam.kernels.hashing import PRIME, SEED, mixed
 from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, MARK, SEPARATOR, SINGLE, Folded
 
 UNKNOWN = -1
@@ -91,7 +91,7 @@ def intern_words(hashes, begins, ends, points, places, hashes_V, begins_V, ends_
     ids, n = np.empty(len(hashes), np.int32), 0
     mask = np.uint64(len(places) - 1)
     for i in range(len(hashes)):
-        at = (hashes[i] >> np.uint64(20)) & mask
+        at = (mixed(hashes[i]) >> np.uint64(13)) & mask
         while places[at] >= 0:
             if _same(places[at], hashes[i], begins[i], ends[i], points, hashes_V, begins_V, ends_V, points):
                 break
@@ -110,7 +110,7 @@ def find_words(hashes, begins, ends, points, places, hashes_V, begins_V, ends_V,
     ids = np.empty(len(hashes), np.int32)
     mask = np.uint64(len(places) - 1)
     for i in range(len(hashes)):
-        at = (hashes[i] >> np.uint64(20)) & mask
+        at = (mixed(hashes[i]) >> np.uint64(13)) & mask
         while places[at] >= 0:
             if _same(places[at], hashes[i], begins[i], ends[i], points, hashes_V, begins_V, ends_V, points_V):
                 break
