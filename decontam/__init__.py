@@ -7,6 +7,18 @@ and no lm-eval, so it can be used and tested alone.
 from decontam.errors import DecontamError
 from decontam.index import Match, ReferenceIndex
 from decontam.references import Reference, read_references
+from decontam.results import Results, load_results
 from decontam.rule import Rule
+from decontam.scan import scan
 
-__all__ = ["DecontamError", "Match", "Reference", "ReferenceIndex", "Rule", "read_references"]
+__all__ = [
+    "DecontamError",
+    "Match",
+    "Reference",
+    "ReferenceIndex",
+    "Results",
+    "Rule",
+    "load_results",
+    "read_references",
+    "scan",
+]

@@ -1,0 +1,54 @@
+"""The parts that a corpus is read in, and the records of each.
+
+A part is a stretch of one file: bytes of plain jsonl (a line belongs to where it begins), row groups of parquet, or all
+of a file that is compressed or plain text. Whatever is wrong with a record is told with its row, and the rest goes on.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from decontam.files import DAMAGED, kind_of, open_binary
+from decontam.records import Chunk, Part, Problem, ReadOptions, line_chunks, whole_text
+from decontam.tables import parquet_chunks, parquet_parts
+
+
+def list_parts(paths: Sequence[str], *, part_bytes: int) -> list[Part]:
+    """Cut files into parts of about so many bytes."""
+    return [part for path in paths for part in _parts_of(path, part_bytes)]
+
+
+def chunks(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
+    """Yield a part's records; what can't be read goes to `problems`."""
+    row = 0
+    try:
+        kind = kind_of(part.path)
+        if kind.format == "parquet":
+            yield from parquet_chunks(part, options, problems)
+        elif kind.format == "text":
+            yield from whole_text(part, options, problems)
+        else:
+            with open_binary(part.path) as stream:
+                for chunk in line_chunks(stream, part, options, problems):
+                    row = chunk.first_row + len(chunk.begins)
+                    yield chunk
+    except DAMAGED as err:
+        problems.append(Problem("truncated", row, f"broken or cut compressed file: {err}"))
+    except OSError as err:
+        problems.append(Problem("unreadable", row, err.strerror or str(err)))
+
+
+def _parts_of(path: str, part_bytes: int) -> Iterator[Part]:
+    kind = kind_of(path)
+    try:
+        info = Path(path).stat()
+        stamp = info.st_size, info.st_mtime_ns
+        if kind.format == "parquet":
+            yield from parquet_parts(path, stamp, part_bytes)
+        elif kind.format == "jsonl" and not kind.compression:
+            for begin in range(0, max(info.st_size, 1), part_bytes):
+                end = min(begin + part_bytes, info.st_size)
+                yield Part(path, begin, end, end - begin, stamp)
+        else:
+            yield Part(path, 0, info.st_size, info.st_size, stamp)
+    except OSError:
+        yield Part(path, 0, 0, 0, (0, 0))  # reading it will tell what is wrong

@@ -1,0 +1,126 @@
+"""What the scan of one part found: a value, and the file that marks the part as done."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from decontam.matching import Match
+from decontam.records import Part, Problem
+
+EXCERPT_BEFORE, EXCERPT_CHARACTERS = 200, 2_000
+
+SPANS = pa.list_(pa.struct([("begin", pa.int64()), ("end", pa.int64())]))
+MATCH_SCHEMA = pa.schema(
+    [
+        ("document_path", pa.string()),
+        ("document_row", pa.int64()),
+        ("document_begin", pa.int64()),
+        ("document_end", pa.int64()),
+        ("benchmark", pa.string()),
+        ("reference_id", pa.string()),
+        ("reference_part", pa.string()),
+        ("rule", pa.string()),
+        ("n_shared_ngrams", pa.int32()),
+        ("longest_match", pa.int32()),
+        ("lcs_length", pa.int32()),
+        ("lcs_ratio", pa.float64()),
+        ("min_df", pa.int64()),
+        ("spans", SPANS),
+        ("excerpt", pa.string()),
+        ("excerpt_begin", pa.int64()),
+    ]
+)
+"""A scan's matches; `docs/decontamination.md` says what each column holds."""
+_PART_SCHEMA = MATCH_SCHEMA.append(pa.field("ngram_ids", pa.list_(pa.int32())))
+_FACTS = b"qwen2eval.part"
+
+
+@dataclass
+class PartResult:
+    """What was found in a part; rows count from the part's first."""
+
+    part: Part
+    n_rows: int = 0
+    n_documents: int = 0
+    n_documents_matched: int = 0
+    n_bytes: int = 0
+    """Of text and JSON that was looked at, decompressed."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Matches, as in MATCH_SCHEMA with `ngram_ids`."""
+    n_documents_of: Counter[int] = field(default_factory=Counter)
+    """How many documents hold each n-gram of the index."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, text: str, matches: list[Match], row: int, place: tuple[int, int]) -> None:
+        """Keep a document's matches.
+
+        Args:
+            place: the document's bytes in its file, (-1, -1) where it has none.
+        """
+        self.n_documents_matched += bool(matches)
+        ngrams: set[int] = set()
+        for match in matches:
+            ngrams.update(match.ngram_ids)
+            begin = max(0, match.spans[0][0] - EXCERPT_BEFORE)
+            excerpt = text[begin : begin + EXCERPT_CHARACTERS].encode("utf-8", "replace").decode()
+            self.rows.append(
+                {
+                    "document_path": self.part.path,
+                    "document_row": row,
+                    "document_begin": place[0],
+                    "document_end": place[1],
+                    "benchmark": match.benchmark,
+                    "reference_id": match.reference_id,
+                    "reference_part": match.reference_part,
+                    "rule": match.rule,
+                    "n_shared_ngrams": match.n_shared_ngrams,
+                    "longest_match": match.longest_match,
+                    "lcs_length": match.lcs_length,
+                    "lcs_ratio": match.lcs_ratio,
+                    "min_df": None,
+                    "spans": [{"begin": first, "end": stop} for first, stop in match.spans],
+                    "excerpt": excerpt,
+                    "excerpt_begin": begin,
+                    "ngram_ids": list(match.ngram_ids),
+                }
+            )
+        self.n_documents_of.update(ngrams)
+
+    def write(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        facts = {
+            "part": self.part,
+            "counts": [self.n_rows, self.n_documents, self.n_documents_matched, self.n_bytes],
+            "ngrams": sorted(self.n_documents_of.items()),
+            "problems": self.problems,
+        }
+        table = pa.Table.from_pylist(self.rows, _PART_SCHEMA).replace_schema_metadata({_FACTS: json.dumps(facts)})
+        scratch = path.with_name(f".{path.name}.part")
+        try:
+            pq.write_table(table, scratch)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def read_part_result(path: Path) -> PartResult:
+    """Read what `PartResult.write` wrote."""
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[_FACTS])
+    name, begin, end, size, stamp = facts["part"]
+    n_rows, n_documents, n_documents_matched, n_bytes = facts["counts"]
+    return PartResult(
+        Part(name, begin, end, size, tuple(stamp)),
+        n_rows=n_rows,
+        n_documents=n_documents,
+        n_documents_matched=n_documents_matched,
+        n_bytes=n_bytes,
+        rows=table.to_pylist(),
+        n_documents_of=Counter({int(ngram): int(count) for ngram, count in facts["ngrams"]}),
+        problems=[Problem(*problem) for problem in facts["problems"]],
+    )

@@ -1,0 +1,182 @@
+"""Records of a corpus: bytes to be looked at, and the text of those that must be; what is wrong with them is told."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from decontam.errors import DecontamError
+from decontam.files import kind_of, open_binary
+from decontam.text_fields import text_of
+
+CHUNK_BYTES = 8 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+ProblemKind = Literal[
+    "broken_json", "missing_field", "invalid_utf8", "truncated", "line_too_long", "unreadable", "missing_column"
+]
+
+
+class Problem(NamedTuple):
+    """What is wrong with a record, or with a whole file."""
+
+    kind: ProblemKind
+    row: int
+    """Within the part, from 0."""
+    detail: str
+
+
+class Part(NamedTuple):
+    """A stretch of a file, to be read at once."""
+
+    path: str
+    begin: int
+    """In bytes, row groups or rows."""
+    end: int
+    """One past the last."""
+    n_bytes: int
+    """Of the file that it stands for; for progress."""
+    stamp: tuple[int, ...]
+    """Of the file: size and time of its last change (ns)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How records are read."""
+
+    text_field: str = "text"
+    """Name of the text in a record, with dots for what is inside objects; or of a list of chat messages."""
+    max_line_bytes: int = 256 << 20
+    """A longer line, or file of text, is left out."""
+
+
+class Chunk(NamedTuple):
+    """Records that lie in one buffer."""
+
+    buffer: Bytes
+    begins: Ints
+    ends: Ints
+    first_row: int
+    """Of the part, from 0."""
+    first_byte: int
+    """Where the buffer begins in a plain file; -1 where records have no place in bytes."""
+    is_json: bool
+    """Lines of JSON; else texts."""
+
+
+def json_text(line: bytes, row: int, options: ReadOptions, problems: list[Problem]) -> str | None:
+    """Return the text of a line of JSON; None for a blank line, and where there is none, which goes to `problems`."""
+    if not line.strip():
+        return None
+    tell = partial(_tell, problems, row)
+    line = line.removeprefix(BYTE_ORDER_MARK)
+    try:
+        record: object = orjson.loads(line)
+    except ValueError:
+        try:
+            # half a surrogate pair, which many writers make, is no JSON for orjson
+            record = json.loads(_decoded(line, row, problems))
+        except (ValueError, RecursionError) as err:
+            return tell("broken_json", str(err))
+    try:
+        return text_of(record, options.text_field)
+    except DecontamError as err:
+        return tell("missing_field", str(err))
+
+
+def plain_text(data: bytes, row: int, problems: list[Problem]) -> str:
+    """Return a text's characters; bytes that are no UTF-8 are replaced, and told."""
+    return _decoded(data, row, problems)
+
+
+def _decoded(data: bytes, row: int, problems: list[Problem]) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as err:
+        problems.append(Problem("invalid_utf8", row, f"byte {err.start} is no UTF-8; scanned with it replaced"))
+        return data.decode("utf-8", "replace")
+
+
+def _tell(problems: list[Problem], row: int, kind: ProblemKind, detail: str) -> None:
+    problems.append(Problem(kind, row, detail))
+
+
+def whole_text(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
+    """Yield a file of text as one record."""
+    with open_binary(part.path) as stream:
+        data = stream.read(options.max_line_bytes + 1)
+    if len(data) > options.max_line_bytes:
+        problems.append(Problem("line_too_long", 0, f"a text of more than {options.max_line_bytes:,} bytes"))
+    elif data:
+        buffer = np.frombuffer(data, np.uint8)
+        yield Chunk(buffer, np.zeros(1, np.int64), np.array([len(data)]), 0, 0, is_json=False)
+
+
+def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
+    """Yield the lines that begin in the part; those that are too long are passed over, and never held as a whole."""
+    is_plain, row = not kind_of(part.path).compression, 0
+    offset = _line_start(stream, part.begin) if is_plain and part.begin else 0
+    pending = b""
+    while not is_plain or offset < part.end:
+        block = stream.read(CHUNK_BYTES)
+        data = pending + block
+        stop = data.rfind(b"\n") + 1 if block else len(data)
+        if not data:
+            break
+        if not stop and len(data) > options.max_line_bytes:
+            _tell_long(row, options, problems)
+            n_bytes, pending = _skip_line(stream)
+            offset, row = offset + len(data) + n_bytes, row + 1
+            continue
+        if stop:
+            chunk = _lines(data[:stop], row, offset if is_plain else -1, part.end)
+            for i in np.flatnonzero(chunk.ends - chunk.begins > options.max_line_bytes).tolist():
+                _tell_long(row + i, options, problems)
+                chunk.ends[i] = chunk.begins[i]  # as if it were blank
+            row += len(chunk.begins)
+            yield chunk
+        offset, pending = offset + stop, data[stop:]
+        if not block:
+            break
+
+
+def _tell_long(row: int, options: ReadOptions, problems: list[Problem]) -> None:
+    problems.append(Problem("line_too_long", row, f"a line of more than {options.max_line_bytes:,} bytes"))
+
+
+def _lines(data: bytes, row: int, offset: int, end: int) -> Chunk:
+    """Return the lines of some bytes that begin before `end`."""
+    buffer = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(buffer == 10)
+    if data[-1] != 10:
+        ends = np.append(ends, len(data))
+    begins = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
+    if offset >= 0:
+        n_own = int(np.searchsorted(begins + offset, end))
+        begins, ends = begins[:n_own], ends[:n_own]
+    return Chunk(buffer, begins, ends, row, offset, is_json=True)
+
+
+def _line_start(stream: BinaryIO, at: int) -> int:
+    """Go to the first line that begins at `at` or later, and return where it does."""
+    stream.seek(at - 1)
+    n_bytes, _ = _skip_line(stream)
+    return stream.seek(at - 1 + n_bytes)
+
+
+def _skip_line(stream: BinaryIO) -> tuple[int, bytes]:
+    """Read to the end of the line; return its bytes, and what was read behind it."""
+    n_bytes = 0
+    while block := stream.read(1 << 16):
+        stop = block.find(b"\n") + 1
+        if stop:
+            return n_bytes + stop, block[stop:]
+        n_bytes += len(block)
+    return n_bytes, b""

@@ -1,0 +1,191 @@
+"""The scan of a corpus: parts in, matches out.
+
+Parts are independent: `scan_part` is all that a worker does, whichever engine runs it. A part's result is a file that
+appears when the part is done, so a killed scan goes on where it was, and what is written at the end depends neither on
+the number of workers nor on their order.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from decontam.corpus import chunks, list_parts
+from decontam.errors import DecontamError
+from decontam.files import expand
+from decontam.index import ReferenceIndex
+from decontam.part_result import PartResult, read_part_result
+from decontam.records import Chunk, Part, ReadOptions, json_text, plain_text
+from decontam.results import MANIFEST, Results, finish, load_results
+
+PART_BYTES = 64 << 20
+
+
+class Progress(NamedTuple):
+    """How far a scan is."""
+
+    n_bytes: int
+    """Of the files, as they lie on the disk; those of parts that are done."""
+    n_bytes_total: int
+    n_documents: int
+    n_matches: int
+
+
+Runner = Callable[[Callable[[Part], PartResult], Sequence[Part]], Iterator[PartResult]]
+"""Calls a function for each part, in any order and anywhere."""
+
+
+def scan(
+    paths: Sequence[str | Path],
+    index: ReferenceIndex,
+    *,
+    output: str | Path,
+    text_field: str = "text",
+    workers: int | None = None,
+    strict_input: bool = False,
+    max_line_mb: int = 256,
+    part_bytes: int = PART_BYTES,
+    on_progress: Callable[[Progress], None] | None = None,
+    runner: Runner | None = None,
+) -> Results:
+    """Search a corpus for the items of an index, and write what was found to a folder.
+
+    Args:
+        paths: files, folders or patterns: jsonl and text, plain, .gz or .zst, and parquet.
+        output: the folder; a scan that was stopped goes on with the parts that are left.
+        text_field: where a record's text is, as for `text_of`.
+        workers: threads; None: one for each core.
+        strict_input: stop at the first record that can't be read, instead of counting it.
+        max_line_mb: longer lines (1e6 bytes) are left out, and counted.
+        part_bytes: of files that are scanned at once; doesn't change what is found.
+        runner: another engine than threads.
+
+    Raises:
+        DecontamError: no such files, a folder that holds another scan, or one that can't be written.
+    """
+    begin = time.monotonic()
+    files = expand([str(path) for path in paths])
+    options = ReadOptions(text_field=text_field, max_line_bytes=max_line_mb * 1_000_000)
+    told = {"index": index.fingerprint, "options": asdict(options), "references": len(index.references)}
+    folder = Path(output)
+    try:
+        _prepare(folder, told)
+        parts = list_parts(files.files, part_bytes=part_bytes)
+        done = {part: folder / "parts" / f"{_key(part, told)}.parquet" for part in parts}
+        work = partial(scan_part, index=index, options=options, strict_input=strict_input)
+        run = runner or partial(run_in_threads, workers=workers)
+        _run_rest(run, work, done, on_progress or (lambda _: None))
+        results = (read_part_result(done[part]) for part in parts)
+        return finish(folder, index, results, told, ignored=files.ignored, seconds=time.monotonic() - begin)
+    except OSError as err:
+        raise DecontamError(f"{folder}: {err.strerror or err}: what was finished is kept; scan again") from err
+
+
+def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict_input: bool = False) -> PartResult:
+    """Search one part.
+
+    Raises:
+        DecontamError: with `strict_input`, the first record that can't be read.
+    """
+    result = PartResult(part)
+    for chunk in chunks(part, options, result.problems):
+        if chunk.is_json and "." not in options.text_field:
+            flags = index.flag_json_lines(chunk.buffer, chunk.begins, chunk.ends, options.text_field.encode())
+            _look_at(chunk, np.flatnonzero(flags), result, index, options)
+            result.n_documents += int(len(flags) - flags.sum())
+        elif chunk.is_json:
+            _look_at(chunk, np.arange(len(chunk.begins)), result, index, options)
+        else:
+            flags = index.flag_texts(chunk.buffer, chunk.begins, chunk.ends)
+            _look_at(chunk, np.flatnonzero(flags), result, index, options)
+            result.n_documents += int(len(flags) - flags.sum())
+        result.n_rows = chunk.first_row + len(chunk.begins)
+        result.n_bytes += int((chunk.ends - chunk.begins).sum())
+        if strict_input and result.problems:
+            break
+    if strict_input and result.problems:
+        kind, row, detail = result.problems[0]
+        where = f"record {row} of its part from byte {part.begin}" if part.begin else f"record {row}"
+        raise DecontamError(f"{part.path}, {where}: {kind}: {detail}")
+    return result
+
+
+def run_in_threads(
+    work: Callable[[Part], PartResult], parts: Sequence[Part], *, workers: int | None = None
+) -> Iterator[PartResult]:
+    """Call a function for each part in threads; the search lets other threads run meanwhile."""
+    n_workers = workers or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(n_workers) as pool:
+        waiting, running = iter(parts), set[Future[PartResult]]()
+        try:
+            while True:
+                # few at a time, so that an error is seen before all else is done
+                for part in waiting:
+                    running.add(pool.submit(work, part))
+                    if len(running) > n_workers:
+                        break
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _run_rest(
+    run: Runner,
+    work: Callable[[Part], PartResult],
+    done: dict[Part, Path],
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Scan the parts that have no result yet."""
+    rest = [part for part, path in done.items() if not path.exists()]
+    n_total = sum(part.n_bytes for part in done)
+    n_bytes, n_documents, n_matches = n_total - sum(part.n_bytes for part in rest), 0, 0
+    for result in run(work, rest):
+        result.write(done[result.part])
+        n_bytes += result.part.n_bytes
+        n_documents += result.n_documents
+        n_matches += len(result.rows)
+        on_progress(Progress(n_bytes, n_total, n_documents, n_matches))
+
+
+def _look_at(chunk: Chunk, rows: np.ndarray, result: PartResult, index: ReferenceIndex, options: ReadOptions) -> None:
+    """Read and search some records of a chunk."""
+    for i in rows.tolist():
+        begin, end, row = int(chunk.begins[i]), int(chunk.ends[i]), chunk.first_row + i
+        data = chunk.buffer[begin:end].tobytes()
+        if chunk.is_json:
+            text = json_text(data, row, options, result.problems)
+        else:
+            text = plain_text(data, row, result.problems)
+        if text is None:
+            continue
+        result.n_documents += 1
+        if matches := index.find_pairs(text):
+            place = (-1, -1) if chunk.first_byte < 0 else (chunk.first_byte + begin, chunk.first_byte + end)
+            result.add(text, matches, row, place)
+
+
+def _prepare(folder: Path, told: dict[str, object]) -> None:
+    """Make the folder, or see that the one that is there belongs to the same scan."""
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        before = load_results(folder).manifest
+        if any(before.get(name) != value for name, value in told.items()):
+            raise DecontamError(f"{folder} holds a scan for other references, rule or options: give another --output")
+        manifest.unlink()  # it says that all is done
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+
+
+def _key(part: Part, told: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps([part, told], sort_keys=True).encode()).hexdigest()[:32]

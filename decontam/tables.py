@@ -1,0 +1,91 @@
+"""Records in tables: parquet files, and columns of texts or chat messages in arrow's memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from decontam.errors import DecontamError
+from decontam.records import Chunk, Part, Problem, ReadOptions
+from decontam.text_fields import text_of
+
+_BATCH_ROWS = 4_096
+
+
+def parquet_parts(path: str, stamp: tuple[int, ...], part_bytes: int) -> Iterator[Part]:
+    """Cut a parquet file into parts of whole row groups, of about so many bytes."""
+    try:
+        with pq.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)]
+    except (pa.ArrowException, ValueError):
+        yield Part(path, 0, 0, 0, stamp)  # reading it will tell what is wrong
+        return
+    begin = n_bytes = 0
+    for i, size in enumerate(sizes):
+        n_bytes += size
+        if n_bytes >= part_bytes or i + 1 == len(sizes):
+            yield Part(path, begin, i + 1, stamp[0] * n_bytes // max(1, sum(sizes)), stamp)
+            begin, n_bytes = i + 1, 0
+    if not sizes:
+        yield Part(path, 0, 0, 0, stamp)
+
+
+def parquet_chunks(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
+    """Yield the texts of a parquet file's row groups."""
+    row = 0
+    try:
+        with pq.ParquetFile(part.path) as file:
+            names = file.schema_arrow.names
+            column = options.text_field if options.text_field in names else options.text_field.split(".")[0]
+            if column not in names:
+                known = ", ".join(map(repr, names))
+                problems.append(Problem("missing_column", 0, f"no column {column!r}; there are {known}"))
+                return
+            groups = list(range(part.begin, part.end))
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[column]):
+                yield column_chunk(batch.column(0), column, row, options, problems)
+                row += batch.num_rows
+    except (pa.ArrowException, ValueError) as err:
+        problems.append(Problem("unreadable", row, f"not parquet, or broken: {err}"))
+
+
+def column_chunk(values: Any, column: str, first_row: int, options: ReadOptions, problems: list[Problem]) -> Chunk:
+    """Return a column's texts as a chunk, without a copy where they lie in one piece; nulls go to `problems`."""
+    for name in options.text_field.removeprefix(column).split(".")[1:]:
+        if pa.types.is_struct(values.type) and values.type.get_field_index(name) >= 0:
+            values = pc.struct_field(values, name)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if _is_text(values.type):
+        values = values.cast(pa.large_string())
+        nulls = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist()
+        detail = f"field {options.text_field!r} is null"
+        problems.extend(Problem("missing_field", first_row + row, detail) for row in nulls)
+    else:
+        values = _python_texts(values, options, first_row, problems)
+    _, offsets, data = values.buffers()
+    begins = np.frombuffer(offsets, np.int64)[values.offset : values.offset + len(values) + 1]
+    buffer = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return Chunk(buffer, begins[:-1], begins[1:], first_row, -1, is_json=False)
+
+
+def _is_text(kind: Any) -> bool:
+    is_view = hasattr(pa.types, "is_string_view") and pa.types.is_string_view(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_view)
+
+
+def _python_texts(values: Any, options: ReadOptions, first_row: int, problems: list[Problem]) -> Any:
+    """Return the texts of chat messages, and of whatever else is no text, as a column."""
+    texts: list[str | None] = []
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            text = text_of({"value": value}, "value")
+            texts.append(text.encode("utf-8", "replace").decode())
+        except DecontamError as err:
+            texts.append(None)
+            detail = str(err).replace("'value'", repr(options.text_field))
+            problems.append(Problem("missing_field", first_row + row, detail))
+    return pa.array(texts, pa.large_string())
