@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval import __version__
+from qwen2eval.cli_decontam import add_decontam_verbs
 from qwen2eval.cli_model import add_model_verbs
 from qwen2eval.config import RunConfig, load_config, parse_key_values
 from qwen2eval.errors import ConfigError, Qwen2EvalError
@@ -120,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
     report.add_argument("run", nargs="+", metavar="RUN", help="run folders, e.g. runs/latest")
     report.add_argument("--format", default="html,md", metavar="LIST", help="html, md or both [default: html,md]")
+    add_decontam_verbs(verbs, _verb)
     add_model_verbs(verbs, _verb)
     return parser
 

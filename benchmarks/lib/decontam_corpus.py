@@ -1,8 +1,8 @@
-"""A corpus of any size for the decontamination benchmark, made of text that is on the machine, with items planted in it.
+"""A corpus of any size for the decontamination benchmark, of text that is on the machine, with items planted in it.
 
-Text: documentation, man pages and the sources of installed packages. Where it doesn't suffice it is used again, with 8 %
-of the words replaced, so that no two documents are equal. Some documents get a benchmark item in their middle, in one of
-five ways; the list of them is the truth that recall is measured by.
+Text: documentation, man pages and the sources of installed packages. Where it doesn't suffice it is used again, with
+8 % of the words replaced, so that no two documents are equal. Some documents get a benchmark item in their middle, in
+one of five ways; the list of them is the truth that recall is measured by.
 """
 
 import gzip
@@ -32,10 +32,10 @@ class Planted(NamedTuple):
 
 
 WAYS = {
-    "exact": lambda text, rng: text,
-    "case": lambda text, rng: text.upper(),
-    "signs": lambda text, rng: re.sub(r"[,.;:?!]", " --", text),
-    "wrapped": lambda text, rng: re.sub(r"((?:\S+\s+){8})", r"\1\n", text),
+    "exact": lambda text, _: text,
+    "case": lambda text, _: text.upper(),
+    "signs": lambda text, _: re.sub(r"[,.;:?!]", " --", text),
+    "wrapped": lambda text, _: re.sub(r"((?:\S+\s+){8})", r"\1\n", text),
     "edited": lambda text, rng: " ".join(w if rng.random() > 0.05 else "other" for w in text.split(" ")),
 }
 
@@ -90,7 +90,7 @@ def _texts() -> Iterator[str]:
             if path.suffix not in SUFFIXES or not path.is_file() or path.stat().st_size > MAX_FILE:
                 continue
             try:
-                data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
-                yield data.decode("utf-8")
+                data = path.read_bytes()
+                yield (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
             except (OSError, ValueError, EOFError):
                 continue

@@ -10,7 +10,25 @@ import zstandard
 
 from decontam import Reference
 
-_FILLER = tuple("river stone cloud lamp seven green walks often paper under bright table north winter song".split(" "))
+_FILLER = tuple(
+    [
+        "river",
+        "stone",
+        "cloud",
+        "lamp",
+        "seven",
+        "green",
+        "walks",
+        "often",
+        "paper",
+        "under",
+        "bright",
+        "table",
+        "north",
+        "winter",
+        "song",
+    ]
+)
 _SYLLABLES = ["ka", "lo", "mi", "ru", "te", "va", "so", "ne", "pi", "du"]
 
 

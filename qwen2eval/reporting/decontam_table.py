@@ -1,0 +1,48 @@
+"""What `qwen2eval decontam` prints of a scan."""
+
+from typing import TYPE_CHECKING, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qwen2eval.reporting.markup import visible
+from qwen2eval.reporting.numbers import NOTHING, format_count, format_percent
+
+if TYPE_CHECKING:
+    from decontam import Results
+
+_COLUMNS = ("Benchmark", "Items", "Testable", "13-gram", "LCS rule", "Whole", "Documents")
+
+
+def print_scan(results: "Results", *, file: TextIO) -> None:
+    """Print how many items of each benchmark were found, and by which rule."""
+    console = Console(file=file, highlight=False, emoji=False)
+    rule, totals = results.manifest["rule"], results.manifest["totals"]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
+    for name in (*_COLUMNS[:3], f"{rule['ngram_size']}-gram", *_COLUMNS[4:]):
+        table.add_column(name, justify="left" if name == "Benchmark" else "right", no_wrap=name != "Benchmark")
+    for row in results.counts:
+        counts = (format_count(row[name]) for name in ("n_references", "n_testable"))
+        found = (_share(row[name], row["n_testable"]) for name in ("n_contaminated_strict", "n_contaminated_qwen2"))
+        last = (format_count(row[name]) for name in ("n_whole", "n_documents"))
+        table.add_row(Text(visible(row["benchmark"])), *counts, *found, *last)
+    console.print(table)
+    console.print()
+    seconds = results.manifest["seconds"]
+    rate = f", {totals['n_bytes'] / 1e6 / seconds:,.0f} MB/s" if seconds else ""
+    read = f"{totals['n_documents']:,} documents, {totals['n_bytes'] / 1e6:,.1f} MB in {seconds:,.1f} s{rate}"
+    console.print(Text(f"{read}; {totals['n_documents_matched']:,} documents share an n-gram with an item"))
+    short = sum(row["n_references"] - row["n_testable"] for row in results.counts)
+    if short:
+        size = rule["ngram_size"]
+        console.print(Text(f"{short:,} items have fewer than {size} tokens: not testable, looked for as a whole"))
+    line = Text.assemble(("matches  ", "bold"), visible(str(results.path / "matches.parquet")))
+    console.print(line, soft_wrap=True)
+
+
+def _share(count: int | None, total: int) -> str:
+    if count is None:
+        return NOTHING
+    return f"{count:,} ({format_percent(count / total)})" if total else f"{count:,}"
