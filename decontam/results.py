@@ -95,10 +95,10 @@ def finish(
     _write_table(folder / "matches.parquet", pa.Table.from_pylist(rows, MATCH_SCHEMA))
     _write_table(folder / "references.parquet", _references(index))
     _write_table(folder / "problems.parquet", pa.Table.from_pylist(gathered.problems, _PROBLEMS))
-    _write_text(folder / "counts.json", json.dumps(counts, indent=1))
-    _write_text(folder / "counts.csv", as_csv(counts))
-    _write_text(folder / "counts.md", as_markdown(counts))
-    _write_text(folder / "shards.csv", as_csv(shards))
+    write_text(folder / "counts.json", json.dumps(counts, indent=1))
+    write_text(folder / "counts.csv", as_csv(counts))
+    write_text(folder / "counts.md", as_markdown(counts))
+    write_text(folder / "shards.csv", as_csv(shards))
     totals = ("n_documents", "n_documents_matched", "n_bytes", "n_matches", "n_problems")
     manifest = {
         "version": _version(),
@@ -110,7 +110,7 @@ def finish(
         "problems": dict(sorted(Counter(problem["kind"] for problem in gathered.problems).items())),
         "seconds": round(seconds, 3),
     }
-    _write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
     return Results(folder, manifest)
 
 
@@ -216,7 +216,8 @@ def _write_table(path: Path, table: pa.Table) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     scratch = path.with_name(f".{path.name}.part")
     try:
         scratch.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
+_CORPUS = ("corpus", "text_field", "matches")
 EXIT_CODES = (
     "exit codes: 0 ok, 3 missing data or unreadable run, 64 usage, 70 a task failed or docs are missing, 130 stopped"
 )
@@ -227,7 +228,16 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
         "apply_chat_template",
         "system_instruction",
     )
-    for name in (*plain, "fewshot_as_multiturn", "seed", "include_path", "data_dir", "output_path", "offline"):
+    for name in (
+        *plain,
+        "fewshot_as_multiturn",
+        "seed",
+        "include_path",
+        "data_dir",
+        "output_path",
+        "offline",
+        *_CORPUS,
+    ):
         if (value := getattr(args, name)) is not None:
             values[name] = value
             if name == "suite":
@@ -273,6 +283,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", help="one integer for all, or python,numpy,torch,fewshot [default: 0,1234,1234,1234]")
     add("--include_path", action="append", metavar="DIR", help="folder with task YAML of yours; repeatable")
     add("--data_dir", metavar="DIR", help="benchmarks in their published files [default: $QWEN2EVAL_DATA]")
+    add("--corpus", nargs="+", metavar="PATH", help="training text: scores again on docs that are not in it")
+    add("--text_field", metavar="NAME", help="of a corpus record [default: text]")
+    add("--matches", metavar="DIR", help="a finished `qwen2eval decontam scan`, instead of --corpus")
     add("--output_path", metavar="DIR", help=f"where run folders and the store go [default: {default.output_path}]")
     add("--config", metavar="FILE", help="YAML with any of these settings; flags win")
     add("--offline", action="store_const", const=True, help="open no connection beyond this machine")

@@ -32,6 +32,9 @@ def add_decontam_verbs(verbs: Any, add_verb: AddVerb) -> None:
     decontam.set_defaults(parser=decontam)
     commands = decontam.add_subparsers(dest="decontam_verb", required=True, metavar="COMMAND")
     _add_scan(commands, add_verb)
+    _add_filter(commands, add_verb)
+    _add_show(commands, add_verb)
+    _add_apply(commands, add_verb)
 
 
 def do_scan(args: argparse.Namespace) -> int:
@@ -69,6 +72,76 @@ def do_scan(args: argparse.Namespace) -> int:
         print_scan(results, file=sys.stdout)
     _tell_problems(results)
     return EXIT_BAD_INPUT if results.manifest["problems"] else 0
+
+
+def do_filter(args: argparse.Namespace) -> int:
+    """qwen2eval decontam filter."""
+    from dataclasses import asdict
+
+    from decontam import load_results
+    from decontam.filter import filter_corpus
+    from decontam.filter_plan import FilterOptions
+    from qwen2eval.reporting.decontam_table import print_filter
+
+    with decontam_errors():
+        options = FilterOptions(
+            action=args.action,
+            rule=args.rule,
+            include_whole=args.include_whole,
+            min_df=args.min_df,
+            margin=args.margin,
+            mask=args.mask,
+        )
+        results = load_results(args.matches)
+        summary = filter_corpus(args.corpus, results, output=args.output, options=options, workers=args.workers)
+    if args.json:
+        files = [asdict(file) for file in summary.files]
+        print(json.dumps({**summary.totals, "by_benchmark": summary.by_benchmark, "files": files}, indent=1))
+    else:
+        print_filter(summary, output=args.output, file=sys.stdout)
+    return 0
+
+
+def do_show(args: argparse.Namespace) -> int:
+    """qwen2eval decontam show."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from decontam import load_results
+    from decontam.evidence import print_evidence, show_matches, write_evidence_html
+
+    with decontam_errors():
+        found = show_matches(
+            load_results(args.matches),
+            reference=args.reference,
+            document=args.document,
+            min_df=args.min_df,
+            limit=args.limit or None,
+        )
+        if args.html:
+            write_evidence_html(Path(args.html), found)
+    if args.json:
+        print(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+    elif args.html:
+        print(args.html)
+    else:
+        print_evidence(found, file=sys.stdout)
+        if not found:
+            print("No matches.")
+    return 0
+
+
+def do_apply(args: argparse.Namespace) -> int:
+    """qwen2eval decontam apply."""
+    from qwen2eval.reporting.console import print_summary
+    from qwen2eval.rescore import rescore
+
+    run = rescore(args.run, data_dir=args.data_dir, matches=args.matches)
+    if args.json:
+        print(json.dumps({"run": str(run.path), **run.info["contamination"]}, indent=1, ensure_ascii=False))
+    else:
+        print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
+    return run.exit_code
 
 
 @contextmanager
@@ -150,6 +223,64 @@ def _add_scan(commands: Any, add_verb: AddVerb) -> None:
     add("--include_path", action="append", default=[], metavar="DIR", help="folder with task YAML of yours")
     add("--offline", action="store_true", help="open no connection beyond this machine")
     _add_rule(scan)
+
+
+def _add_filter(commands: Any, add_verb: AddVerb) -> None:
+    filter_ = add_verb(
+        commands,
+        "filter",
+        do_filter,
+        "Write a cleaned copy of a corpus that was scanned: documents dropped, or what was found in them cut out or "
+        "masked. Everything else stays as it was, byte for byte, in the same format and compression.",
+        "qwen2eval decontam filter corpus/ --matches leaks --output clean --action cut --margin 200",
+    )
+    add = filter_.add_argument
+    add("corpus", nargs="+", metavar="CORPUS", help="the files, folders or globs that were scanned")
+    add("--matches", required=True, metavar="DIR", help="the folder of the finished scan")
+    add("--output", required=True, metavar="DIR", help="where the cleaned files and the summary go")
+    add("--action", choices=("drop", "cut", "mask"), default="drop", help="what is done to a match [default: drop]")
+    add("--rule", choices=("qwen2", "strict"), default="qwen2", help="which matches [default: qwen2]")
+    add("--include_whole", action="store_true", help="also items too short for an n-gram that were found whole")
+    add("--margin", type=int, default=0, metavar="CHARS", help="cut on both sides of a match, too [default: 0]")
+    add("--mask", default="[MASKED]", metavar="TEXT", help="what stands for a masked match [default: [MASKED]]")
+    add("--workers", type=int, metavar="N", help="files at a time [default: one a core]")
+    _add_min_df(filter_)
+
+
+def _add_show(commands: Any, add_verb: AddVerb) -> None:
+    show = add_verb(
+        commands,
+        "show",
+        do_show,
+        "Show matches side by side: the item, and the document in which it was found.",
+        "qwen2eval decontam show leaks --reference gsm8k --html evidence.html",
+    )
+    add = show.add_argument
+    add("matches", metavar="DIR", help="the folder of a finished scan")
+    add("--reference", metavar="ID", help="an item, e.g. gsm8k/17, or a benchmark")
+    add("--document", metavar="PATH[:ROW]", help="a file of the corpus, or a record of it, from 0")
+    add("--limit", type=int, default=20, metavar="N", help="at most so many, 0 for all [default: 20]")
+    add("--html", metavar="FILE", help="write a page instead")
+    _add_min_df(show)
+
+
+def _add_min_df(parser: argparse.ArgumentParser) -> None:
+    text = "only matches whose rarest n-gram is in at most N documents; others are common phrases [default: all]"
+    parser.add_argument("--min_df", type=int, metavar="N", help=text)
+
+
+def _add_apply(commands: Any, add_verb: AddVerb) -> None:
+    apply = add_verb(
+        commands,
+        "apply",
+        do_apply,
+        "Score a finished run again on the docs that a scan did not find, and on those that it found. No model is "
+        "loaded; the run's samples, scores and report are replaced.",
+        "qwen2eval decontam apply runs/latest --matches leaks",
+    )
+    apply.add_argument("run", metavar="RUN", help="a run folder, e.g. runs/latest")
+    apply.add_argument("--matches", required=True, metavar="DIR", help="the folder of a finished scan")
+    apply.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:

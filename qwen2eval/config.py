@@ -82,6 +82,12 @@ class RunConfig:
     """Folders with task YAML of the user's own; they win over shipped ones."""
     data_dir: str | None = None
     """Folder with benchmarks in their published file formats; None: `QWEN2EVAL_DATA`, if set."""
+    corpus: tuple[str, ...] = ()
+    """Training text: files, folders or globs; scores are given again on the docs that are not in it."""
+    text_field: str = "text"
+    """Where a corpus record's text is."""
+    matches: str | None = None
+    """Folder of a finished `qwen2eval decontam scan`, instead of a corpus."""
     output_path: str = "runs"
     offline: bool = False
     """Open no socket: data and models must be on this machine."""
@@ -92,7 +98,7 @@ class RunConfig:
             if not isinstance(value := getattr(self, name), wanted) or (isinstance(value, bool) and bool not in wanted):
                 shown = " or ".join("nothing" if t is type(None) else t.__name__ for t in wanted)
                 raise ConfigError(f"Setting {name!r} is {value!r}; it takes {shown}")
-        for name in ("tasks", "include_path"):
+        for name in ("tasks", "include_path", "corpus"):
             if not all(isinstance(item, str) and item for item in getattr(self, name)):
                 raise ConfigError(f"Setting {name!r} must be a list of names, not {list(getattr(self, name))!r}")
         if self.limit is not None and not (math.isfinite(self.limit) and self.limit > 0):
@@ -103,6 +109,8 @@ class RunConfig:
             raise ConfigError(f"--num_fewshot {self.num_fewshot} is negative: give 0 or more")
         if not (self.batch_size == "auto" or (isinstance(self.batch_size, int) and self.batch_size > 0)):
             raise ConfigError(f'--batch_size {self.batch_size!r}: give "auto" or a positive integer')
+        if self.corpus and self.matches:
+            raise ConfigError("--corpus and --matches were both given: the matches of a scan stand for its corpus")
         if self.tasks and self.suite:
             raise ConfigError("--tasks and --suite were both given: a suite is a list of tasks, give one of them")
 
@@ -150,6 +158,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "seeds": (Seeds,),
     "include_path": (tuple,),
     "data_dir": _OPTIONAL_TEXT,
+    "corpus": (tuple,),
+    "text_field": _TEXT,
+    "matches": _OPTIONAL_TEXT,
     "output_path": _TEXT,
     "offline": (bool,),
 }
@@ -236,7 +247,7 @@ def _typed(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
             near = difflib.get_close_matches(name, known | {"seed"}, n=1)
             raise ConfigError(f"Unknown setting {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
-        elif name in ("tasks", "include_path"):
+        elif name in ("tasks", "include_path", "corpus"):
             listed = value.split(",") if isinstance(value, str) else value
             yield name, tuple(listed) if isinstance(listed, list | tuple) else listed
         elif name in ("model_args", "gen_kwargs") and isinstance(value, str):

@@ -20,7 +20,10 @@ def lm_eval_results(
     """Return what lm-eval's `simple_evaluate` returns, with what its tracker adds when it saves."""
     from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
 
-    acc = EvalAcc(metrics=lm_eval_metrics([s for s in scores if s.task in samples]), groups=dict(groups))
+    acc = EvalAcc(
+        metrics=lm_eval_metrics([s for s in scores if s.task in samples and s.subset == "original"]),
+        groups=dict(groups),
+    )
     for name, task_samples in samples.items():
         task = task_samples.plan.task
         config = dict(task.dump_config())

@@ -108,6 +108,8 @@ def absolute_places(config: RunConfig) -> dict[str, Any]:
     data_dir = config.data_dir or os.environ.get("QWEN2EVAL_DATA")
     return {
         "data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
+        "corpus": [str(Path(path).absolute()) for path in config.corpus],
+        "matches": None if config.matches is None else str(Path(config.matches).resolve()),
         "include_path": [str(Path(folder).resolve()) for folder in config.include_path],
         "tasks": [
             str(Path(t).resolve()) if t.endswith((".yaml", ".yml")) and Path(t).is_file() else t for t in config.tasks

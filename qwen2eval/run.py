@@ -6,6 +6,7 @@ from pathlib import Path
 from qwen2eval.answering import TaskAnswers, answer_task
 from qwen2eval.backends import Backend, open_front, open_model
 from qwen2eval.config import RunConfig
+from qwen2eval.contamination import Joined, join, open_leaks
 from qwen2eval.errors import BackendError, TaskFileError
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import Plan, make_plan
@@ -33,15 +34,19 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         with clock.time("plan_seconds"):
             plan = make_plan(config, open_front(config))
             check_writable(folder)
+        with clock.time("corpus_seconds"):
+            leaks = open_leaks(config, plan.tasks)
         with clock.time("model_seconds"):
             backend = open_things.enter_context(closing(open_model(config, plan.front)))
         with clock.time("answer_seconds"), ResponseStore(folder / "store.sqlite") as store:
             answers = answer_tasks(plan, backend, store, quiet=quiet)
         with clock.time("score_seconds"):
             samples, scores = score_answers(plan, answers)
-        info = describe_run(plan, backend, answers, samples, clock=clock, command=command)
+            joined = join(samples, scores, leaks, seed=config.seeds.numpy) if leaks else Joined()
+        info = describe_run(plan, backend, answers, samples, clock=clock, command=command) | joined.info
         with claimed_run_id(folder, info["run_id"]) as info["run_id"]:
-            return write_run(folder / info["run_id"], info, samples, scores, plan.groups)
+            target = folder / info["run_id"]
+            return write_run(target, info, samples, scores + joined.scores, plan.groups, matches=joined.matches)
 
 
 def plan(config: RunConfig) -> Plan:

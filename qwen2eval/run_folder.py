@@ -181,8 +181,14 @@ def write_run(
     samples: Mapping[str, TaskSamples],
     scores: Sequence[Score],
     groups: "Mapping[str, Group]",
+    *,
+    matches: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Run:
-    """Write everything a run leaves; `latest` points to it if it is new."""
+    """Write everything a run leaves; `latest` points to it if it is new.
+
+    Args:
+        matches: by task, what a corpus holds of its docs; one row a match.
+    """
     from qwen2eval.reporting.render import write_report
 
     clear_leftovers(target.parent)
@@ -193,6 +199,9 @@ def write_run(
             _write_parquet(folder / "samples" / f"{file_name(name)}.parquet", task_samples)
             with (folder / f"samples_{file_name(name)}.jsonl").open("w", encoding="utf-8") as file:
                 file.writelines(lm_eval_samples(task_samples))
+        for name, rows in (matches or {}).items():
+            (folder / "contamination").mkdir(exist_ok=True)
+            _write_matches(folder / "contamination" / f"{file_name(name)}.parquet", rows)
         frame.to_parquet(folder / "scores.parquet", index=False)
         frame.to_csv(folder / "scores.csv", index=False)
         _write_json(folder / "results.json", lm_eval_results(samples, scores, groups, info))
@@ -243,10 +252,27 @@ def _schema(metrics: Sequence[str]) -> "pa.Schema":
             ("n_response_tokens", pa.int64()),
             ("truncated", pa.bool_()),
             ("contamination", pa.string()),
+            ("contamination_qwen2", pa.string()),
             ("cell", pa.string()),
             ("error", pa.string()),
         ]
     )
+
+
+def _write_matches(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from decontam.part_result import MATCH_SCHEMA
+
+    names = [name for name in (rows[0] if rows else ("doc_id", *MATCH_SCHEMA.names)) if name != "doc_id"]
+    schema = pa.schema([("doc_id", pa.int64()), *(MATCH_SCHEMA.field(name) for name in names)])
+    pq.write_table(pa.Table.from_pylist([_without_nan(row) for row in rows], schema), path)
+
+
+def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a data frame with its missing numbers as None."""
+    return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
 
 
 def _write_json(path: Path, value: Any) -> None:

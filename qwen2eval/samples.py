@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE_COLUMNS = (
     *("task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "repeat", "filter", "cluster", "prompt", "response"),
     *("extracted", "target", "finish_reason", "n_prompt_tokens", "n_response_tokens", "truncated", "contamination"),
-    *("cell", "error"),
+    *("contamination_qwen2", "cell", "error"),
 )
 """The columns of samples/<task>.parquet that every task has; its metrics follow."""
 NO_EXTRACTION = "[invalid]"
@@ -58,6 +58,10 @@ class TaskSamples:
 
     plan: TaskPlan
     by_filter: dict[str, list[DocSample]] = field(default_factory=dict)
+    contamination: Mapping[int, str] | None = None
+    """By doc_id: clean, contaminated or not_testable by the n-gram rule; None: no corpus was searched."""
+    contamination_qwen2: Mapping[int, str] | None = None
+    """The same by n-gram and longest common subsequence."""
 
     def __iter__(self) -> Iterator[DocSample]:
         for samples in self.by_filter.values():
@@ -144,7 +148,10 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
                 "n_prompt_tokens": first.n_context_tokens,
                 "n_response_tokens": given[0].n_response_tokens,
                 "truncated": any(r.is_truncated for r in sample.requests),
-                "contamination": None,
+                "contamination": None if samples.contamination is None else samples.contamination[sample.doc_id],
+                "contamination_qwen2": None
+                if samples.contamination_qwen2 is None
+                else samples.contamination_qwen2[sample.doc_id],
                 "cell": None,
                 "error": sample.error,
                 **{metric_column(m): as_number(v) for m, v in (sample.metrics or {}).items() if repeat == 0},

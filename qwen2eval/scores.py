@@ -44,7 +44,7 @@ def score_tasks(samples: Mapping[str, TaskSamples], groups: "Mapping[str, Group]
     return scores + group_scores(scores, groups)
 
 
-def task_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
+def task_scores(name: str, samples: TaskSamples, *, seed: int, subset: str = "original") -> list[Score]:
     """Aggregate one task's metrics, filter by filter."""
     from lm_eval.api.metrics import mean
 
@@ -62,9 +62,7 @@ def task_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
             estimate = _estimate(aggregate, items, clusters, is_mean=aggregate is mean, seed=seed)
             naive = _estimate(aggregate, items, None, is_mean=True, seed=seed) if aggregate is mean else estimate
             n_docs, n_missing = len(docs), len(docs) - len(items)
-            scores.append(
-                Score(name, metric, filter_name, "original", n_docs, value, *estimate, n_missing, naive.stderr)
-            )
+            scores.append(Score(name, metric, filter_name, subset, n_docs, value, *estimate, n_missing, naive.stderr))
     return scores
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qwen2eval.reporting.contamination_table import print_contamination
 from qwen2eval.reporting.markup import visible
 from qwen2eval.reporting.tables import ScoreRow, score_rows
 from qwen2eval.reporting.watches import find_watches
@@ -50,6 +51,9 @@ def _print_all(console: Console, info: Mapping[str, Any], scores: "pd.DataFrame"
     # Beside the two columns of names the table takes 59.
     console.print(_score_table(score_rows(info, scores), room=max(console.width - 59, 21)))
     console.print()
+    if info.get("contamination"):
+        print_contamination(info["contamination"], console=console)
+        console.print()
     watches = find_watches(info)
     for watch in watches:
         about = f"{watch.task}: {watch.title}: " if watch.task else f"{watch.title}: "

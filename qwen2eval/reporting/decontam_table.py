@@ -12,6 +12,7 @@ from qwen2eval.reporting.numbers import NOTHING, format_count, format_percent
 
 if TYPE_CHECKING:
     from decontam import Results
+    from decontam.filter_plan import FilterSummary
 
 _COLUMNS = ("Benchmark", "Items", "Testable", "13-gram", "LCS rule", "Whole", "Documents")
 
@@ -40,6 +41,23 @@ def print_scan(results: "Results", *, file: TextIO) -> None:
         console.print(Text(f"{short:,} items have fewer than {size} tokens: not testable, looked for as a whole"))
     line = Text.assemble(("matches  ", "bold"), visible(str(results.path / "matches.parquet")))
     console.print(line, soft_wrap=True)
+
+
+def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None:
+    """Print what became of a corpus."""
+    console = Console(file=file, highlight=False, emoji=False)
+    totals = summary.totals
+    console.print(
+        Text(
+            f"{len(summary.files):,} files: {totals['n_documents_dropped']:,} documents dropped, "
+            f"{totals['n_documents_edited']:,} edited, {totals['n_characters_cut']:,} characters cut"
+        )
+    )
+    for name, count in summary.by_benchmark.items():
+        console.print(Text(f"  {visible(name)}: {count:,} documents"), soft_wrap=True)
+    if totals["n_not_editable"]:
+        console.print(Text(f"{totals['n_not_editable']:,} of them dropped since they are no UTF-8", style="yellow"))
+    console.print(Text.assemble(("cleaned  ", "bold"), visible(output)), soft_wrap=True)
 
 
 def _share(count: int | None, total: int) -> str:

@@ -10,6 +10,13 @@ import yaml
 
 from qwen2eval.redact import hide_secrets
 from qwen2eval.reporting import numbers
+from qwen2eval.reporting.contamination_table import (
+    ContaminationRow,
+    Evidence,
+    contamination_rows,
+    corpus_line,
+    evidence,
+)
 from qwen2eval.reporting.examples import LONG_TEXT_CHARS, Example, choose_examples
 from qwen2eval.reporting.markup import clip
 from qwen2eval.reporting.tables import HealthLevel, ScoreRow, headline_rows, score_rows, task_health
@@ -78,6 +85,10 @@ class ReportView:
     run_facts: tuple[Fact, ...]
     headlines: tuple[Headline, ...]
     rows: tuple[ScoreRow, ...]
+    contamination: tuple[ContaminationRow, ...]
+    corpus: str | None
+    """None: no corpus was searched."""
+    evidence: tuple[Evidence, ...]
     groups: tuple[Fact, ...]
     watches: tuple[Watch, ...]
     tasks: tuple[TaskView, ...]
@@ -115,6 +126,9 @@ def build_view(
         run_facts=_run_facts(info),
         headlines=tuple(Headline(row=row, bar=_bar(row)) for row in headline_rows(info, rows)),
         rows=rows,
+        contamination=contamination_rows(info),
+        corpus=corpus_line(info),
+        evidence=evidence(info),
         groups=tuple(Fact(name, ", ".join(group["tasks"])) for name, group in info["groups"].items()),
         watches=find_watches(info),
         tasks=tuple(_task_view(info, name, chosen.get(name, ())) for name in info["tasks"]),

@@ -84,6 +84,47 @@ def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[
     return Estimate(float(values.std(ddof=1)), float(low), float(high))
 
 
+def part_difference(
+    values: Sequence[float], is_part: Sequence[bool], *, clusters: Sequence[Any] | None = None
+) -> Estimate:
+    """Estimate the error of mean(part) - mean(all), where the part's values are among all.
+
+    The two means share docs, so their errors don't add up. Both are linear in the docs, to first order (delta method):
+    each doc moves the difference by (its distance from the part's mean) / (the part's share) if it is of the part, less
+    its distance from the mean of all. The standard error is that of the mean of these, clustered if clusters are given;
+    the interval is Student's t. Against resampling: tests/stats/test_errors.py.
+
+    Args:
+        values: one a doc.
+        is_part: whether each belongs to the part.
+    """
+    x, part = np.asarray(values, dtype=float), np.asarray(is_part, dtype=bool)
+    if part.sum() < 2 or not np.isfinite(x).all():
+        return UNKNOWN
+    moves = part * (x - x[part].mean()) / part.mean() - (x - x.mean())
+    labels = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sums = np.bincount(labels, weights=moves)
+    if len(sums) < 2:
+        return UNKNOWN
+    stderr = math.sqrt(float(sums @ sums) * len(sums) / (len(sums) - 1)) / len(x)
+    delta = float(x[part].mean() - x.mean())
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(len(sums) - 1, 0.5 + CONFIDENCE / 2)) * stderr
+    return Estimate(stderr, delta - reach, delta + reach)
+
+
+def bootstrap_difference(
+    aggregate: Callable[[list[Any]], float], items: Sequence[Any], is_part: Sequence[bool], *, seed: int
+) -> Estimate:
+    """Estimate the error of aggregate(part) - aggregate(all) by resampling docs together with their membership."""
+
+    def difference(pairs: list[tuple[Any, bool]]) -> float:
+        return aggregate([item for item, is_in in pairs if is_in]) - aggregate([item for item, _ in pairs])
+
+    return bootstrap_estimate(difference, list(zip(items, is_part, strict=True)), seed=seed)
+
+
 def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     # scipy.stats has this, too, but takes 0.6 s and 60 MB to import
     z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)

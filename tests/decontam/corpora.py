@@ -10,38 +10,22 @@ import zstandard
 
 from decontam import Reference
 
-_FILLER = tuple(
-    [
-        "river",
-        "stone",
-        "cloud",
-        "lamp",
-        "seven",
-        "green",
-        "walks",
-        "often",
-        "paper",
-        "under",
-        "bright",
-        "table",
-        "north",
-        "winter",
-        "song",
-    ]
-)
+_FILLER = ("river", "stone", "cloud", "lamp", "seven", "green", "walks", "often", "paper", "under", "bright", "table")
 _SYLLABLES = ["ka", "lo", "mi", "ru", "te", "va", "so", "ne", "pi", "du"]
 
 
-def _question(number):
+def make_question(number):
     """Return twenty made-up words, others for each number."""
     rng = random.Random(number)
     words = ["".join(rng.choices(_SYLLABLES, k=3)) for _ in range(20)]
     return f"If {' '.join(words[:10])}, then {' '.join(words[10:])}: how many?"
 
 
+_SHORT = Reference("quiz/short", "What is the colour of tar?", "Black", "quiz")
 ITEMS = [
-    Reference(f"quiz/{i}", _question(i), f"The answer is {i + 1}.", "quiz" if i % 2 else "riddles") for i in range(12)
-] + [Reference("quiz/short", "What is the colour of tar?", "Black", "quiz")]
+    *(Reference(f"quiz/{i}", make_question(i), f"It is {i + 1}.", "quiz" if i % 2 else "riddles") for i in range(12)),
+    _SHORT,
+]
 
 
 def make_documents(n_documents, *, seed=0):

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2eval.stats.errors import UNKNOWN, bootstrap_estimate, mean_estimate
+from qwen2eval.stats.errors import (
+    UNKNOWN,
+    bootstrap_difference,
+    bootstrap_estimate,
+    mean_estimate,
+    part_difference,
+)
 
 values = st.lists(st.floats(-10, 10), min_size=2, max_size=40)
 
@@ -81,3 +87,40 @@ def test_clusters_that_agree_do_not_make_a_score_certain():
     assert estimate.ci_low == pytest.approx(mean_estimate([1.0, 1.0]).ci_low)
     assert estimate.ci_high == 1.0
     assert mean_estimate([0.5, 0.5], clusters="ab")[1:] == (None, None)
+
+
+def draws_of_part(rng, n_docs, *, n_clusters=0):
+    """Draw docs of which some leaked: these are easier."""
+    clusters = rng.integers(0, n_clusters, n_docs) if n_clusters else None
+    shift = rng.normal(0, 0.2, n_clusters)[clusters] if n_clusters else 0.0
+    is_clean = rng.random(n_docs) < 0.6
+    values = (rng.random(n_docs) < np.clip(np.where(is_clean, 0.4, 0.8) + shift, 0, 1)).astype(float)
+    return values, is_clean, clusters
+
+
+@pytest.mark.parametrize("n_clusters", [0, 30], ids=["docs", "clusters"])
+def test_the_difference_of_a_part_is_as_sure_as_it_says(n_clusters):
+    """Over new draws the difference varies as the standard error says, and the interval holds the truth."""
+    rng, truth = np.random.default_rng(0), 0.4 - (0.6 * 0.4 + 0.4 * 0.8)
+    found, stderrs, hits = [], [], 0
+    for _ in range(1_000):
+        values, is_clean, clusters = draws_of_part(rng, 300, n_clusters=n_clusters)
+        estimate = part_difference(values.tolist(), is_clean.tolist(), clusters=clusters)
+        found.append(values[is_clean].mean() - values.mean())
+        stderrs.append(estimate.stderr)
+        hits += estimate.ci_low <= truth <= estimate.ci_high
+    assert np.mean(stderrs) == pytest.approx(np.std(found), rel=0.08)
+    assert 0.92 <= hits / 1_000 <= 0.97  # with few clusters an interval is a little short
+
+
+def test_the_difference_of_a_part_is_that_of_resampling():
+    values, is_clean, _ = draws_of_part(np.random.default_rng(1), 400)
+    ours = part_difference(values.tolist(), is_clean.tolist())
+    drawn = bootstrap_difference(np.mean, values.tolist(), is_clean.tolist(), seed=0)
+    assert ours.stderr == pytest.approx(drawn.stderr, rel=0.2)
+    assert (ours.ci_low, ours.ci_high) == pytest.approx((drawn.ci_low, drawn.ci_high), abs=0.015)
+
+
+def test_a_part_that_is_all_does_not_differ():
+    assert part_difference([1.0, 0.0, 1.0], [True] * 3) == pytest.approx((0.0, 0.0, 0.0))
+    assert part_difference([1.0, 0.0, 1.0], [True, False, False]) == UNKNOWN

@@ -1,0 +1,119 @@
+"""What a filter acts on, and what it tells: options, documents with their spans, counts."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from decontam.errors import DecontamError
+from decontam.json_edit import Span, widened
+from decontam.results import Results
+
+Action = Literal["drop", "cut", "mask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterOptions:
+    """What is done to which documents."""
+
+    action: Action = "drop"
+    rule: Literal["qwen2", "strict"] = "qwen2"
+    """strict: an n-gram is enough."""
+    include_whole: bool = False
+    """Also documents in which an item too short for an n-gram stands as a whole."""
+    min_df: int | None = None
+    """Only matches whose rarest n-gram is in at most so many documents: others are common phrases. None: all."""
+    margin: int = 0
+    """Characters that are cut or masked on each side of what was found."""
+    mask: str = "[MASKED]"
+
+    def __post_init__(self) -> None:
+        if self.action not in ("drop", "cut", "mask"):
+            raise DecontamError(f"action is {self.action!r}: give drop, cut or mask")
+        if self.rule not in ("qwen2", "strict"):
+            raise DecontamError(f"rule is {self.rule!r}: give qwen2 or strict")
+        if self.margin < 0 or (self.min_df is not None and self.min_df < 1):
+            raise DecontamError("margin must not be negative, and min_df be 1 or more")
+
+
+class Target(NamedTuple):
+    """A document to act on."""
+
+    spans: tuple[Span, ...]
+    excerpt: str
+    excerpt_begin: int
+    benchmarks: tuple[str, ...]
+
+
+@dataclass
+class FileSummary:
+    """What became of one file."""
+
+    path: str
+    output: str | None = None
+    """None: all of it was dropped."""
+    n_documents_dropped: int = 0
+    n_documents_edited: int = 0
+    n_characters_cut: int = 0
+    n_not_editable: int = 0
+    """Dropped although they should have been edited: their bytes are no UTF-8."""
+    by_benchmark: dict[str, int] = field(default_factory=dict)
+    """Documents acted on, for each benchmark that they hold an item of."""
+
+
+@dataclass(frozen=True)
+class FilterSummary:
+    """What became of all files."""
+
+    files: tuple[FileSummary, ...]
+    options: FilterOptions
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Sums over the files."""
+        names = ("n_documents_dropped", "n_documents_edited", "n_characters_cut", "n_not_editable")
+        return {name: sum(getattr(file, name) for file in self.files) for name in names}
+
+    @property
+    def by_benchmark(self) -> dict[str, int]:
+        """Documents acted on, for each benchmark."""
+        total: Counter[str] = Counter()
+        for file in self.files:
+            total.update(file.by_benchmark)
+        return dict(sorted(total.items()))
+
+
+def find_targets(results: Results, options: FilterOptions) -> dict[str, dict[int, Target]]:
+    """Return the documents to act on, by path and row."""
+    rules = {"qwen2"} if options.rule == "qwen2" else {"qwen2", "strict"}
+    if options.include_whole:
+        rules.add("whole")
+    by_document: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in results.matches.to_dict("records"):
+        is_common = options.min_df is not None and row["min_df"] > options.min_df
+        if row["rule"] in rules and not is_common:
+            by_document[row["document_path"], int(row["document_row"])].append({str(k): v for k, v in row.items()})
+    found: dict[str, dict[int, Target]] = defaultdict(dict)
+    for (path, number), rows in by_document.items():
+        spans = tuple((int(span["begin"]), int(span["end"])) for row in rows for span in row["spans"])
+        benchmarks = tuple(sorted({row["benchmark"] for row in rows}))
+        found[path][number] = Target(spans, rows[0]["excerpt"], int(rows[0]["excerpt_begin"]), benchmarks)
+    return dict(found)
+
+
+def spans_to_cut(text: str, target: Target, options: FilterOptions) -> list[Span]:
+    """Return what is to be cut out of a document's text.
+
+    Raises:
+        DecontamError: the text is not the one that was scanned.
+    """
+    stop = target.excerpt_begin + len(target.excerpt)
+    if text[target.excerpt_begin : stop].encode("utf-8", "replace").decode() != target.excerpt:
+        raise DecontamError("the document has changed since the scan: scan again")
+    return widened(target.spans, options.margin, len(text))
+
+
+def count_edited(summary: FileSummary, spans: Sequence[Span]) -> None:
+    """Count a document that was edited."""
+    summary.n_documents_edited += 1
+    summary.n_characters_cut += sum(end - begin for begin, end in spans)

@@ -1,0 +1,169 @@
+r"""Cutting spans out of the text of a JSON line, and nothing else: every other byte stays as it was.
+
+Spans are characters of the text that `text_of` returns. Their place in the raw line is found by walking through it: an
+escape is one character, two \u escapes of a surrogate pair are one, and escapes outside of the spans stay escapes.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any, NamedTuple
+
+from decontam.errors import DecontamError
+from decontam.records import BYTE_ORDER_MARK
+
+Span = tuple[int, int]
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.", re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False)
+
+
+class _Piece(NamedTuple):
+    """A string of the line that is a part of its text."""
+
+    begin: int
+    """In the raw line, behind the quotation mark."""
+    end: int
+    first: int
+    """In the text, in characters."""
+    n_characters: int
+
+
+def edited_line(line: bytes, field: str, spans: Sequence[Span], *, mask: str) -> bytes:
+    """Return a line without the spans of its text, each replaced by `mask`, which may be empty.
+
+    Raises:
+        DecontamError: the line isn't UTF-8, not JSON, or has no such field.
+    """
+    mark = BYTE_ORDER_MARK if line.startswith(BYTE_ORDER_MARK) else b""
+    try:
+        raw = line[len(mark) :].decode("utf-8")
+        pieces = list(_pieces(raw, field))
+    except (ValueError, RecursionError) as err:
+        raise DecontamError(f"a line can't be edited: {err}") from err
+    shown, out, done = json.dumps(mask, ensure_ascii=False)[1:-1], [], 0
+    begun = set[Span]()
+    for piece in pieces:
+        inside = [(max(a, piece.first), min(b, piece.first + piece.n_characters), (a, b)) for a, b in spans]
+        kept = [(a, b, whole) for a, b, whole in inside if a < b]
+        places = _raw_places(raw, piece, sorted({x for a, b, _ in kept for x in (a, b)}))
+        for a, b, whole in kept:
+            out += [raw[done : places[a]], "" if whole in begun else shown]
+            done = places[b]
+            begun.add(whole)
+    return mark + "".join([*out, raw[done:]]).encode("utf-8")
+
+
+def edited_text(text: str, spans: Sequence[Span], *, mask: str) -> str:
+    """Return a text without spans that ascend and don't overlap.
+
+    >>> edited_text("one two three", [(4, 8)], mask="")
+    'one three'
+    """
+    out, done = [], 0
+    for begin, end in spans:
+        out += [text[done:begin], mask]
+        done = end
+    return "".join([*out, text[done:]])
+
+
+def widened(spans: Sequence[Span], margin: int, n_characters: int) -> list[Span]:
+    """Return spans with a margin on both sides, those that meet made one.
+
+    >>> widened([(5, 8), (10, 12)], 1, 12)
+    [(4, 12)]
+    """
+    found: list[Span] = []
+    for begin, end in sorted((max(0, a - margin), min(n_characters, b + margin)) for a, b in spans):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        elif begin < end:
+            found.append((begin, end))
+    return found
+
+
+def _raw_places(raw: str, piece: _Piece, wanted: Sequence[int]) -> dict[int, int]:
+    """Return where characters of the text begin in the raw line."""
+    places: dict[int, int] = {}
+    at, character = piece.begin, piece.first
+    waiting = list(reversed(wanted))
+    for escape in _ESCAPE.finditer(raw, piece.begin, piece.end):
+        n_plain = escape.start() - at
+        while waiting and waiting[-1] <= character + n_plain:
+            place = waiting.pop()
+            places[place] = at + place - character
+        at, character = escape.end(), character + n_plain + 1
+    for place in waiting:
+        places[place] = at + place - character
+    return places
+
+
+def _pieces(raw: str, field: str) -> Iterator[_Piece]:
+    """Yield the strings that make up the text, with their place in it."""
+    begin = _skip_space(raw, 0)
+    names = [field] if field in _members(raw, begin) else field.split(".")
+    for name in names:
+        begin = _members(raw, begin)[name]
+    first = 0
+    for place in _strings(raw, begin):
+        if place is None:
+            first += 1
+            continue
+        text, end = scanstring(raw, place + 1, False)
+        yield _Piece(place + 1, end - 1, first, len(text))
+        first += len(text) + 1  # the line end between messages
+
+
+def _strings(raw: str, begin: int) -> Iterator[int | None]:
+    """Yield where the strings of a value begin: itself, or of its messages; None for a message without text."""
+    if raw[begin] == '"':
+        yield begin
+        return
+    for message in _elements(raw, begin):
+        content = _members(raw, message)["content"]
+        if raw[content] == '"':
+            yield content
+        elif raw[content] == "[":
+            parts = [_members(raw, part) for part in _elements(raw, content) if raw[part] == "{"]
+            texts = [part["text"] for part in parts if "text" in part and raw[part["text"]] == '"']
+            yield from texts or [None]
+        else:
+            yield None
+
+
+def _members(raw: str, begin: int) -> dict[str, int]:
+    """Return where the values of an object begin, by key; of a key that is there twice the last."""
+    if raw[begin : begin + 1] != "{":
+        raise DecontamError("a line can't be edited: its text is not where it was")
+    found: dict[str, int] = {}
+    at = _skip_space(raw, begin + 1)
+    while raw[at] == '"':
+        key, at = scanstring(raw, at + 1, False)
+        value = _skip_space(raw, _skip_space(raw, at) + 1)  # behind the colon
+        found[key] = value
+        at = _skip_space(raw, _value_end(raw, value))
+        if raw[at] == ",":
+            at = _skip_space(raw, at + 1)
+    return found
+
+
+def _elements(raw: str, begin: int) -> Iterator[int]:
+    """Yield where the values of an array begin."""
+    at = _skip_space(raw, begin + 1)
+    while raw[at] != "]":
+        yield at
+        at = _skip_space(raw, _value_end(raw, at))
+        if raw[at] == ",":
+            at = _skip_space(raw, at + 1)
+
+
+def _value_end(raw: str, begin: int) -> int:
+    decoded: tuple[Any, int] = _DECODER.raw_decode(raw, begin)
+    return decoded[1]
+
+
+def _skip_space(raw: str, at: int) -> int:
+    found = _SPACE.match(raw, at)
+    return found.end() if found else at
