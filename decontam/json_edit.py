@@ -127,7 +127,7 @@ def _strings(raw: str, begin: int) -> Iterator[int | None]:
             yield content
         elif raw[content] == "[":
             parts = [_members(raw, part) for part in _elements(raw, content) if raw[part] == "{"]
-            texts = [part["text"] for part in parts if "text" in part and raw[part["text"]] == '"']
+            texts: list[int | None] = [part["text"] for part in parts if "text" in part and raw[part["text"]] == '"']
             yield from texts or [None]
         else:
             yield None

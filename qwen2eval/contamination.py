@@ -54,8 +54,9 @@ class Leaks:
     def __init__(self, results: "Results") -> None:
         self.results = results
         self._items: dict[str, dict[tuple[str, str], tuple[str, bool]]] = defaultdict(dict)
-        for item in results.references.itertuples():
-            self._items[item.benchmark].setdefault((item.text, item.answer), (item.id, bool(item.testable)))
+        for item in results.references.to_dict("records"):
+            text, answer = str(item["text"]), str(item["answer"])
+            self._items[str(item["benchmark"])].setdefault((text, answer), (str(item["id"]), bool(item["testable"])))
         self._matches: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in results.matches.to_dict("records"):
             self._matches[row["reference_id"]].append({str(name): value for name, value in row.items()})
@@ -129,7 +130,7 @@ def open_leaks(config: "RunConfig", plans: "Mapping[str, TaskPlan]") -> Leaks | 
 class Joined:
     """What a corpus adds to a run."""
 
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
     """For run.json."""
     scores: list[Score] = field(default_factory=list)
     """Of the clean and the contaminated docs."""

@@ -198,7 +198,7 @@ def test_a_clean_run_says_so_and_has_no_banner(clean_info, scores):
         assert "Read this first" not in text
 
 
-@pytest.mark.parametrize("name", ["figures", "comparison", "contamination", "gate"])
+@pytest.mark.parametrize("name", ["figures", "comparison", "gate"])
 @pytest.mark.parametrize("template", ["report.html.j2", "report.md.j2"])
 def test_rooms_for_later_are_there(name, template):
     text = (Path(__file__).parents[2] / "reports" / "templates" / template).read_text(encoding="utf-8")
