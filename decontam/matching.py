@@ -38,7 +38,7 @@ class Match:
     lcs_ratio: float | None
     """Its share of the shorter sequence's tokens, 0-1."""
     spans: tuple[tuple[int, int], ...]
-    """Where in the document's text the shared n-grams stand, [begin, end) in characters, ascending."""
+    """Where shared n-grams stand in the text, the answer's too: [begin, end) in characters, ascending."""
     ngram_ids: tuple[int, ...]
     """Numbers of the shared n-grams in the index."""
 
@@ -135,7 +135,7 @@ def _match(
             longest_match=_longest_run(kept) + size - 1,
             lcs_length=None if lcs is None else lcs.length,
             lcs_ratio=None if lcs is None else lcs.length / lcs.n_shorter,
-            spans=document.spans(positions, size),
+            spans=document.spans([one.position for one in shared], size),
             ngram_ids=tuple(ngrams),
         )
         if best is None or (match.rule == "qwen2" and best.rule != "qwen2"):

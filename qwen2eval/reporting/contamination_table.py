@@ -21,7 +21,8 @@ class ContaminationRow:
 
     task: str
     metric: str
-    filter: str
+    filter: str | None
+    """None: the task has no named filter."""
     contaminated_share: str
     """Of all docs, by the n-gram rule."""
     qwen2_share: str
@@ -37,7 +38,6 @@ class ContaminationRow:
     delta_interval: str
     is_sure: bool
     """The interval of delta doesn't hold 0."""
-    warning: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,12 @@ def contamination_rows(info: Mapping[str, Any]) -> tuple[ContaminationRow, ...]:
     return tuple(_row(name, task, score) for name, task in tasks.items() for score in task["scores"])
 
 
+def contamination_warnings(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what to mind of the clean scores, a line a task."""
+    tasks = (info.get("contamination") or {}).get("tasks", {})
+    return tuple(f"{name}: {warning}" for name, task in tasks.items() if (warning := _warning(task)))
+
+
 def corpus_line(info: Mapping[str, Any]) -> str | None:
     """Say what was searched, and by which rule."""
     told = info.get("contamination")
@@ -95,16 +101,19 @@ def print_contamination(told: Mapping[str, Any], *, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
     table.add_column("Task", overflow="fold")
     table.add_column("Metric", overflow="fold")
-    for name in ("Found", "Original", "Clean", "Found docs", "Clean - original", "n clean"):
+    for name in ("Found", "Original", "Clean", "Found docs", "Clean - original"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in contamination_rows(info):
-        metric = f"{row.metric} ({row.filter})" if row.filter != "none" else row.metric
-        cells = (row.contaminated_share, row.original, row.clean, row.contaminated, f"{row.delta} {row.delta_interval}")
-        table.add_row(Text(visible(row.task)), Text(visible(metric)), *cells, row.n_clean)
+        metric = f"{row.metric}\n{row.filter}" if row.filter else row.metric
+        parts = (row.contaminated_share, row.original, row.clean, row.contaminated)
+        counts = ("", row.n_original, row.n_clean, row.n_contaminated)
+        cells = (Text(f"{part}\nn = {count}" if count else part) for part, count in zip(parts, counts, strict=True))
+        names = (Text(visible(row.task)), Text("\n".join(visible(line) for line in metric.split("\n"))))
+        table.add_row(*names, *cells, Text(f"{row.delta}\n{row.delta_interval}".rstrip()))
     console.print(table)
     console.print()
     console.print(Text(visible(corpus_line(info) or "")))
-    for warning in dict.fromkeys(f"{row.task}: {row.warning}" for row in contamination_rows(info) if row.warning):
+    for warning in contamination_warnings(info):
         console.print(Text(f"warning  {visible(warning)}", style="yellow"))
 
 
@@ -119,7 +128,7 @@ def _row(name: str, task: Mapping[str, Any], score: Mapping[str, Any]) -> Contam
     return ContaminationRow(
         task=name,
         metric=metric,
-        filter=str(score["filter"]),
+        filter=None if score["filter"] == "none" else str(score["filter"]),
         contaminated_share=format_percent(task["n_contaminated"] / n_docs) if n_docs else NOTHING,
         qwen2_share=NOTHING if n_qwen2 is None or not n_docs else format_percent(n_qwen2 / n_docs),
         **shown,
@@ -130,7 +139,6 @@ def _row(name: str, task: Mapping[str, Any], score: Mapping[str, Any]) -> Contam
         delta=NOTHING if delta is None else sign + format_value(delta, in_percent=in_percent),
         delta_interval=format_interval(interval, in_percent=in_percent) if interval else "",
         is_sure=interval is not None and not low <= 0 <= high,
-        warning=_warning(task),
     )
 
 
@@ -139,7 +147,7 @@ def _evidence(name: str, match: Mapping[str, Any]) -> Evidence:
     if match["lcs_length"] is not None:
         facts.append(f"common subsequence {match['lcs_length']:,} tokens, {format_percent(match['lcs_ratio'])}")
     if match["min_df"] is not None:
-        facts.append(f"rarest n-gram in {match['min_df']:,} documents")
+        facts.append(f"rarest n-gram in {match['min_df']:,} document{'s' if match['min_df'] != 1 else ''}")
     return Evidence(
         doc=f"{name} {match['doc_id']}",
         place=clip(f"{match['document_path']}, record {match['document_row']}", limit=300),

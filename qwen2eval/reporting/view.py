@@ -14,6 +14,7 @@ from qwen2eval.reporting.contamination_table import (
     ContaminationRow,
     Evidence,
     contamination_rows,
+    contamination_warnings,
     corpus_line,
     evidence,
 )
@@ -88,6 +89,7 @@ class ReportView:
     contamination: tuple[ContaminationRow, ...]
     corpus: str | None
     """None: no corpus was searched."""
+    contamination_warnings: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     groups: tuple[Fact, ...]
     watches: tuple[Watch, ...]
@@ -128,6 +130,7 @@ def build_view(
         rows=rows,
         contamination=contamination_rows(info),
         corpus=corpus_line(info),
+        contamination_warnings=contamination_warnings(info),
         evidence=evidence(info),
         groups=tuple(Fact(name, ", ".join(group["tasks"])) for name, group in info["groups"].items()),
         watches=find_watches(info),
