@@ -5,7 +5,7 @@ Python that has it (`pip install decontaminate` in a venv of Python 3.12); it is
 are 10^6 bytes of jsonl, and a rate is a CPU second's: user and system time of the whole process, start and reports
 included.
 
-    benchmarks/decontam.py [--mb 500] [--rounds 3] [--corpus DIR]
+    benchmarks/decontam_scan.py [--mb 500] [--rounds 3] [--corpus DIR]
 """
 
 import argparse

@@ -11,21 +11,21 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from decontam.errors import DecontamError
 from decontam.kernels import anchors
-from decontam.kernels.ngrams import Hits, NgramTable, build_ngrams
-from decontam.kernels.words import Vocabulary, Words, empty_vocabulary, find_words, intern_words, split
+from decontam.kernels.ngrams import Hits, NgramTable, build_ngrams, ngram_starts
+from decontam.kernels.words import Vocabulary, VocabularyBuilder, find_words, split
 from decontam.matching import Document, Match, match_items
 from decontam.normalize import fold, fold_table
 from decontam.references import Reference
 from decontam.rule import Rule
 
-_BATCH_CHARACTERS = 1_000_000
+_BATCH_CHARACTERS = 250_000
 """Text of items that is folded at once."""
 _VERSION = 1
 """Of what matches are found; part of the fingerprint."""
@@ -82,22 +82,20 @@ class ReferenceIndex:
         """
         items, rule = tuple(references), rule or Rule()
         _check_ids(items)
-        words, questions, answers = _words_of(items, fold_case=rule.fold_case)
-        vocabulary = empty_vocabulary(len(words.hashes), words.points)
-        ids_T, n_words = intern_words(words.hashes, words.begins, words.ends, words.points, *vocabulary[:4])
-        vocabulary = _trimmed(vocabulary, n_words)
-        starts_I, stops_I = np.concatenate(([0], answers[:-1])).astype(np.int64), answers
-        sizes_I = _sizes(words.single, starts_I, stops_I, rule)
-        held = Items(ids_T, starts_I, questions, stops_I, sizes_I)
+        tokens = _tokens_of(items, fold_case=rule.fold_case)
+        ids_T, stops_I = tokens.ids, tokens.stops_I
+        starts_I = np.concatenate(([0], stops_I[:-1])).astype(np.int64)
+        sizes_I = _sizes(tokens.single, starts_I, stops_I, rule)
+        held = Items(ids_T, starts_I, tokens.question_stops_I, stops_I, sizes_I)
         tables = tuple(_table(held, size) for size in sorted(set(rule.sizes)))
         is_whole_I = held.is_short_I & (held.n_tokens_I >= rule.min_whole)
         n_whole = _fewest_whole(held, is_whole_I, rule.min_whole)
-        whole = build_ngrams(ids_T, starts_I[is_whole_I], starts_I, n_whole) if n_whole else None
+        whole = build_ngrams(ids_T, starts_I[is_whole_I].astype(np.int32), starts_I, n_whole) if n_whole else None
         anchor_set = anchors.build_anchors(
-            words.hashes, starts_I, stops_I, held.is_short_I, ngram_size=min(rule.sizes), whole=n_whole
+            tokens.hashes, starts_I, stops_I, held.is_short_I, ngram_size=min(rule.sizes), whole=n_whole
         )
         byte_tables = {json: anchors.byte_table(rule.fold_case, json=json) for json in (True, False)}
-        return cls(items, rule, held, vocabulary, tables, whole, anchor_set, byte_tables)
+        return cls(items, rule, held, tokens.vocabulary, tables, whole, anchor_set, byte_tables)
 
     @property
     def fingerprint(self) -> str:
@@ -191,11 +189,20 @@ def _check_ids(items: tuple[Reference, ...]) -> None:
         seen.add(item.id)
 
 
-def _words_of(items: tuple[Reference, ...], *, fold_case: bool) -> tuple[Words, Ints, Ints]:
-    """Return the words of all items in a row, and how many there are at the end of each question and answer."""
-    parts: list[Words] = []
-    stops: list[Ints] = []
-    n_words = n_points = 0
+class _Tokens(NamedTuple):
+    """All items' words in a row."""
+
+    hashes: npt.NDArray[np.uint64]
+    ids: npt.NDArray[np.int32]
+    single: npt.NDArray[np.bool_]
+    question_stops_I: Ints
+    stops_I: Ints
+    vocabulary: Vocabulary
+
+
+def _tokens_of(items: tuple[Reference, ...], *, fold_case: bool) -> _Tokens:
+    """Read the items, batch by batch."""
+    builder, parts, stops, n_words = VocabularyBuilder(), [], [], 0
     for batch in _batches(items):
         # a line end between two texts separates them, and nothing melts across it
         texts = [text + "\n" for item in batch for text in (item.text, item.answer)]
@@ -203,11 +210,11 @@ def _words_of(items: tuple[Reference, ...], *, fold_case: bool) -> tuple[Words, 
         words = split(folded)
         ends = np.cumsum([len(text) for text in texts])
         stops.append(np.searchsorted(folded.begins[words.begins], ends) + n_words)
-        parts.append(words._replace(begins=words.begins + n_points, ends=words.ends + n_points))
-        n_words, n_points = n_words + len(words.hashes), n_points + len(words.points)
-    joined = Words(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append((words.hashes, builder.add(words), words.single))
+        n_words += len(words.hashes)
+    hashes, ids, single = (np.concatenate(column) for column in zip(*parts, strict=True))
     all_stops = np.concatenate(stops).astype(np.int64)
-    return joined, all_stops[::2], all_stops[1::2]
+    return _Tokens(hashes, ids, single, all_stops[::2], all_stops[1::2], builder.vocabulary())
 
 
 def _batches(items: tuple[Reference, ...]) -> Iterable[list[Reference]]:
@@ -221,18 +228,6 @@ def _batches(items: tuple[Reference, ...]) -> Iterable[list[Reference]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _trimmed(vocabulary: Vocabulary, n_words: int) -> Vocabulary:
-    """Keep the code points of the vocabulary's words, and nothing else."""
-    begins, ends = vocabulary.begins[:n_words], vocabulary.ends[:n_words]
-    sizes = ends - begins
-    new_ends = np.cumsum(sizes)
-    new_begins = new_ends - sizes
-    places = np.repeat(begins - new_begins, sizes) + np.arange(int(sizes.sum()))
-    return Vocabulary(
-        vocabulary.places, vocabulary.hashes[:n_words].copy(), new_begins, new_ends, vocabulary.points[places]
-    )
 
 
 def _sizes(single_T: npt.NDArray[np.bool_], starts_I: Ints, stops_I: Ints, rule: Rule) -> Ints:
@@ -253,9 +248,8 @@ def _fewest_whole(items: Items, is_whole_I: npt.NDArray[np.bool_], min_whole: in
 def _table(items: Items, size: int) -> NgramTable:
     """Index the n-grams of all items that are found by this size."""
     of_size = items.sizes_I == size
-    starts_I, n_I = items.starts_I[of_size], np.maximum(items.n_tokens_I[of_size] - size + 1, 0)
-    within = np.arange(int(n_I.sum())) - np.repeat(np.cumsum(n_I) - n_I, n_I)
-    return build_ngrams(items.ids_T, (np.repeat(starts_I, n_I) + within).astype(np.int64), items.starts_I, size)
+    starts = ngram_starts(items.starts_I[of_size], items.stops_I[of_size], size)
+    return build_ngrams(items.ids_T, starts, items.starts_I, size)
 
 
 __all__ = ["Items", "Match", "ReferenceIndex"]

@@ -38,7 +38,7 @@ class Match:
     lcs_ratio: float | None
     """Its share of the shorter sequence's tokens, 0-1."""
     spans: tuple[tuple[int, int], ...]
-    """Where shared n-grams stand in the text, the answer's too: [begin, end) in characters, ascending."""
+    """Where shared n-grams stand in the text, the answer's too: [begin, end) in characters, in order."""
     ngram_ids: tuple[int, ...]
     """Numbers of the shared n-grams in the index."""
 

@@ -79,7 +79,7 @@ def build_anchors(
     k = anchor_size(ngram_size)
     n_keys = int(np.maximum(stops - starts, 0).sum()) + len(starts)
     bits = np.zeros(1 << max(10, (10 * n_keys // 64).bit_length()), np.uint64)
-    keys = np.zeros(1 << max(4, (2 * n_keys).bit_length()), np.uint64)
+    keys = np.zeros(1 << max(4, (3 * n_keys // 2).bit_length()), np.uint64)
     _fill(hashes, starts, stops, is_short, k, whole, bits, keys)
     return AnchorSet(k, ngram_size - k + 1, whole, bits, keys)
 

@@ -29,7 +29,7 @@ class NgramTable(NamedTuple):
     size: int
     places: npt.NDArray[np.int32]
     """(2^m,) numbers of n-grams by hash, open addressing, -1 for free."""
-    first_G: Ints
+    first_G: npt.NDArray[np.int32]
     """Where in the items' tokens each stands first."""
     offsets_G1: Ints
     """Which postings are its own: from [g] to [g + 1]."""
@@ -48,7 +48,13 @@ class NgramTable(NamedTuple):
         return Hits(*_find(ids, self.size, self.places, self.first_G, ids_T))
 
 
-def build_ngrams(ids_T: npt.NDArray[np.int32], starts: Ints, starts_I: Ints, size: int) -> NgramTable:
+def ngram_starts(starts_I: Ints, stops_I: Ints, size: int) -> npt.NDArray[np.int32]:
+    """Return where the n-grams of items begin in all items' tokens, ascending; items too short have none."""
+    starts: npt.NDArray[np.int32] = _starts(starts_I, stops_I, size)
+    return starts
+
+
+def build_ngrams(ids_T: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], starts_I: Ints, size: int) -> NgramTable:
     """Make the table of the n-grams that begin at `starts`, places in all items' tokens, ascending.
 
     Args:
@@ -56,13 +62,37 @@ def build_ngrams(ids_T: npt.NDArray[np.int32], starts: Ints, starts_I: Ints, siz
     """
     places = np.full(1 << max(4, (2 * len(starts)).bit_length()), -1, np.int32)
     number_P, first_G = _number(ids_T, starts, size, places)
-    order = np.argsort(number_P, kind="stable")
     counts = np.bincount(number_P, minlength=len(first_G))
     offsets_G1 = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    # an item without tokens begins where the next one does: the last one at or before a start is meant
-    items_P = np.searchsorted(starts_I, starts[order], side="right") - 1
-    places_P = (starts[order] - starts_I[items_P]).astype(np.int32)
-    return NgramTable(size, places, first_G, offsets_G1, items_P.astype(np.int32), places_P)
+    return NgramTable(size, places, first_G, offsets_G1, *_postings(number_P, starts, starts_I, offsets_G1))
+
+
+@njit(nogil=True, cache=True)
+def _starts(starts_I, stops_I, size):
+    n = 0
+    for item in range(len(starts_I)):
+        n += max(0, stops_I[item] - starts_I[item] - size + 1)
+    starts, n = np.empty(n, np.int32), 0
+    for item in range(len(starts_I)):
+        for start in range(starts_I[item], stops_I[item] - size + 1):
+            starts[n] = start
+            n += 1
+    return starts
+
+
+@njit(nogil=True, cache=True)
+def _postings(number_P, starts, starts_I, offsets_G1):
+    """Return item and place of each posting, n-gram by n-gram."""
+    items_P, places_P = np.empty(len(starts), np.int32), np.empty(len(starts), np.int32)
+    cursors, item = offsets_G1[:-1].copy(), 0
+    for i in range(len(starts)):
+        # an item without tokens begins where the next one does: the last one at or before a start is meant
+        while item + 1 < len(starts_I) and starts_I[item + 1] <= starts[i]:
+            item += 1
+        at = cursors[number_P[i]]
+        items_P[at], places_P[at] = item, starts[i] - starts_I[item]
+        cursors[number_P[i]] += 1
+    return items_P, places_P
 
 
 @njit(nogil=True, cache=True)
@@ -93,7 +123,7 @@ def _place(key, ids, at, size, places, first_G, ids_T):
 @njit(nogil=True, cache=True)
 def _number(ids_T, starts, size, places):
     """Fill the table; return each start's n-gram, and where each n-gram stands first."""
-    number_P, first_G, n = np.empty(len(starts), np.int64), np.empty(len(starts), np.int64), 0
+    number_P, first_G, n = np.empty(len(starts), np.int32), np.empty(len(starts), np.int32), 0
     for i in range(len(starts)):
         place = _place(_key(ids_T, starts[i], size), ids_T, starts[i], size, places, first_G, ids_T)
         if places[place] < 0:

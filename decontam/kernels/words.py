@@ -3,7 +3,7 @@
 A vocabulary holds the items' words. Numbers are given by comparing code points, so equal numbers are equal words.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,16 +48,60 @@ def split(folded: Folded) -> Words:
     return Words(hashes, begins, ends, entries & np.uint32(CODE_POINT), single)
 
 
-def empty_vocabulary(n_words: int, points: npt.NDArray[np.uint32]) -> Vocabulary:
-    """Return room for at most so many words, whose code points are all in `points`."""
-    n_places = 1 << max(4, (2 * n_words).bit_length())
-    return Vocabulary(
-        np.full(n_places, -1, np.int32),
-        np.zeros(n_words, np.uint64),
-        np.zeros(n_words, np.int64),
-        np.zeros(n_words, np.int64),
-        points,
-    )
+class VocabularyBuilder:
+    """A vocabulary that grows; texts come in batches, and only the code points of new words are kept."""
+
+    def __init__(self) -> None:
+        self._n_words = self._n_points = 0
+        self._made = _empty(1 << 12, 1 << 15)
+
+    def add(self, words: Words) -> npt.NDArray[np.int32]:
+        """Return the numbers of words, giving new ones to those that are not there yet."""
+        self._made_room(len(words.hashes), len(words.points))
+        ids, self._n_words, self._n_points = _intern(
+            words.hashes, words.begins, words.ends, words.points, *self._made, self._n_words, self._n_points
+        )
+        numbers: npt.NDArray[np.int32] = ids
+        return numbers
+
+    def vocabulary(self) -> Vocabulary:
+        """Return what was gathered, no larger than it must be."""
+        made, n = self._made, self._n_words
+        columns = made.hashes[:n].copy(), made.begins[:n].copy(), made.ends[:n].copy()
+        return _placed(*columns, made.points[: self._n_points].copy(), 2 * n)
+
+    def _made_room(self, n_words: int, n_points: int) -> None:
+        """Make the arrays larger where so many new words might not fit."""
+        old = self._made
+        wanted = self._n_words + n_words, self._n_points + n_points
+        if wanted[0] <= len(old.hashes) and wanted[1] <= len(old.points):
+            return
+        hashes, begins, ends = (_longer(x, 2 * wanted[0]) for x in (old.hashes, old.begins, old.ends))
+        made = _placed(hashes, begins, ends, _longer(old.points, 2 * wanted[1]), 2 * len(hashes), self._n_words)
+        self._made = made
+
+
+def _empty(n_words: int, n_points: int) -> Vocabulary:
+    columns = np.zeros(n_words, np.uint64), np.zeros(n_words, np.int64), np.zeros(n_words, np.int64)
+    return _placed(*columns, np.zeros(n_points, np.uint32), 2 * n_words, 0)
+
+
+def _longer(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    return np.concatenate((values, np.zeros(max(0, size - len(values)), values.dtype)))
+
+
+def _placed(
+    hashes: npt.NDArray[np.uint64],
+    begins: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    points: npt.NDArray[np.uint32],
+    n_places: int,
+    n_words: int | None = None,
+) -> Vocabulary:
+    """Return a vocabulary of the first words, which are all different, with a table of at least so many places."""
+    places = np.full(1 << max(4, n_places.bit_length()), -1, np.int32)
+    _place_all(hashes, places, len(hashes) if n_words is None else n_words)
+    return Vocabulary(places, hashes, begins, ends, points)
 
 
 @njit(nogil=True, cache=True)
@@ -86,22 +130,35 @@ def _split(entries):
 
 
 @njit(nogil=True, cache=True)
-def intern_words(hashes, begins, ends, points, places, hashes_V, begins_V, ends_V):
-    """Return the numbers of words, giving new ones, and how many there are; `points` are those of both."""
-    ids, n = np.empty(len(hashes), np.int32), 0
+def _place_all(hashes, places, n_words):
+    mask = np.uint64(len(places) - 1)
+    for number in range(n_words):
+        at = (mixed(hashes[number]) >> np.uint64(13)) & mask
+        while places[at] >= 0:
+            at = (at + np.uint64(1)) & mask
+        places[at] = number
+
+
+@njit(nogil=True, cache=True)
+def _intern(hashes, begins, ends, points, places, hashes_V, begins_V, ends_V, points_V, n, n_points):
+    """Return the numbers of words; new ones go into the vocabulary, which has the room. Also its words and points."""
+    ids = np.empty(len(hashes), np.int32)
     mask = np.uint64(len(places) - 1)
     for i in range(len(hashes)):
         at = (mixed(hashes[i]) >> np.uint64(13)) & mask
         while places[at] >= 0:
-            if _same(places[at], hashes[i], begins[i], ends[i], points, hashes_V, begins_V, ends_V, points):
+            if _same(places[at], hashes[i], begins[i], ends[i], points, hashes_V, begins_V, ends_V, points_V):
                 break
             at = (at + np.uint64(1)) & mask
         if places[at] < 0:
+            size = ends[i] - begins[i]
+            points_V[n_points : n_points + size] = points[begins[i] : ends[i]]
+            hashes_V[n], begins_V[n], ends_V[n] = hashes[i], n_points, n_points + size
             places[at] = n
-            hashes_V[n], begins_V[n], ends_V[n] = hashes[i], begins[i], ends[i]
             n += 1
+            n_points += size
         ids[i] = places[at]
-    return ids, n
+    return ids, n, n_points
 
 
 @njit(nogil=True, cache=True)
