@@ -56,14 +56,9 @@ class Document(NamedTuple):
         return tuple((int(self.begins[first]), int(self.ends[stop - 1])) for first, stop in _runs(positions, size))
 
 
-class _Shared(NamedTuple):
-    """An n-gram that the document shares with an item."""
-
-    position: int
-    """In the document, in tokens."""
-    place: int
-    """In the item."""
-    ngram: int
+_Shared = tuple[int, int, int]
+"""An n-gram that the document shares with an item: its position in the document, its place in the item, in tokens, and
+its number. A plain tuple: there are as many as shared tokens."""
 
 
 class _Lcs(NamedTuple):
@@ -88,7 +83,7 @@ def match_items(index: "ReferenceIndex", document: Document, hits: Sequence[Hits
         offset += table.n_ngrams
     if index.whole is not None:
         for item, shared in _by_item(index.whole, whole).items():
-            if match := _whole_match(index, item, document, [one.position for one in shared]):
+            if match := _whole_match(index, item, document, [position for position, _, _ in shared]):
                 found[item] = match
     return [found[item] for item in sorted(found)]
 
@@ -96,11 +91,10 @@ def match_items(index: "ReferenceIndex", document: Document, hits: Sequence[Hits
 def _by_item(table: NgramTable, hits: Hits) -> dict[int, list[_Shared]]:
     """Return all that each item shares, in the document's order. Lists, since most documents share a few n-grams."""
     found: dict[int, list[_Shared]] = {}
-    firsts, stops = (table.offsets_G1[hits.ngrams + i].tolist() for i in (0, 1))
-    for position, ngram, first, stop in zip(hits.positions.tolist(), hits.ngrams.tolist(), firsts, stops, strict=True):
-        items, places = table.items_P[first:stop].tolist(), table.places_P[first:stop].tolist()
-        for item, place in zip(items, places, strict=True):
-            found.setdefault(item, []).append(_Shared(position, place, ngram))
+    if len(hits.positions):
+        items, *columns = (column.tolist() for column in table.postings(hits))
+        for item, shared in zip(items, zip(*columns, strict=True), strict=True):
+            found.setdefault(item, []).append(shared)
     return found
 
 
@@ -119,13 +113,13 @@ def _match(
     parts: dict[Part, int] = {"question": n_question, "question+answer": int(items.stops_I[item]) - start}
     best: Match | None = None
     for part, n_tokens in parts.items():
-        kept = [one for one in shared if one.place + size <= n_tokens]
+        kept = [one for one in shared if one[1] + size <= n_tokens]
         if not kept or (best is not None and (best.rule == rule.name or n_tokens == n_question)):
             continue
-        positions, lcs = [one.position for one in kept], None
+        positions, lcs = [position for position, _, _ in kept], None
         if rule.name == "qwen2":
             lcs = _lcs(document.ids, items.ids_T[start : start + n_tokens], positions, size, rule, slots)
-        ngrams = sorted({one.ngram + offset for one in kept})
+        ngrams = sorted({ngram + offset for _, _, ngram in kept})
         match = Match(
             reference_id=index.references[item].id,
             benchmark=index.references[item].benchmark,
@@ -135,7 +129,7 @@ def _match(
             longest_match=_longest_run(kept) + size - 1,
             lcs_length=None if lcs is None else lcs.length,
             lcs_ratio=None if lcs is None else lcs.length / lcs.n_shorter,
-            spans=document.spans([one.position for one in shared], size),
+            spans=document.spans([position for position, _, _ in shared], size),
             ngram_ids=tuple(ngrams),
         )
         if best is None or (match.rule == "qwen2" and best.rule != "qwen2"):
@@ -210,6 +204,6 @@ def _runs(positions: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
 def _longest_run(shared: Sequence[_Shared]) -> int:
     """Return how many n-grams follow each other both in the document and in the item, at most."""
     ends_at: dict[tuple[int, int], int] = {}
-    for one in shared:
-        ends_at[one.position, one.place] = ends_at.get((one.position - 1, one.place - 1), 0) + 1
+    for position, place, _ in shared:
+        ends_at[position, place] = ends_at.get((position - 1, place - 1), 0) + 1
     return max(ends_at.values())

@@ -1,8 +1,8 @@
 """The quick look at raw bytes: may this text share a run of `ngram_size` words with an item? Numba.
 
 Any n words in a row hold k words in a row whose first has a number, in the text, that n - k + 1 divides. So it is
-enough to look up the k words at those places (anchors) in the set of all the items' k words in a row: one look in eight
-words for n = 13, k = 6, and none is missed. Bytes are decoded, folded and hashed on the way, without a parser; a text
+enough to look up the k words at those places (anchors) in the set of all the items' k words in a row: one look in seven
+words for n = 13, k = 7, and none is missed. Bytes are decoded, folded and hashed on the way, without a parser; a text
 that folds in another way than character by character is left to the slow way, and so is anything that isn't plainly
 right.
 """
@@ -56,7 +56,7 @@ class AnchorSet(NamedTuple):
 
 def anchor_size(ngram_size: int) -> int:
     """Return k: long enough to be rare, short enough that anchors lie far apart (6 to 8 were best)."""
-    return min(ngram_size, max(5, min(8, ngram_size // 2)))
+    return min(ngram_size, max(5, min(8, (ngram_size + 1) // 2)))
 
 
 def build_anchors(

@@ -47,6 +47,13 @@ class NgramTable(NamedTuple):
         """Return the n-grams of a text, given as word numbers, that items have."""
         return Hits(*_find(ids, self.size, self.places, self.first_G, ids_T))
 
+    def postings(self, hits: Hits) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return items, positions in the text, places in the items, and n-grams: a row for each item that has a hit."""
+        columns: tuple[npt.NDArray[np.int64], ...] = _expanded(
+            hits.positions, hits.ngrams, self.offsets_G1, self.items_P, self.places_P
+        )
+        return columns
+
 
 def ngram_starts(starts_I: Ints, stops_I: Ints, size: int) -> npt.NDArray[np.int32]:
     """Return where the n-grams of items begin in all items' tokens, ascending; items too short have none."""
@@ -65,6 +72,25 @@ def build_ngrams(ids_T: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], st
     counts = np.bincount(number_P, minlength=len(first_G))
     offsets_G1 = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     return NgramTable(size, places, first_G, offsets_G1, *_postings(number_P, starts, starts_I, offsets_G1))
+
+
+@njit(nogil=True, cache=True)
+def _expanded(positions, ngrams, offsets_G1, items_P, places_P):
+    n = 0
+    for ngram in ngrams:
+        n += offsets_G1[ngram + 1] - offsets_G1[ngram]
+    items, at, places, numbers = (
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+    )
+    n = 0
+    for i in range(len(ngrams)):
+        for posting in range(offsets_G1[ngrams[i]], offsets_G1[ngrams[i] + 1]):
+            items[n], at[n], places[n], numbers[n] = items_P[posting], positions[i], places_P[posting], ngrams[i]
+            n += 1
+    return items, at, places, numbers
 
 
 @njit(nogil=True, cache=True)
@@ -136,12 +162,21 @@ def _number(ids_T, starts, size, places):
 @njit(nogil=True, cache=True)
 def _find(ids, size, places, first_G, ids_T):
     positions, numbers = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
-    n, n_known = 0, 0
+    n, n_known, key, power = 0, 0, np.uint64(0), np.uint64(1)
+    for _ in range(size):
+        power *= BASE
     for i in range(len(ids)):
-        n_known = n_known + 1 if ids[i] >= 0 else 0
+        if ids[i] < 0:
+            n_known, key = 0, np.uint64(0)
+            continue
+        # the key of the last words, as `_key` computes it: one more, one less
+        key = key * BASE + np.uint64(ids[i] + 1)
+        if n_known >= size:
+            key -= np.uint64(ids[i - size] + 1) * power
+        n_known += 1
         if n_known >= size:
             at = i - size + 1
-            place = _place(_key(ids, at, size), ids, at, size, places, first_G, ids_T)
+            place = _place(mixed(key), ids, at, size, places, first_G, ids_T)
             if places[place] >= 0:
                 positions[n], numbers[n] = at, places[place]
                 n += 1
