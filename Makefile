@@ -10,7 +10,7 @@ VLLM_VENV := .venv-vllm
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-vllm check bench bench-engine
+.PHONY: help venv demo test test-vllm check bench bench-engine bench-decontam
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: venv ## run the measured comparisons and print their ratios
 
 bench-engine: venv ## compare the engine with lm-eval and vLLM (an hour; needs QWEN2EVAL_REAL_MODEL and QWEN2EVAL_DATA)
 	$(PY) benchmarks/engine.py
+
+bench-decontam: venv ## compare the scan with allenai/decon and a naive one (half an hour; needs QWEN2EVAL_DATA, DECON_PYTHON)
+	$(PY) benchmarks/decontam_scan.py
 
 # The stamp is written last: without it the next make installs again.
 $(VENV)/installed: pyproject.toml constraints.txt

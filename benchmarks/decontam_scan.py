@@ -1,11 +1,11 @@
 """Our scan against a naive set of 13-tuples and allenai/decon: the same corpus, items and cores, in one run.
 
 Needs QWEN2EVAL_DATA (GSM8K, HumanEval and MMLU as published). allenai/decon is compared where DECON_PYTHON names a
-Python that has it (`pip install decontaminate` in a venv of Python 3.12); it is slow, and gets a part of the corpus. MB
+Python that has it (`pip install decontaminate` in a venv of Python 3.12). MB
 are 10^6 bytes of jsonl, and a rate is a CPU second's: user and system time of the whole process, start and reports
 included.
 
-    benchmarks/decontam_scan.py [--mb 500] [--rounds 3] [--corpus DIR]
+    benchmarks/decontam_scan.py [--mb 500] [--rounds 3] [--corpus DIR] [--peers_mb N]
 """
 
 import argparse
@@ -77,7 +77,7 @@ print(rate(lambda: [orjson.loads(line) for line in lines]),
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=int, default=500, help="of the corpus [default: 500]")
-    parser.add_argument("--decon_mb", type=int, default=60, help="of the part that decon scans [default: 60]")
+    parser.add_argument("--peers_mb", type=int, help="of the corpus that the others scan [default: all]")
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many [default: 3]")
     parser.add_argument("--corpus", type=Path, help="keep the corpus here, and use it if it is there")
     args = parser.parse_args()
@@ -100,7 +100,7 @@ def compare(folder: Path, items: Path, scratch: Path, args: argparse.Namespace, 
     _, n_ngrams, seconds = measure([*python(BUILD), str(items)]).output.split()
     show(f"index of {n_items:,} items, {int(n_ngrams):,} n-grams", [f"{float(seconds):.2f} CPU s"], aim="target <= 2")
     costs: dict[str, list[Cost]] = {"ours": [], "ours, 2 threads": [], "naive": [], "decon": []}
-    part = a_part(folder, scratch / "part", args.decon_mb)
+    part = a_part(folder, scratch / "part", args.peers_mb) if args.peers_mb else folder
     for round_ in range(args.rounds):
         for name, workers in (("ours", 1), ("ours, 2 threads", 2)):
             out = str(scratch / f"out-{workers}-{round_}")

@@ -47,7 +47,7 @@ def write_corpus(folder: Path, n_bytes: int, items: Sequence[tuple[str, str]], *
         items: (id, text) of benchmark items.
     """
     rng, planted = random.Random(0), []
-    documents = _documents(rng)
+    documents = _documents(rng, n_bytes)
     for number in range(n_files):
         path, size, row = folder / f"part-{number:03}.jsonl", 0, 0
         with path.open("w", encoding="utf-8") as file:
@@ -64,9 +64,14 @@ def write_corpus(folder: Path, n_bytes: int, items: Sequence[tuple[str, str]], *
     return planted
 
 
-def _documents(rng: random.Random) -> Iterator[str]:
-    """Yield pieces of the machine's text, again and again."""
-    pieces = [piece for text in _texts() for piece in _pieces(text, rng)]
+def _documents(rng: random.Random, n_characters: int) -> Iterator[str]:
+    """Yield pieces of the machine's text, as many characters as there are up to a number, again and again."""
+    pieces: list[str] = []
+    for text in _texts():
+        pieces += _pieces(text, rng)
+        n_characters -= len(text)
+        if n_characters < 0:
+            break
     rng.shuffle(pieces)
     yield from pieces
     words = [word for piece in pieces[:2_000] for word in piece.split()]
