@@ -1,9 +1,8 @@
 """Our scan against a naive set of 13-tuples and allenai/decon: the same corpus, items and cores, in one run.
 
 Needs QWEN2EVAL_DATA (GSM8K, HumanEval and MMLU as published). allenai/decon is compared where DECON_PYTHON names a
-Python that has it (`pip install decontaminate` in a venv of Python 3.12). MB
-are 10^6 bytes of jsonl, and a rate is a CPU second's: user and system time of the whole process, start and reports
-included.
+Python that has it (`pip install decontaminate` in a venv of Python 3.12). MB are 10^6 bytes of jsonl, and a rate is a
+CPU second's: user and system time of the whole process, start and reports included.
 
     benchmarks/decontam_scan.py [--mb 500] [--rounds 3] [--corpus DIR] [--peers_mb N]
 """
@@ -89,7 +88,8 @@ def main() -> None:
         n_items = write_items(items, data_dir)
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            write_corpus(folder, args.mb * 1_000_000, [(row["id"], row["text"]) for row in read(items)])
+            planted = [(row["id"], f"{row['text']}\n{row['answer']}") for row in read(items)]
+            write_corpus(folder, args.mb * 1_000_000, planted)
         compare(folder, items, Path(scratch), args, n_items)
 
 

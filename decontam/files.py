@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -24,7 +25,9 @@ _FORMATS: dict[str, Format] = {
 }
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 SUFFIXES = f"{', '.join(_FORMATS)}; all but .parquet also with .gz or .zst behind"
-_PACKED_BYTES, _READ_BYTES = 1 << 16, 1 << 20
+DONE_FOLDER, SUMMARIES = ".done", ("summary.json", "summary.md")
+"""What a filter writes beside the files of a cleaned corpus."""
+_PACKED_BYTES, _READ_BYTES = (1 << 10, 1 << 16), 1 << 20
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 """What reading a broken or cut compressed file raises."""
 
@@ -76,8 +79,9 @@ class _ZstdReader(io.RawIOBase):
     """Frame by frame, so that a file that is cut says so: the library's own stream just ends there."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._pending = file, b""
+        self._file, self._pending = file, memoryview(b"")
         self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._n_packed = _PACKED_BYTES[0]
 
     def readable(self) -> bool:
         """Whether it can be read: yes."""
@@ -89,16 +93,23 @@ class _ZstdReader(io.RawIOBase):
             packed = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
             if self._frame is None or self._frame.eof:
                 self._frame = None
-            packed = packed or self._file.read(_PACKED_BYTES)
+            packed = packed or self._file.read(self._n_packed)
             if not packed:
                 if self._frame is not None:
                     raise EOFError("it ends in the middle of a zstd frame")
                 return 0
             self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            self._pending = self._frame.decompress(packed)
+            self._pending = memoryview(self._frame.decompress(packed))
+            self._set_step()
         n_bytes = min(len(buffer), len(self._pending))
         buffer[:n_bytes], self._pending = self._pending[:n_bytes], self._pending[n_bytes:]
         return n_bytes
+
+    def _set_step(self) -> None:
+        # a step gives up to 32,000 times of what goes in, so 64 KiB could become 2 GB
+        low, high = _PACKED_BYTES
+        grown = self._n_packed * 2 if len(self._pending) < _READ_BYTES else self._n_packed // 2
+        self._n_packed = min(max(grown, low), high)
 
 
 @contextmanager
@@ -136,6 +147,8 @@ class Expanded(NamedTuple):
 def expand(names: Sequence[str]) -> Expanded:
     """Return the files of some names: files, folders with all that is below, or patterns as of a shell.
 
+    Hidden files and folders are passed over, and the summaries of a filter.
+
     Raises:
         DecontamError: nothing of that name, or a file of an unknown kind that was named itself.
     """
@@ -157,16 +170,42 @@ def expand(names: Sequence[str]) -> Expanded:
     return Expanded(tuple(files), tuple(ignored))
 
 
+def base_of(name: str) -> Path:
+    """Return the folder below which files keep their names when they are copied.
+
+    >>> str(base_of("/corpus/*/part-?.jsonl"))
+    '/corpus'
+    """
+    path = _absolute(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        return path.parent
+    parts = list(takewhile(lambda part: not glob.has_magic(part), path.parts))
+    return Path(*(parts if len(parts) < len(path.parts) else parts[:-1]))
+
+
 def _found(name: str) -> list[str]:
     path = _absolute(name)
     if path.is_file():
         return [str(path)]
     if path.is_dir():
-        return sorted(str(below) for below in path.rglob("*") if below.is_file() and below.name[0] != ".")
-    found = sorted(str(hit) for hit in map(_absolute, glob.glob(name, recursive=True)) if hit.is_file())  # noqa: PTH207
-    if not found:
+        return _below(path)
+    hits = list(map(_absolute, glob.glob(name, recursive=True)))  # noqa: PTH207
+    if not hits:
         raise DecontamError(f"{name}: no such file, folder or pattern")
-    return found
+    return sorted({file for hit in hits for file in (_below(hit) if hit.is_dir() else [str(hit)])})
+
+
+def _below(folder: Path) -> list[str]:
+    """Return the files in a folder and in those below it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        str(path)
+        for path in files
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (path.name in SUMMARIES and (path.parent / DONE_FOLDER).is_dir())
+    )
 
 
 def _absolute(name: str) -> Path:

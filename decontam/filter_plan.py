@@ -1,13 +1,14 @@
 """What a filter acts on, and what it tells: options, documents with their spans, counts."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from decontam.errors import DecontamError
 from decontam.json_edit import Span, widened
 from decontam.results import Results
+from decontam.rule import RuleName
 
 Action = Literal["drop", "cut", "mask"]
 
@@ -32,6 +33,10 @@ class FilterOptions:
             raise DecontamError(f"action is {self.action!r}: give drop, cut or mask")
         if self.rule not in ("qwen2", "strict"):
             raise DecontamError(f"rule is {self.rule!r}: give qwen2 or strict")
+        try:
+            self.mask.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DecontamError(f"mask is {self.mask!r}: give text that UTF-8 can hold") from None
         if self.margin < 0 or (self.min_df is not None and self.min_df < 1):
             raise DecontamError("margin must not be negative, and min_df be 1 or more")
 
@@ -43,6 +48,8 @@ class Target(NamedTuple):
     excerpt: str
     excerpt_begin: int
     benchmarks: tuple[str, ...]
+    rule: RuleName
+    """The strongest that holds."""
 
 
 @dataclass
@@ -52,13 +59,26 @@ class FileSummary:
     path: str
     output: str | None = None
     """None: all of it was dropped."""
+    n_documents_kept: int = 0
+    """As they were; all lines count that are not blank, also broken ones."""
     n_documents_dropped: int = 0
     n_documents_edited: int = 0
     n_characters_cut: int = 0
     n_not_editable: int = 0
-    """Dropped although they should have been edited: their bytes are no UTF-8."""
+    """Dropped although they should have been edited: JSON that is nested too deeply to find the text in it."""
     by_benchmark: dict[str, int] = field(default_factory=dict)
     """Documents acted on, for each benchmark that they hold an item of."""
+    by_rule: dict[str, int] = field(default_factory=dict)
+    """Documents acted on, for the strongest rule that holds for them."""
+
+
+_TOTALS = (
+    "n_documents_kept",
+    "n_documents_dropped",
+    "n_documents_edited",
+    "n_characters_cut",
+    "n_not_editable",
+)
 
 
 @dataclass(frozen=True)
@@ -67,27 +87,38 @@ class FilterSummary:
 
     files: tuple[FileSummary, ...]
     options: FilterOptions
+    n_not_scanned: int
+    """Records that the scan could not read, or files without the column: they are copied as they are."""
 
     @property
     def totals(self) -> dict[str, int]:
-        """Sums over the files."""
-        names = ("n_documents_dropped", "n_documents_edited", "n_characters_cut", "n_not_editable")
-        return {name: sum(getattr(file, name) for file in self.files) for name in names}
+        """Counts over all files."""
+        totals = {name: sum(getattr(file, name) for file in self.files) for name in _TOTALS}
+        return {**totals, "n_not_scanned": self.n_not_scanned}
 
     @property
     def by_benchmark(self) -> dict[str, int]:
         """Documents acted on, for each benchmark."""
-        total: Counter[str] = Counter()
-        for file in self.files:
-            total.update(file.by_benchmark)
-        return dict(sorted(total.items()))
+        return _added(file.by_benchmark for file in self.files)
+
+    @property
+    def by_rule(self) -> dict[str, int]:
+        """Documents acted on, for the strongest rule that holds for them."""
+        return _added(file.by_rule for file in self.files)
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(sorted(total.items()))
 
 
 def find_targets(results: Results, options: FilterOptions) -> dict[str, dict[int, Target]]:
     """Return the documents to act on, by path and row."""
-    rules = {"qwen2"} if options.rule == "qwen2" else {"qwen2", "strict"}
+    rules: list[RuleName] = ["qwen2"] if options.rule == "qwen2" else ["qwen2", "strict"]
     if options.include_whole:
-        rules.add("whole")
+        rules.append("whole")
     by_document: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
     for row in results.matches.to_dict("records"):
         is_common = options.min_df is not None and row["min_df"] > options.min_df
@@ -97,7 +128,8 @@ def find_targets(results: Results, options: FilterOptions) -> dict[str, dict[int
     for (path, number), rows in by_document.items():
         spans = tuple((int(span["begin"]), int(span["end"])) for row in rows for span in row["spans"])
         benchmarks = tuple(sorted({row["benchmark"] for row in rows}))
-        found[path][number] = Target(spans, rows[0]["excerpt"], int(rows[0]["excerpt_begin"]), benchmarks)
+        strongest = min((row["rule"] for row in rows), key=rules.index)
+        found[path][number] = Target(spans, rows[0]["excerpt"], int(rows[0]["excerpt_begin"]), benchmarks, strongest)
     return dict(found)
 
 

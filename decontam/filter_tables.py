@@ -1,6 +1,6 @@
 """Filtering parquet files: schema, metadata, row groups and compression stay, rows or their texts go."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,75 +21,125 @@ def filter_parquet(
     text_field: str,
     summary: FileSummary,
 ) -> None:
-    """Write a filtered copy of a parquet file, row group by row group."""
+    """Write a filtered copy of a parquet file, row group by row group; groups without a row are left out.
+
+    Raises:
+        DecontamError: a broken file, or one that has changed since the scan.
+    """
     scratch = target.with_name(f".{target.name}.part")
     try:
-        with pq.ParquetFile(path) as file:
-            schema, compression = file.schema_arrow, _compression(file)
-            with pq.ParquetWriter(scratch, schema, compression=compression) as writer:
-                row = 0
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group)
-                    own = {at - row: targets[at] for at in targets if row <= at < row + table.num_rows}
-                    row += table.num_rows
-                    writer.write_table(_filtered(table, own, options, text_field, summary) if own else table)
+        with _opened(path) as file, pq.ParquetWriter(scratch, file.schema_arrow, **_written_as(file)) as writer:
+            row = 0
+            for group in range(file.num_row_groups):
+                table = _row_group(file, group)
+                own = {at - row: targets[at] for at in targets if row <= at < row + table.num_rows}
+                row += table.num_rows
+                summary.n_documents_kept += table.num_rows - len(own)
+                if own:
+                    table = _filtered(table, own, options, text_field, summary)
+                if table.num_rows:  # some readers refuse empty groups
+                    writer.write_table(table, row_group_size=table.num_rows)
         scratch.replace(target)
-    except pa.ArrowException as err:
-        raise DecontamError(f"not parquet, or broken: {err}") from err
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _opened(path: str) -> Any:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as err:
+        raise DecontamError(f"not parquet, or broken: {err}: leave it out") from err
+
+
+def _row_group(file: Any, group: int) -> Any:
+    try:
+        return file.read_row_group(group)
+    except (pa.ArrowException, OSError) as err:
+        raise DecontamError(f"row group {group} can't be read: {err}: leave the file out") from err
+
+
+def _written_as(file: Any) -> dict[str, Any]:
+    """Return how the file was written: the codec of each column, and the old kind of time stamps."""
+    metadata = file.metadata
+    if not metadata.num_row_groups:
+        return {}
+    group = metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    codecs = {column.path_in_schema: column.compression.lower().replace("uncompressed", "none") for column in columns}
+    is_old = any(column.physical_type == "INT96" for column in columns)
+    return {"compression": codecs, "use_deprecated_int96_timestamps": is_old}
 
 
 def _filtered(
     table: Any, targets: Mapping[int, Target], options: FilterOptions, text_field: str, summary: FileSummary
 ) -> Any:
-    if options.action == "drop":
-        summary.n_documents_dropped += len(targets)
-        return table.filter(pa.array([row not in targets for row in range(table.num_rows)]))
-    column = text_field if text_field in table.column_names else text_field.split(".", maxsplit=1)[0]
-    values = table.column(column).to_pylist()
+    """Return a table without some rows, or with their texts edited."""
+    name = text_field if text_field in table.column_names else text_field.split(".", maxsplit=1)[0]
+    at = table.column_names.index(name)
+    names = [] if name == text_field else text_field.split(".")[1:]
     mask = options.mask if options.action == "mask" else ""
+    column, edited = table.column(at), dict[int, Any]()
     for row, target in targets.items():
-        record = {column: values[row]}
-        spans = spans_to_cut(text_of(record, text_field), target, options)
-        count_edited(summary, spans)
-        names = [] if column == text_field else text_field.split(".")[1:]
-        values[row] = _edited_value(values[row], names, spans, mask)
-    at = table.column_names.index(column)
-    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+        value = column[row].as_py()
+        spans = spans_to_cut(text_of({name: value}, text_field), target, options)
+        if options.action == "drop":
+            summary.n_documents_dropped += 1
+        else:
+            count_edited(summary, spans)
+            edited[row] = _edited_value(value, names, spans, mask)
+    if options.action == "drop":
+        return table.filter(pa.array([row not in targets for row in range(table.num_rows)]))
+    return table.set_column(at, table.schema.field(at), _with_values(column, edited))
 
 
-def _edited_value(value: Any, names: list[str], spans: list[Span], mask: str) -> Any:
+def _with_values(column: Any, values: Mapping[int, Any]) -> Any:
+    """Return a column with some values replaced; the others never leave arrow, so they stay what they are."""
+    pieces, done = list[Any](), 0
+    for row in sorted(values):
+        pieces += [*column.slice(done, row - done).chunks, pa.array([values[row]], column.type)]
+        done = row + 1
+    return pa.chunked_array([*pieces, *column.slice(done).chunks], column.type).unify_dictionaries()
+
+
+def _edited_value(value: Any, names: Sequence[str], spans: Sequence[Span], mask: str) -> Any:
     """Return a text, or an object or messages with their texts edited; spans count over all messages."""
     if names:
         return {**value, names[0]: _edited_value(value[names[0]], names[1:], spans, mask)}
     if isinstance(value, str):
         return edited_text(value, spans, mask=mask)
-    first, begun, edited = 0, set[Span](), []
-    for message in value:
-        content = message["content"]
-        if not isinstance(content, str):
-            if content:
-                raise DecontamError("messages of several parts can't be edited in parquet: use action=drop")
-            first += 1
-            edited.append(message)
-            continue
-        own = [(max(a - first, 0), min(b - first, len(content)), (a, b)) for a, b in spans]
-        text, done = "", 0
-        for begin, end, whole in (one for one in own if one[0] < one[1]):
-            text += content[done:begin] + ("" if whole in begun else mask)
-            begun.add(whole)
-            done = end
-        edited.append({**message, "content": text + content[done:]})
-        first += len(content) + 1
-    return edited
+    texts = _Texts(spans, mask)
+    return [{**message, "content": texts.edited_content(message["content"])} for message in value]
 
 
-def _compression(file: Any) -> dict[str, str] | str:
-    """Return the codec of each column."""
-    metadata = file.metadata
-    if not metadata.num_row_groups:
-        return "snappy"
-    group = metadata.row_group(0)
-    columns = [group.column(i) for i in range(group.num_columns)]
-    return {column.path_in_schema: column.compression.lower().replace("uncompressed", "none") for column in columns}
+class _Texts:
+    """Texts that follow each other, each a line of what `text_of` returns, and the spans that are cut out of it."""
+
+    def __init__(self, spans: Sequence[Span], mask: str) -> None:
+        self._spans, self._mask = spans, mask
+        self._first = 0
+        self._begun = set[Span]()
+
+    def edited_content(self, content: Any) -> Any:
+        """Return a message's content, which is a text or parts of which some have texts."""
+        if isinstance(content, str):
+            return self._edited(content)
+        parts = content or []
+        if not any(isinstance(part.get("text"), str) for part in parts):
+            self._first += 1  # an empty line
+            return content
+        return [
+            {**part, "text": self._edited(part["text"])} if isinstance(part.get("text"), str) else part
+            for part in parts
+        ]
+
+    def _edited(self, text: str) -> str:
+        out, done = "", 0
+        for span in self._spans:
+            begin, end = max(span[0] - self._first, 0), min(span[1] - self._first, len(text))
+            if begin < end:
+                # a span over two texts is masked where it begins
+                out += text[done:begin] + ("" if span in self._begun else self._mask)
+                self._begun.add(span)
+                done = end
+        self._first += len(text) + 1
+        return out + text[done:]

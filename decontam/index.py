@@ -20,7 +20,7 @@ from decontam.errors import DecontamError
 from decontam.kernels import anchors
 from decontam.kernels.ngrams import Hits, NgramTable, build_ngrams, ngram_starts
 from decontam.kernels.words import Vocabulary, VocabularyBuilder, find_words, split
-from decontam.matching import Document, Match, match_items
+from decontam.matching import Document, Examined, Match, examine_items
 from decontam.normalize import fold, fold_table
 from decontam.references import Reference
 from decontam.rule import Rule
@@ -71,6 +71,8 @@ class ReferenceIndex:
     whole: NgramTable | None
     """The first words of items that are found whole."""
     anchor_set: anchors.AnchorSet
+    benchmark_I: Ints
+    """A number for the benchmark of each item."""
     _byte_tables: dict[bool, Bytes] = field(repr=False)
 
     @classmethod
@@ -94,8 +96,10 @@ class ReferenceIndex:
         anchor_set = anchors.build_anchors(
             tokens.hashes, starts_I, stops_I, held.is_short_I, ngram_size=min(rule.sizes), whole=n_whole
         )
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(item.benchmark for item in items))}
+        benchmark_I = np.array([numbers[item.benchmark] for item in items], np.int64)
         byte_tables = {json: anchors.byte_table(rule.fold_case, json=json) for json in (True, False)}
-        return cls(items, rule, held, tokens.vocabulary, tables, whole, anchor_set, byte_tables)
+        return cls(items, rule, held, tokens.vocabulary, tables, whole, anchor_set, benchmark_I, byte_tables)
 
     @property
     def fingerprint(self) -> str:
@@ -130,15 +134,19 @@ class ReferenceIndex:
 
     def find_pairs(self, text: str) -> list[Match]:
         """Return every item with which a text shares an n-gram, or that it holds whole; a match tells what holds."""
+        return self.examine(text).matches
+
+    def examine(self, text: str, *, limit: int | None = None) -> Examined:
+        """Return all that a text holds, with evidence of at most about `limit` items; None: of all."""
         folded = fold(text, fold_case=self.rule.fold_case)
         words = split(folded)
         ids = find_words(words.hashes, words.begins, words.ends, words.points, *self.vocabulary)
         hits = [table.find(ids, self.items.ids_T) for table in self.tables]
         whole = self.whole.find(ids, self.items.ids_T) if self.whole else Hits(*np.empty((2, 0), np.int64))
         if not any(len(found.positions) for found in (*hits, whole)):
-            return []
+            return Examined([], [], [], [], [])
         begins, ends = folded.begins[words.begins], folded.ends[words.ends - 1]
-        return match_items(self, Document(ids, begins, ends), hits, whole)
+        return examine_items(self, Document(ids, begins, ends), hits, whole, limit=limit)
 
     def flag_json_lines(self, buffer: Bytes, begins: Ints, ends: Ints, field: bytes) -> Bytes:
         """Say which lines of JSON must be looked at, without parsing them; other threads run meanwhile.

@@ -1,9 +1,11 @@
-r"""Cutting spans out of the text of a JSON line, and nothing else: every other byte stays as it was.
+r"""Cutting spans out of texts, and out of the text of a JSON line, and nothing else: every other byte stays as it was.
 
 Spans are characters of the text that `text_of` returns. Their place in the raw line is found by walking through it: an
 escape is one character, two \u escapes of a surrogate pair are one, and escapes outside of the spans stay escapes.
+Bytes that are no UTF-8 count as when they are replaced, and stay, too.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -11,13 +13,23 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 from decontam.errors import DecontamError
-from decontam.records import BYTE_ORDER_MARK
 
 Span = tuple[int, int]
 
+_BYTE_ORDER_MARK = "\ufeff"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.", re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False)
+_LOST = 0xDC00
+
+
+def _mark_lost(err: UnicodeError) -> tuple[str, int]:
+    """Decode bytes that are no UTF-8 as one character, as "replace" does, that tells how many they were: 1 to 3."""
+    assert isinstance(err, UnicodeDecodeError)
+    return chr(_LOST + err.end - err.start), err.end
+
+
+codecs.register_error("decontam.lost", _mark_lost)
 
 
 class _Piece(NamedTuple):
@@ -35,25 +47,49 @@ def edited_line(line: bytes, field: str, spans: Sequence[Span], *, mask: str) ->
     """Return a line without the spans of its text, each replaced by `mask`, which may be empty.
 
     Raises:
-        DecontamError: the line isn't UTF-8, not JSON, or has no such field.
+        DecontamError: the line is not JSON, is nested too deeply, or has no such field.
     """
-    mark = BYTE_ORDER_MARK if line.startswith(BYTE_ORDER_MARK) else b""
+    raw = line.decode("utf-8", "decontam.lost")
     try:
-        raw = line[len(mark) :].decode("utf-8")
         pieces = list(_pieces(raw, field))
-    except (ValueError, RecursionError) as err:
+    except (ValueError, LookupError, RecursionError) as err:
         raise DecontamError(f"a line can't be edited: {err}") from err
-    shown, out, done = json.dumps(mask, ensure_ascii=False)[1:-1], [], 0
+    shown, cuts = json.dumps(mask, ensure_ascii=False)[1:-1], list[tuple[int, int, str]]()
     begun = set[Span]()
     for piece in pieces:
         inside = [(max(a, piece.first), min(b, piece.first + piece.n_characters), (a, b)) for a, b in spans]
         kept = [(a, b, whole) for a, b, whole in inside if a < b]
         places = _raw_places(raw, piece, sorted({x for a, b, _ in kept for x in (a, b)}))
         for a, b, whole in kept:
-            out += [raw[done : places[a]], "" if whole in begun else shown]
-            done = places[b]
+            cuts.append((places[a], places[b], "" if whole in begun else shown))
             begun.add(whole)
-    return mark + "".join([*out, raw[done:]]).encode("utf-8")
+    return _spliced(line, raw, cuts)
+
+
+def edited_bytes(data: bytes, spans: Sequence[Span], *, mask: str) -> bytes:
+    r"""Return a text's bytes without spans of its characters.
+
+    >>> edited_bytes(b"caf\xe9 one two", [(5, 9)], mask="")
+    b'caf\xe9 two'
+    """
+    return _spliced(data, data.decode("utf-8", "decontam.lost"), [(begin, end, mask) for begin, end in spans])
+
+
+def _spliced(data: bytes, decoded: str, cuts: Sequence[tuple[int, int, str]]) -> bytes:
+    """Return bytes with stretches replaced, which are given in characters of what the bytes decode to."""
+    out, character, at = list[bytes](), 0, 0
+    for begin, end, new in cuts:
+        start = at + _n_bytes(decoded[character:begin])
+        out += [data[at:start], new.encode("utf-8")]
+        character, at = end, start + _n_bytes(decoded[begin:end])
+    return b"".join([*out, data[at:]])
+
+
+def _n_bytes(decoded: str) -> int:
+    if decoded.isascii():
+        return len(decoded)
+    n_too_many = sum((3 - n) * decoded.count(chr(_LOST + n)) for n in (1, 2))
+    return len(decoded.encode("utf-8", "surrogatepass")) - n_too_many
 
 
 def edited_text(text: str, spans: Sequence[Span], *, mask: str) -> str:
@@ -102,7 +138,7 @@ def _raw_places(raw: str, piece: _Piece, wanted: Sequence[int]) -> dict[int, int
 
 def _pieces(raw: str, field: str) -> Iterator[_Piece]:
     """Yield the strings that make up the text, with their place in it."""
-    begin = _skip_space(raw, 0)
+    begin = _skip_space(raw, 1 if raw.startswith(_BYTE_ORDER_MARK) else 0)
     names = [field] if field in _members(raw, begin) else field.split(".")
     for name in names:
         begin = _members(raw, begin)[name]

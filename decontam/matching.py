@@ -56,22 +56,42 @@ class Document(NamedTuple):
         return tuple((int(self.begins[first]), int(self.ends[stop - 1])) for first, stop in _runs(positions, size))
 
 
-def match_items(
+class Examined(NamedTuple):
+    """All that a text holds."""
+
+    matches: list[Match]
+    """In the order of the items; the strongest ones where there are too many."""
+    strict: list[int]
+    """Places of all items that share an n-gram, among the references."""
+    qwen2: list[int]
+    """Of these the ones for which the longest common subsequence is long enough, too."""
+    whole: list[int]
+    """Items too short for an n-gram that were found whole."""
+    ngram_ids: list[int]
+    """N-grams of items that the text has."""
+
+
+def examine_items(
     index: "ReferenceIndex", document: Document, hits: Sequence[Hits], whole: Hits, *, limit: int | None = None
-) -> list[Match]:
-    """Return the matches of a text, in the order of the items.
+) -> Examined:
+    """Return what a text holds.
 
     Args:
         hits: n-grams for each of the index's tables.
         whole: first words of items that are found whole.
-        limit: only so many, those for which most holds.
+        limit: only so many matches that share an n-gram, those for which most holds, and one of each benchmark.
     """
     found: dict[int, Match] = {}
+    every = Examined([], [], [], [], [])
     offset = 0
     for table, of_table in zip(index.tables, hits, strict=True):
         if len(of_table.positions):
             judged = judge_items(index, document, table, of_table)
-            for row in _strongest(judged, limit):
+            every.strict.extend(judged.items.tolist())
+            if index.rule.name == "qwen2":
+                every.qwen2.extend(judged.items[judged.holds].tolist())
+            every.ngram_ids.extend((np.unique(of_table.ngrams) + offset).tolist())
+            for row in _strongest(judged, index.benchmark_I, limit):
                 found[int(judged.items[row])] = _match(index, document, judged, row, table.size, offset)
         offset += table.n_ngrams
     if index.whole is not None and len(whole.positions):
@@ -82,7 +102,8 @@ def match_items(
         for item, places in at.items():
             if match := _whole_match(index, item, document, places):
                 found[item] = match
-    return [found[item] for item in sorted(found)]
+                every.whole.append(item)
+    return every._replace(matches=[found[item] for item in sorted(found)])
 
 
 def judge_items(index: "ReferenceIndex", document: Document, table: NgramTable, hits: Hits) -> Judged:
@@ -109,13 +130,15 @@ def judge_items(index: "ReferenceIndex", document: Document, table: NgramTable, 
     )
 
 
-def _strongest(judged: Judged, limit: int | None) -> list[int]:
-    """Return the rows for which most holds."""
+def _strongest(judged: Judged, benchmark_I: Ints, limit: int | None) -> list[int]:
+    """Return the rows for which most holds, and the best one of each benchmark."""
     if limit is None or len(judged.items) <= limit:
         return list(range(len(judged.items)))
     # the last key counts first; rows that are equal stay in the order of the items
-    order: list[int] = np.lexsort((-judged.n_shared, -judged.lcs, ~judged.holds)).tolist()
-    return order[:limit]
+    order = np.lexsort((-judged.n_shared, -judged.lcs, ~judged.holds))
+    firsts = np.unique(benchmark_I[judged.items[order]], return_index=True)[1]
+    chosen: list[int] = order[np.union1d(firsts, np.arange(limit))].tolist()
+    return chosen
 
 
 def _match(index: "ReferenceIndex", document: Document, judged: Judged, row: int, size: int, offset: int) -> Match:

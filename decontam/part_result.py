@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from decontam.matching import Match
+from decontam.matching import Examined
 from decontam.records import Part, Problem
+from decontam.rule import RuleName
 
 EXCERPT_BEFORE, EXCERPT_CHARACTERS = 200, 2_000
 
@@ -40,6 +41,10 @@ _PART_SCHEMA = MATCH_SCHEMA.append(pa.field("ngram_ids", pa.list_(pa.int32())))
 _FACTS = b"qwen2eval.part"
 
 
+def _no_items() -> "dict[RuleName, Counter[int]]":
+    return {"strict": Counter(), "qwen2": Counter(), "whole": Counter()}
+
+
 @dataclass
 class PartResult:
     """What was found in a part; rows count from the part's first."""
@@ -54,18 +59,22 @@ class PartResult:
     """Matches, as in MATCH_SCHEMA with `ngram_ids`."""
     n_documents_of: Counter[int] = field(default_factory=Counter)
     """How many documents hold each n-gram of the index."""
+    n_documents_of_item: dict[RuleName, Counter[int]] = field(default_factory=_no_items)
+    """How many documents hold each item, by its place among the references; those of the qwen2 rule are strict, too."""
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, text: str, matches: list[Match], row: int, place: tuple[int, int]) -> None:
-        """Keep a document's matches.
+    def add(self, text: str, examined: Examined, row: int, place: tuple[int, int]) -> None:
+        """Keep what a document holds.
 
         Args:
             place: the document's bytes in its file, (-1, -1) where it has none.
         """
-        self.n_documents_matched += bool(matches)
-        ngrams: set[int] = set()
-        for match in matches:
-            ngrams.update(match.ngram_ids)
+        self.n_documents_matched += 1
+        self.n_documents_of.update(examined.ngram_ids)
+        self.n_documents_of_item["strict"].update(examined.strict)
+        self.n_documents_of_item["qwen2"].update(examined.qwen2)
+        self.n_documents_of_item["whole"].update(examined.whole)
+        for match in examined.matches:
             begin = max(0, match.spans[0][0] - EXCERPT_BEFORE)
             excerpt = text[begin : begin + EXCERPT_CHARACTERS].encode("utf-8", "replace").decode()
             self.rows.append(
@@ -89,7 +98,6 @@ class PartResult:
                     "ngram_ids": list(match.ngram_ids),
                 }
             )
-        self.n_documents_of.update(ngrams)
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -97,6 +105,7 @@ class PartResult:
             "part": self.part,
             "counts": [self.n_rows, self.n_documents, self.n_documents_matched, self.n_bytes],
             "ngrams": sorted(self.n_documents_of.items()),
+            "items": {rule: sorted(counts.items()) for rule, counts in self.n_documents_of_item.items()},
             "problems": self.problems,
         }
         table = pa.Table.from_pylist(self.rows, _PART_SCHEMA).replace_schema_metadata({_FACTS: json.dumps(facts)})
@@ -121,6 +130,7 @@ def read_part_result(path: Path) -> PartResult:
         n_documents_matched=n_documents_matched,
         n_bytes=n_bytes,
         rows=table.to_pylist(),
-        n_documents_of=Counter({int(ngram): int(count) for ngram, count in facts["ngrams"]}),
+        n_documents_of=Counter(dict(facts["ngrams"])),
+        n_documents_of_item={rule: Counter(dict(counts)) for rule, counts in facts["items"].items()},
         problems=[Problem(*problem) for problem in facts["problems"]],
     )

@@ -1,20 +1,22 @@
 """Records of a corpus: bytes to be looked at, and the text of those that must be; what is wrong with them is told."""
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from decontam.errors import DecontamError
-from decontam.files import kind_of, open_binary
+from decontam.files import DAMAGED, kind_of, open_binary
 from decontam.text_fields import text_of
 
 CHUNK_BYTES = 8 << 20
+_READ_BYTES = CHUNK_BYTES
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Bytes = npt.NDArray[np.uint8]
@@ -111,30 +113,26 @@ def _tell(problems: list[Problem], row: int, kind: ProblemKind, detail: str) -> 
 def whole_text(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
     """Yield a file of text as one record."""
     with open_binary(part.path) as stream:
-        data = stream.read(options.max_line_bytes + 1)
+        data, error = _read(stream, options.max_line_bytes + 1)
     if len(data) > options.max_line_bytes:
         problems.append(Problem("line_too_long", 0, f"a text of more than {options.max_line_bytes:,} bytes"))
     elif data:
         buffer = np.frombuffer(data, np.uint8)
         yield Chunk(buffer, np.zeros(1, np.int64), np.array([len(data)]), 0, 0, is_json=False)
+    if error:
+        raise error
 
 
 def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
     """Yield the lines that begin in the part; those that are too long are passed over, and never held as a whole."""
     is_plain, row = not kind_of(part.path).compression, 0
-    offset = _line_start(stream, part.begin) if is_plain and part.begin else 0
+    offset = _line_start(stream, part.begin, part.end) if is_plain and part.begin else 0
     pending = b""
     while not is_plain or offset < part.end:
-        block = stream.read(CHUNK_BYTES)
+        block, error = _read(stream, CHUNK_BYTES)
         data = pending + block
-        stop = data.rfind(b"\n") + 1 if block else len(data)
-        if not data:
-            break
-        if not stop and len(data) > options.max_line_bytes:
-            _tell_long(row, options, problems)
-            n_bytes, pending = _skip_line(stream)
-            offset, row = offset + len(data) + n_bytes, row + 1
-            continue
+        # a line that a damaged file cuts is no record
+        stop = data.rfind(b"\n") + 1 if block or error else len(data)
         if stop:
             chunk = _lines(data[:stop], row, offset if is_plain else -1, part.end)
             for i in np.flatnonzero(chunk.ends - chunk.begins > options.max_line_bytes).tolist():
@@ -143,8 +141,31 @@ def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: li
             row += len(chunk.begins)
             yield chunk
         offset, pending = offset + stop, data[stop:]
+        if error:
+            raise error
         if not block:
             break
+        if len(pending) > options.max_line_bytes and (not is_plain or offset < part.end):
+            _tell_long(row, options, problems)
+            offset, row = offset + len(pending), row + 1
+            # what begins behind the part is not its own
+            n_bytes, pending = _skip_line(stream, part.end - offset if is_plain else None)
+            offset += n_bytes
+            # no lines, but the row counts
+            none = np.empty(0, np.int64)
+            yield Chunk(np.empty(0, np.uint8), none, none, row, -1, is_json=True)
+
+
+def _read(stream: BinaryIO, n_bytes: int) -> tuple[bytes, Exception | None]:
+    """Read so many bytes; fewer at the end, and where reading fails: what came before is not lost with it."""
+    pieces: list[bytes] = []
+    try:
+        while n_bytes and (piece := cast("io.BufferedReader", stream).read1(min(n_bytes, _READ_BYTES))):
+            pieces.append(piece)
+            n_bytes -= len(piece)
+    except (*DAMAGED, OSError) as err:
+        return b"".join(pieces), err
+    return b"".join(pieces), None
 
 
 def _tell_long(row: int, options: ReadOptions, problems: list[Problem]) -> None:
@@ -164,17 +185,17 @@ def _lines(data: bytes, row: int, offset: int, end: int) -> Chunk:
     return Chunk(buffer, begins, ends, row, offset, is_json=True)
 
 
-def _line_start(stream: BinaryIO, at: int) -> int:
-    """Go to the first line that begins at `at` or later, and return where it does."""
+def _line_start(stream: BinaryIO, at: int, end: int) -> int:
+    """Go to the first line that begins at `at` or later, and return where it does, or some place from `end` on."""
     stream.seek(at - 1)
-    n_bytes, _ = _skip_line(stream)
+    n_bytes, _ = _skip_line(stream, end - at + 1)
     return stream.seek(at - 1 + n_bytes)
 
 
-def _skip_line(stream: BinaryIO) -> tuple[int, bytes]:
-    """Read to the end of the line; return its bytes, and what was read behind it."""
+def _skip_line(stream: BinaryIO, limit: int | None) -> tuple[int, bytes]:
+    """Read to the end of the line, or at least `limit` bytes; return its bytes, and what was read behind it."""
     n_bytes = 0
-    while block := stream.read(1 << 16):
+    while (limit is None or n_bytes < limit) and (block := stream.read(1 << 16)):
         stop = block.find(b"\n") + 1
         if stop:
             return n_bytes + stop, block[stop:]

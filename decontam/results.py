@@ -12,8 +12,9 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,10 +27,13 @@ import pyarrow.parquet as pq
 from decontam.errors import DecontamError
 from decontam.index import ReferenceIndex
 from decontam.part_result import MATCH_SCHEMA, PartResult
+from decontam.rule import RuleName
 
 MANIFEST = "manifest.json"
+_RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole")
 _PROBLEMS = pa.schema([("path", pa.string()), ("row", pa.int64()), ("kind", pa.string()), ("detail", pa.string())])
-_ORDER = ("document_path", "document_row", "reference_id")
+_GROUP_ROWS = 4_096
+"""Of matches and problems that are held to be written together."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +84,31 @@ def load_results(folder: str | Path) -> Results:
 def finish(
     folder: Path,
     index: ReferenceIndex,
-    parts: Iterable[PartResult],
+    parts: Callable[[], Iterator[PartResult]],
     told: dict[str, object],
     *,
     ignored: Sequence[str],
     seconds: float,
 ) -> Results:
-    """Put the parts' results, in the order of the corpus, together and write the folder's files."""
-    gathered = _gather(parts)
-    rows = sorted(gathered.rows, key=lambda row: [row[name] for name in _ORDER])
-    for row in rows:
-        row["min_df"] = min((gathered.n_documents_of[ngram] for ngram in row.pop("ngram_ids")), default=None)
-    counts, shards = _counts(index, rows), list(gathered.shards.values())
-    _write_table(folder / "matches.parquet", pa.Table.from_pylist(rows, MATCH_SCHEMA))
-    _write_table(folder / "references.parquet", _references(index))
-    _write_table(folder / "problems.parquet", pa.Table.from_pylist(gathered.problems, _PROBLEMS))
+    """Put the parts' results together and write the folder's files; one part is held at a time.
+
+    Args:
+        parts: gives the results, by path and place in the file. It is called twice.
+    """
+    n_documents_of = Counter[int]()
+    for result in parts():
+        n_documents_of.update(result.n_documents_of)
+    sums = _Sums()
+    with (
+        _table_writer(folder / "matches.parquet", MATCH_SCHEMA) as add_matches,
+        _table_writer(folder / "problems.parquet", _PROBLEMS) as add_problems,
+    ):
+        for result in _with_rows_of_files(parts()):
+            add_matches(_match_rows(result, n_documents_of))
+            add_problems([{"path": result.part.path, **problem._asdict()} for problem in result.problems])
+            sums.add(result)
+    counts, shards = _counts(index, sums), list(sums.shards.values())
+    _write_table(folder / "references.parquet", _references(index, sums))
     write_text(folder / "counts.json", json.dumps(counts, indent=1))
     write_text(folder / "counts.csv", as_csv(counts))
     write_text(folder / "counts.md", as_markdown(counts))
@@ -104,38 +118,57 @@ def finish(
         "version": _version(),
         "rule": index.rule.as_dict(),
         **told,
-        "inputs": [{"path": path, "stamp": stamp} for path, stamp in sorted(gathered.stamps.items())],
+        "inputs": [{"path": path, "stamp": stamp} for path, stamp in sums.stamps.items()],
         "ignored": list(ignored),
         "totals": {name: sum(int(shard[name]) for shard in shards) for name in totals},
-        "problems": dict(sorted(Counter(problem["kind"] for problem in gathered.problems).items())),
+        "problems": dict(sorted(sums.kinds.items())),
         "seconds": round(seconds, 3),
     }
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
     return Results(folder, manifest)
 
 
-@dataclass
-class _Gathered:
-    rows: list[dict[str, Any]]
-    n_documents_of: Counter[int]
-    problems: list[dict[str, Any]]
-    shards: dict[str, dict[str, Any]]
-    stamps: dict[str, tuple[int, ...]]
-
-
-def _gather(parts: Iterable[PartResult]) -> _Gathered:
-    """Add up results; rows are counted from the beginning of their file."""
-    found = _Gathered([], Counter(), [], {}, {})
-    n_rows: dict[str, int] = defaultdict(int)
+def _with_rows_of_files(parts: Iterable[PartResult]) -> Iterator[PartResult]:
+    """Yield results whose rows count from the beginning of their file, not of the part."""
+    n_rows, without_column = Counter[str](), set[str]()
     for result in parts:
         path, first = result.part.path, n_rows[result.part.path]
         n_rows[path] += result.n_rows
-        found.stamps[path] = result.part.stamp
-        found.n_documents_of.update(result.n_documents_of)
-        found.rows += [row | {"document_row": row["document_row"] + first} for row in result.rows]
-        found.problems += [
-            {"path": path, "row": row + first, "kind": kind, "detail": detail} for kind, row, detail in result.problems
-        ]
+        # told by each part, but it is the file that has no such column
+        own = [one for one in result.problems if one.kind != "missing_column" or path not in without_column]
+        without_column.update(path for one in own if one.kind == "missing_column")
+        rows = [row | {"document_row": row["document_row"] + first} for row in result.rows]
+        yield replace(result, rows=rows, problems=[one._replace(row=one.row + first) for one in own])
+
+
+def _match_rows(result: PartResult, n_documents_of: Counter[int]) -> list[dict[str, Any]]:
+    """Return a part's rows of matches.parquet, in its order."""
+    rows = sorted(result.rows, key=lambda row: (row["document_row"], row["reference_id"]))
+    return [row | {"min_df": min((n_documents_of[ngram] for ngram in row["ngram_ids"]), default=None)} for row in rows]
+
+
+@dataclass
+class _Sums:
+    """What is added up over the parts."""
+
+    n_documents_of_item: dict[RuleName, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    """For each rule and item."""
+    n_documents: Counter[str] = field(default_factory=Counter)
+    """For each benchmark; a document is in one part."""
+    shards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Of problems."""
+
+    def add(self, result: PartResult) -> None:
+        """Add a part."""
+        for rule, counts in result.n_documents_of_item.items():
+            self.n_documents_of_item[rule].update(counts)
+        documents = {(row["benchmark"], row["document_row"]) for row in result.rows}
+        self.n_documents.update(benchmark for benchmark, _ in documents)
+        self.kinds.update(problem.kind for problem in result.problems)
+        path = result.part.path
+        self.stamps[path] = result.part.stamp
         added = {
             "n_documents": result.n_documents,
             "n_documents_matched": result.n_documents_matched,
@@ -143,32 +176,28 @@ def _gather(parts: Iterable[PartResult]) -> _Gathered:
             "n_matches": len(result.rows),
             "n_problems": len(result.problems),
         }
-        shard = found.shards.setdefault(path, {"path": path, **dict.fromkeys(added, 0)})
+        shard = self.shards.setdefault(path, {"path": path, **dict.fromkeys(added, 0)})
         for name, number in added.items():
             shard[name] += number
-    return found
 
 
-def _counts(index: ReferenceIndex, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _counts(index: ReferenceIndex, sums: _Sums) -> list[dict[str, Any]]:
     """Count items and documents for each benchmark, in the order of the references."""
     found: dict[str, dict[str, Any]] = {}
-    by_rule: dict[tuple[str, str], set[str]] = defaultdict(set)
-    documents: dict[str, set[tuple[str, int]]] = defaultdict(set)
-    for row in rows:
-        by_rule[row["benchmark"], row["rule"]].add(row["reference_id"])
-        documents[row["benchmark"]].add((row["document_path"], row["document_row"]))
     for reference, testable in zip(index.references, index.testable.tolist(), strict=True):
         counts = found.setdefault(
             reference.benchmark, {"benchmark": reference.benchmark, "n_references": 0, "n_testable": 0}
         )
         counts["n_references"] += 1
         counts["n_testable"] += testable
+    n_items = {
+        rule: Counter(index.references[item].benchmark for item in sums.n_documents_of_item[rule]) for rule in _RULES
+    }
     for name, counts in found.items():
-        strict = by_rule[name, "strict"] | by_rule[name, "qwen2"]
-        counts["n_contaminated_strict"] = len(strict)
-        counts["n_contaminated_qwen2"] = len(by_rule[name, "qwen2"]) if index.rule.name == "qwen2" else None
-        counts["n_whole"] = len(by_rule[name, "whole"])
-        counts["n_documents"] = len(documents[name])
+        counts["n_contaminated_strict"] = n_items["strict"][name]
+        counts["n_contaminated_qwen2"] = n_items["qwen2"][name] if index.rule.name == "qwen2" else None
+        counts["n_whole"] = n_items["whole"][name]
+        counts["n_documents"] = sums.n_documents[name]
     return list(found.values())
 
 
@@ -188,7 +217,11 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
-def _references(index: ReferenceIndex) -> pa.Table:
+def _of_each(counts: Counter[int], n_items: int) -> pa.Array:
+    return pa.array([counts[item] for item in range(n_items)], pa.int64())
+
+
+def _references(index: ReferenceIndex, sums: _Sums) -> pa.Table:
     items = index.references
     return pa.table(
         {
@@ -198,6 +231,7 @@ def _references(index: ReferenceIndex) -> pa.Table:
             "answer": [item.answer.encode("utf-8", "replace").decode() for item in items],
             "n_tokens": pa.array(index.n_tokens, pa.int32()),
             "testable": pa.array(index.testable),
+            **{f"n_documents_{rule}": _of_each(sums.n_documents_of_item[rule], len(items)) for rule in _RULES},
         }
     )
 
@@ -205,6 +239,28 @@ def _references(index: ReferenceIndex) -> pa.Table:
 def _frame(path: Path) -> pd.DataFrame:
     table: pd.DataFrame = pq.read_table(path).to_pandas()
     return table
+
+
+@contextmanager
+def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """Write a table as its rows come, whole or not at all; where one addition ends leaves no trace in the file."""
+    scratch = path.with_name(f".{path.name}.part")
+    pending: list[dict[str, Any]] = []
+    try:
+        with pq.ParquetWriter(scratch, schema) as writer:
+
+            def add(rows: list[dict[str, Any]]) -> None:
+                pending.extend(rows)
+                while len(pending) >= _GROUP_ROWS:
+                    writer.write_table(pa.Table.from_pylist(pending[:_GROUP_ROWS], schema))
+                    del pending[:_GROUP_ROWS]
+
+            yield add
+            if pending:
+                writer.write_table(pa.Table.from_pylist(pending, schema))
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

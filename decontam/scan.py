@@ -27,6 +27,9 @@ from decontam.records import Chunk, Part, ReadOptions, json_text, plain_text
 from decontam.results import MANIFEST, Results, finish, load_results
 
 PART_BYTES = 64 << 20
+MOST_MATCHES = 16
+"""Items of one document of which evidence is kept, and the best one of each benchmark: a document with a template of a
+benchmark shares n-grams with a thousand items. All of them are counted."""
 
 
 class Progress(NamedTuple):
@@ -73,18 +76,25 @@ def scan(
     """
     begin = time.monotonic()
     files = expand([str(path) for path in paths])
+    _check_names(files.files)
     options = ReadOptions(text_field=text_field, max_line_bytes=max_line_mb * 1_000_000)
     told = {"index": index.fingerprint, "options": asdict(options), "references": len(index.references)}
     folder = Path(output)
     try:
         _prepare(folder, told)
-        parts = list_parts(files.files, part_bytes=part_bytes)
+        parts = list_parts(sorted(files.files), part_bytes=part_bytes)
         done = {part: folder / "parts" / f"{_key(part, told)}.parquet" for part in parts}
         work = partial(scan_part, index=index, options=options, strict_input=strict_input)
         run = runner or partial(run_in_threads, workers=workers)
-        _run_rest(run, work, done, on_progress or (lambda _: None))
-        results = (read_part_result(done[part]) for part in parts)
-        return finish(folder, index, results, told, ignored=files.ignored, seconds=time.monotonic() - begin)
+        _run_rest(run, work, done, on_progress or (lambda _: None), strict_input=strict_input)
+        return finish(
+            folder,
+            index,
+            lambda: map(read_part_result, done.values()),
+            told,
+            ignored=files.ignored,
+            seconds=time.monotonic() - begin,
+        )
     except OSError as err:
         raise DecontamError(f"{folder}: {err.strerror or err}: what was finished is kept; scan again") from err
 
@@ -102,7 +112,7 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
             _look_at(chunk, np.flatnonzero(flags), result, index, options)
             result.n_documents += int(len(flags) - flags.sum())
         elif chunk.is_json:
-            _look_at(chunk, np.arange(len(chunk.begins)), result, index, options)
+            _parse_all(chunk, result, index, options)
         else:
             flags = index.flag_texts(chunk.buffer, chunk.begins, chunk.ends)
             _look_at(chunk, np.flatnonzero(flags), result, index, options)
@@ -111,6 +121,8 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
         result.n_bytes += int((chunk.ends - chunk.begins).sum())
         if strict_input and result.problems:
             break
+    # long lines are told before the others of their chunk, and chunks depend on parts
+    result.problems.sort(key=lambda problem: problem.row)
     if strict_input and result.problems:
         kind, row, detail = result.problems[0]
         where = f"record {row} of its part from byte {part.begin}" if part.begin else f"record {row}"
@@ -146,9 +158,11 @@ def _run_rest(
     work: Callable[[Part], PartResult],
     done: dict[Part, Path],
     on_progress: Callable[[Progress], None],
+    *,
+    strict_input: bool,
 ) -> None:
     """Scan the parts that have no result yet."""
-    rest = [part for part, path in done.items() if not path.exists()]
+    rest = [part for part, path in done.items() if not _is_done(path, strict_input=strict_input)]
     n_total = sum(part.n_bytes for part in done)
     n_bytes, n_documents, n_matches = n_total - sum(part.n_bytes for part in rest), 0, 0
     for result in run(work, rest):
@@ -157,6 +171,15 @@ def _run_rest(
         n_documents += result.n_documents
         n_matches += len(result.rows)
         on_progress(Progress(n_bytes, n_total, n_documents, n_matches))
+
+
+def _is_done(path: Path, *, strict_input: bool) -> bool:
+    """Whether a part's result can be used; what could not be read may be readable by now."""
+    try:
+        problems = read_part_result(path).problems
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # not there, or the machine went down before it was on the disk
+    return not any(strict_input or problem.kind == "unreadable" for problem in problems)
 
 
 def _look_at(chunk: Chunk, rows: np.ndarray, result: PartResult, index: ReferenceIndex, options: ReadOptions) -> None:
@@ -171,9 +194,42 @@ def _look_at(chunk: Chunk, rows: np.ndarray, result: PartResult, index: Referenc
         if text is None:
             continue
         result.n_documents += 1
-        if matches := index.find_pairs(text):
-            place = (-1, -1) if chunk.first_byte < 0 else (chunk.first_byte + begin, chunk.first_byte + end)
-            result.add(text, matches, row, place)
+        _search(chunk, i, text, result, index)
+
+
+def _parse_all(chunk: Chunk, result: PartResult, index: ReferenceIndex, options: ReadOptions) -> None:
+    """Read all records of a chunk, whose texts lie where the bytes alone don't tell; search those that must be."""
+    texts: dict[int, str] = {}
+    for i, (begin, end) in enumerate(zip(chunk.begins.tolist(), chunk.ends.tolist(), strict=True)):
+        text = json_text(chunk.buffer[begin:end].tobytes(), chunk.first_row + i, options, result.problems)
+        if text is not None:
+            texts[i] = text
+    # half a surrogate pair is no UTF-8, so such a text is flagged
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts.values()]
+    ends = np.cumsum([len(data) for data in encoded], dtype=np.int64)
+    begins = np.concatenate((np.zeros(min(1, len(ends)), np.int64), ends[:-1]))
+    flags = index.flag_texts(np.frombuffer(b"".join(encoded), np.uint8), begins, ends)
+    result.n_documents += len(texts)
+    for (i, text), is_flagged in zip(texts.items(), flags.tolist(), strict=True):
+        if is_flagged:
+            _search(chunk, i, text, result, index)
+
+
+def _search(chunk: Chunk, i: int, text: str, result: PartResult, index: ReferenceIndex) -> None:
+    """Search the text of one of a chunk's records."""
+    examined = index.examine(text, limit=MOST_MATCHES)
+    if examined.matches:
+        begin, end = (int(at[i]) + chunk.first_byte for at in (chunk.begins, chunk.ends))
+        result.add(text, examined, chunk.first_row + i, (-1, -1) if chunk.first_byte < 0 else (begin, end))
+
+
+def _check_names(paths: Sequence[str]) -> None:
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            # tables can't hold it, and the filter would not find it again
+            raise DecontamError(f"{path!r}: the name is not UTF-8: rename the file") from None
 
 
 def _prepare(folder: Path, told: dict[str, object]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.reference_items import reference_of, task_references
@@ -44,6 +44,12 @@ class TaskContamination:
     """By doc_id: rows of the scan's matches."""
 
 
+class _Item(NamedTuple):
+    id: str
+    strict: Status
+    qwen2: Status
+
+
 class Leaks:
     """A finished scan, ready to be joined.
 
@@ -53,10 +59,13 @@ class Leaks:
 
     def __init__(self, results: "Results") -> None:
         self.results = results
-        self._items: dict[str, dict[tuple[str, str], tuple[str, bool]]] = defaultdict(dict)
+        self._items: dict[str, dict[tuple[str, str], _Item]] = defaultdict(dict)
         for item in results.references.to_dict("records"):
-            text, answer = str(item["text"]), str(item["answer"])
-            self._items[str(item["benchmark"])].setdefault((text, answer), (str(item["id"]), bool(item["testable"])))
+            text, answer, name = str(item["text"]), str(item["answer"]), str(item["id"])
+            strict, qwen2 = (
+                _status(bool(item["testable"]), bool(item[f"n_documents_{rule}"])) for rule in ("strict", "qwen2")
+            )
+            self._items[str(item["benchmark"])].setdefault((text, answer), _Item(name, strict, qwen2))
         self._matches: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in results.matches.to_dict("records"):
             self._matches[row["reference_id"]].append({str(name): value for name, value in row.items()})
@@ -91,11 +100,8 @@ class Leaks:
                     f"{self.results.path}: doc {doc_id} of {name!r} was not among the items of that scan: the data or "
                     "the task's reference_fields have changed since; scan again"
                 )
-            item, is_testable = found
-            matches[doc_id] = self._matches.get(item, [])
-            rules = {row["rule"] for row in matches[doc_id]}
-            strict[doc_id] = _status(is_testable, bool(rules & {"strict", "qwen2"}))
-            qwen2[doc_id] = _status(is_testable, "qwen2" in rules)
+            matches[doc_id] = self._matches.get(found.id, [])
+            strict[doc_id], qwen2[doc_id] = found.strict, found.qwen2
         return TaskContamination(strict, qwen2 if self.has_lcs else None, matches)
 
 

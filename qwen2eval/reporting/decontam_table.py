@@ -33,8 +33,8 @@ def print_scan(results: "Results", *, file: TextIO) -> None:
     console.print()
     seconds = results.manifest["seconds"]
     rate = f", {totals['n_bytes'] / 1e6 / seconds:,.0f} MB/s" if seconds else ""
-    read = f"{totals['n_documents']:,} documents, {totals['n_bytes'] / 1e6:,.1f} MB in {seconds:,.1f} s{rate}"
-    console.print(Text(f"{read}; {totals['n_documents_matched']:,} documents share an n-gram with an item"))
+    read = f"{_documents(totals['n_documents'])}, {totals['n_bytes'] / 1e6:,.1f} MB in {seconds:,.1f} s{rate}"
+    console.print(Text(f"{read}; n-grams of items are in {_documents(totals['n_documents_matched'])}"))
     short = sum(row["n_references"] - row["n_testable"] for row in results.counts)
     if short:
         size = rule["ngram_size"]
@@ -58,6 +58,10 @@ def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None
     if totals["n_not_editable"]:
         console.print(Text(f"{totals['n_not_editable']:,} of them dropped since they are no UTF-8", style="yellow"))
     console.print(Text.assemble(("cleaned  ", "bold"), visible(output)), soft_wrap=True)
+
+
+def _documents(count: int) -> str:
+    return f"{count:,} document{'' if count == 1 else 's'}"
 
 
 def _share(count: int | None, total: int) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decontam import DecontamError
-from decontam.json_edit import edited_line, edited_text, widened
+from decontam.json_edit import edited_bytes, edited_line, edited_text, widened
 from decontam.text_fields import text_of
 from tests.decontam.texts import hard_texts
 
@@ -50,15 +50,66 @@ def test_a_line_is_edited_as_its_text(value, before, after, ascii_, spaces, data
     }
     if not spans:
         assert edited_line(line, field, spans, mask="") == line
-    if field == "text":
-        # what is left stands as it stood, escapes and all
-        left = edited_line(line, field, spans, mask="")
-        assert is_subsequence(left, line)
 
 
-def is_subsequence(short, long):
-    rest = iter(long)
-    return all(byte in rest for byte in short)
+def _written_character(char):
+    """Draw one of the ways in which JSON may spell a character."""
+    escapes = {"\n": "\\n", "\t": "\\t", '"': '\\"', "\\": "\\\\", "/": "\\/", "\r": "\\r", "\b": "\\b"}
+    units = char.encode("utf-16-be", "surrogatepass")
+    escaped = "".join(f"\\u{units[i]:02x}{units[i + 1]:02X}" for i in range(0, len(units), 2))
+    ways = [escaped.encode(), *([escapes[char].encode()] if char in escapes else [])]
+    if char >= " " and char not in '"\\' and not "\ud800" <= char <= "\udfff":
+        ways.append(char.encode())
+    return st.sampled_from(ways).map(lambda raw: (char, raw))
+
+
+one_character = st.one_of(
+    st.one_of(hard_texts.filter(bool).map(lambda text: text[0]), st.sampled_from('\n\t"\\/\b😀\x00')).flatmap(
+        _written_character
+    ),
+    # bytes that are no UTF-8, each so many replaced characters
+    st.sampled_from(
+        [("\ufffd", b"\xff"), ("\ufffd", b"\xe4\xb8"), ("\ufffd", b"\xf0\x9f\x98"), ("\ufffd" * 2, b"\xc3\xc3")]
+    ),
+    st.just(("\ud83d", b"\\ud83d ")).map(lambda _: ("\ud83d ", b"\\ud83d ")),  # half a pair
+)
+
+
+@settings(max_examples=500)
+@given(
+    written=st.lists(one_character, max_size=30),
+    frame=st.sampled_from(
+        [(b'{"text": "', b'"}'), (b' {"id":1.50,"text2":"\xfe\\u0041" ,"text":\t"', b'" , "z": "\xfe"} \r')]
+    ),
+    mask=st.sampled_from(["", "[X]", 'é"\n']),
+    data=st.data(),
+)
+def test_every_byte_outside_of_the_spans_stays(written, frame, mask, data):
+    # a cut sequence would go on in what is written behind it, so an ASCII character ends each
+    written = [one for pair in written for one in (pair, ("|", b"|"))]
+    line = frame[0] + b"".join(raw for _, raw in written) + frame[1]
+    text = "".join(char for char, _ in written)
+    assert text_of(json.loads(line.decode("utf-8", "replace")), "text") == text
+    cut = data.draw(st.lists(st.booleans(), min_size=len(written), max_size=len(written)))
+    firsts = [sum(len(char) for char, _ in written[:i]) for i in range(len(written) + 1)]
+    spans = widened([(firsts[i], firsts[i + 1]) for i, is_cut in enumerate(cut) if is_cut], 0, len(text))
+    shown = json.dumps(mask, ensure_ascii=False)[1:-1].encode()
+    pieces = [
+        raw if not is_cut else b"" if i and cut[i - 1] else shown
+        for i, ((_, raw), is_cut) in enumerate(zip(written, cut, strict=True))
+    ]
+    assert edited_line(line, "text", spans, mask=mask) == frame[0] + b"".join(pieces) + frame[1]
+
+
+@given(pieces=st.lists(st.binary(max_size=4) | hard_texts.map(str.encode), max_size=20), data=st.data())
+def test_texts_of_any_bytes(pieces, data):
+    raw = b"".join(pieces)
+    text = raw.decode("utf-8", "replace")
+    assert edited_bytes(raw, [], mask="#") == raw
+    cut = data.draw(st.integers(0, len(text)))
+    head, tail = edited_bytes(raw, [(cut, len(text))], mask=""), edited_bytes(raw, [(0, cut)], mask="")
+    assert head + tail == raw
+    assert (head.decode("utf-8", "replace"), tail.decode("utf-8", "replace")) == (text[:cut], text[cut:])
 
 
 def test_escapes_outside_of_a_span_stay_as_they_are():
@@ -80,7 +131,7 @@ def test_the_last_of_equal_keys_is_edited():
     assert edited_line(line, "text", [(0, 3)], mask="") == b'{"text": "first", "text": "ond"}'
 
 
-@pytest.mark.parametrize("line", [b'{"text": "\xff"}', b'{"text": ', b"[]"])
+@pytest.mark.parametrize("line", [b'{"text": ', b"[]", b'{"body": "x"}', b'{"text": ' + b"[" * 5000, b""])
 def test_lines_that_cannot_be_edited(line):
     with pytest.raises(DecontamError):
         edited_line(line, "text", [(0, 1)], mask="")
