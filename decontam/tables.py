@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from decontam.errors import DecontamError
-from decontam.records import Chunk, Part, Problem, ReadOptions
+from decontam.records import CHUNK_BYTES, Chunk, Part, Problem, ReadOptions
 from decontam.text_fields import text_of
 
 _BATCH_ROWS = 4_096
@@ -34,8 +34,7 @@ def parquet_parts(path: str, stamp: tuple[int, ...], part_bytes: int) -> Iterato
 
 
 def parquet_chunks(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
-    """Yield the texts of a parquet file's row groups."""
-    row = 0
+    """Yield the texts of a parquet file's row groups; one that is damaged doesn't take the others with it."""
     try:
         with pq.ParquetFile(part.path) as file:
             names = file.schema_arrow.names
@@ -44,12 +43,30 @@ def parquet_chunks(part: Part, options: ReadOptions, problems: list[Problem]) ->
                 known = ", ".join(map(repr, names))
                 problems.append(Problem("missing_column", 0, f"no column {column!r}; there are {known}"))
                 return
-            groups = list(range(part.begin, part.end))
-            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[column]):
-                yield column_chunk(batch.column(0), column, row, options, problems)
-                row += batch.num_rows
+            row = 0
+            for group in range(part.begin, part.end):
+                yield from _group_chunks(file, group, column, row, options, problems)
+                row += file.metadata.row_group(group).num_rows
     except (pa.ArrowException, ValueError) as err:
-        problems.append(Problem("unreadable", row, f"not parquet, or broken: {err}"))
+        problems.append(Problem("unreadable", 0, f"not parquet, or broken: {err}"))
+
+
+def _group_chunks(
+    file: Any, group: int, column: str, first_row: int, options: ReadOptions, problems: list[Problem]
+) -> Iterator[Chunk]:
+    metadata = file.metadata.row_group(group)
+    row_bytes = metadata.total_byte_size // max(1, metadata.num_rows)
+    n_rows = max(1, min(_BATCH_ROWS, CHUNK_BYTES // max(1, row_bytes)))
+    row = first_row
+    try:
+        for batch in file.iter_batches(n_rows, row_groups=[group], columns=[column]):
+            yield column_chunk(batch.column(0), column, row, options, problems)
+            row += batch.num_rows
+    except (pa.ArrowException, OSError, ValueError) as err:
+        problems.append(Problem("unreadable", row, f"row group {group} is broken: {err}"))
+        # the rows behind keep their numbers
+        none = np.empty(0, np.int64)
+        yield Chunk(np.empty(0, np.uint8), none, none, first_row + metadata.num_rows, -1, is_json=False)
 
 
 def column_chunk(values: Any, column: str, first_row: int, options: ReadOptions, problems: list[Problem]) -> Chunk:

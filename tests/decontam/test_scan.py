@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decontam import DecontamError, ReferenceIndex, Rule, load_results, scan
+from decontam import DecontamError, Reference, ReferenceIndex, Rule, load_results, scan
 from decontam.corpus import chunks, list_parts
 from decontam.records import ReadOptions
-from tests.decontam.corpora import FORMS, ITEMS, as_jsonl, make_documents, write
+from tests.decontam.corpora import FORMS, ITEMS, as_jsonl, make_documents, make_question, write
 
 FILES = ("matches.parquet", "references.parquet", "problems.parquet", "counts.json", "counts.csv", "counts.md")
 KEYS = ["document_row", "reference_id", "reference_part", "rule", "n_shared_ngrams", "longest_match", "lcs_length"]
@@ -181,3 +181,28 @@ def test_text_files_are_documents(tmp_path, index):
     assert results.matches.reference_id.tolist() == [ITEMS[0].id]
     assert np.isnan(results.matches.document_begin[0]) or results.matches.document_begin[0] == 0
     assert results.manifest["totals"]["n_documents"] == 1
+
+
+def test_items_of_one_template_are_all_counted_and_the_strongest_shown(tmp_path):
+    template = (
+        "Which of these two scenes shows an act that is clearly wrong by the standards of the town of Rivermouth?"
+    )
+    items = [Reference(f"moral/{i}", f"{template} {make_question(i)}", "", "moral") for i in range(40)]
+    other = Reference("other/0", f"{template} And so on.", "", "other")
+    index = ReferenceIndex.build([*items, other], Rule())
+    document = f"{template} {make_question(7)}"
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([document, template]))
+    results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
+    pairs = [match.rule for match in index.find_pairs(document)]
+    assert len(pairs) == 41
+    assert results.references.n_documents_strict.tolist() == [2] * 41
+    assert results.references.n_documents_qwen2.sum() > 1
+    by_name = {row["benchmark"]: row for row in results.counts}
+    assert by_name["moral"]["n_contaminated_strict"] == 40
+    assert (by_name["other"]["n_contaminated_strict"], by_name["other"]["n_documents"]) == (1, 2)
+    first = results.matches[results.matches.document_row == 0]
+    assert 16 <= len(first) <= 17
+    assert "moral/7" in set(first.reference_id)
+    assert "other/0" in set(first.reference_id)
+    assert first.set_index("reference_id").loc["moral/7"].longest_match == first.longest_match.max()
+    assert results.matches.min_df.tolist()[-1] == 2

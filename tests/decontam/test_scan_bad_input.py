@@ -146,3 +146,19 @@ def test_an_output_that_cannot_be_written(tmp_path, index):
     (tmp_path / "out").write_bytes(b"a file")
     with pytest.raises(DecontamError, match="out"):
         scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
+
+
+def test_a_damaged_row_group_does_not_take_the_others_with_it(tmp_path, index):
+    texts = ["x" * 50, ITEMS[0].text, "y" * 50, ITEMS[1].text, "z" * 50, ITEMS[2].text]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=2, compression="zstd", use_dictionary=False)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    begin = column.data_page_offset
+    data[begin : begin + 20] = b"\xff" * 20
+    path.write_bytes(bytes(data))
+    for part_bytes in (1, 1 << 20):
+        out = tmp_path / str(part_bytes)
+        results = scan([path], index, output=out, part_bytes=part_bytes)
+        assert results.manifest["problems"] == {"unreadable": 1}
+        assert results.matches.document_row.tolist() == [1, 5]
