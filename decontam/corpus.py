@@ -1,13 +1,15 @@
 """The parts that a corpus is read in, and the records of each.
 
-A part is a stretch of one file: bytes of plain jsonl (a line belongs to where it begins), row groups of parquet, or all
-of a file that is compressed or plain text. Whatever is wrong with a record is told with its row, and the rest goes on.
+A part is a stretch of one file: bytes of plain jsonl (a line belongs to where it begins), row groups of parquet, rows of
+a data set, or all of a file that is compressed or plain text. Whatever is wrong with a record is told with its row, and
+the rest goes on.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from decontam.files import DAMAGED, kind_of, open_binary
+from decontam.hub import dataset_chunks, dataset_parts
 from decontam.records import Chunk, Part, Problem, ReadOptions, line_chunks, whole_text
 from decontam.tables import parquet_chunks, parquet_parts
 
@@ -24,6 +26,8 @@ def chunks(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterato
         kind = kind_of(part.path)
         if kind.format == "parquet":
             yield from parquet_chunks(part, options, problems)
+        elif kind.format == "dataset":
+            yield from dataset_chunks(part, options, problems)
         elif kind.format == "text":
             yield from whole_text(part, options, problems)
         else:
@@ -39,6 +43,9 @@ def chunks(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterato
 
 def _parts_of(path: str, part_bytes: int) -> Iterator[Part]:
     kind = kind_of(path)
+    if kind.format == "dataset":
+        yield from dataset_parts(path)
+        return
     try:
         info = Path(path).stat()
         stamp = info.st_size, info.st_mtime_ns

@@ -15,9 +15,11 @@ import zstandard
 
 from decontam.errors import DecontamError
 
-Format = Literal["jsonl", "text", "parquet"]
+Format = Literal["jsonl", "text", "parquet", "dataset"]
+"""dataset: no file, but one of the hub's data sets."""
 Compression = Literal["", "gz", "zst"]
 
+DATASET_PREFIX = "hf://"
 _FORMATS: dict[str, Format] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
     **dict.fromkeys((".txt", ".text", ".md"), "text"),
@@ -48,6 +50,8 @@ def kind_of(path: str | Path) -> Kind:
     Raises:
         DecontamError: a name that says nothing.
     """
+    if str(path).startswith(DATASET_PREFIX):
+        return Kind("dataset", "")
     suffixes = Path(str(path).lower()).suffixes
     compression = _COMPRESSIONS.get(suffixes[-1], "") if suffixes else ""
     if compression:
@@ -186,6 +190,8 @@ def base_of(name: str) -> Path:
 
 
 def _found(name: str) -> list[str]:
+    if name.startswith(DATASET_PREFIX):
+        return [name]
     path = _absolute(name)
     if path.is_file():
         return [str(path)]

@@ -189,6 +189,7 @@ def do_score(args: argparse.Namespace) -> int:
 
 def do_report(args: argparse.Namespace) -> int:
     """qwen2eval report."""
+    from qwen2eval.evidence import with_evidence
     from qwen2eval.reporting.render import write_report
     from qwen2eval.run_folder import load_run
 
@@ -198,7 +199,8 @@ def do_report(args: argparse.Namespace) -> int:
     written = []
     for path in args.run:
         run = load_run(path)
-        rows = {task: run.sample_rows(task) for task in run.info["tasks"] if task not in run.failed_tasks}
+        tasks = [task for task in run.info["tasks"] if task not in run.failed_tasks]
+        rows = {task: with_evidence(run.sample_rows(task), run.match_rows(task)) for task in tasks}
         written += [str(p) for p in write_report(run.path, run.info, run.scores, examples=rows, formats=formats)]
     print(json.dumps(written) if args.json else "\n".join(written))
     return 0

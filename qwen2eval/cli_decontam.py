@@ -11,7 +11,6 @@ from qwen2eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from decontam import Results, Rule
-    from decontam.scan import Progress
 
 EXIT_BAD_INPUT = 3
 _RULE_OPTIONS = ("ngram_size", "ngram_size_cjk", "min_lcs", "min_lcs_ratio", "sequence", "min_whole")
@@ -40,6 +39,7 @@ def add_decontam_verbs(verbs: Any, add_verb: AddVerb) -> None:
 def do_scan(args: argparse.Namespace) -> int:
     """qwen2eval decontam scan."""
     from decontam import ReferenceIndex, scan
+    from qwen2eval.progress import scan_progress
     from qwen2eval.reference_items import load_references
     from qwen2eval.reporting.decontam_table import print_scan
 
@@ -55,7 +55,7 @@ def do_scan(args: argparse.Namespace) -> int:
         )
         print(f"Indexing {len(references):,} items …", file=sys.stderr)
         index = ReferenceIndex.build(references, rule)
-        with _progress() as show:
+        with scan_progress() as show:
             results = scan(
                 args.corpus,
                 index,
@@ -179,27 +179,6 @@ def _tell_problems(results: "Results") -> None:
     print(f"all of them: {results.path / 'problems.parquet'}", file=sys.stderr)
 
 
-@contextmanager
-def _progress() -> "Iterator[Callable[[Progress], None]]":
-    """Show bytes, rate and time left on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"))
-    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.description}"), console=Console(stderr=True)) as bars:
-        task = bars.add_task("", total=None)
-
-        def show(progress: "Progress") -> None:
-            found = f"{progress.n_documents:,} documents, {progress.n_matches:,} matches"
-            bars.update(task, completed=progress.n_bytes, total=progress.n_bytes_total, description=found)
-
-        yield show
-
-
 def _add_scan(commands: Any, add_verb: AddVerb) -> None:
     scan = add_verb(
         commands,
@@ -210,8 +189,15 @@ def _add_scan(commands: Any, add_verb: AddVerb) -> None:
         "qwen2eval decontam scan corpus/*.jsonl.zst --references mmlu,gsm8k,my_items.jsonl --output leaks",
     )
     add = scan.add_argument
-    add("corpus", nargs="+", metavar="CORPUS", help="files, folders, globs: jsonl, text (.gz, .zst), parquet")
-    add("--references", nargs="+", action="extend", required=True, metavar="LIST", help="tasks, groups, or jsonl files")
+    add("corpus", nargs="+", metavar="CORPUS", help="files, folders, globs: jsonl, text (.gz, .zst), parquet; hf://NAME:SPLIT")
+    add(
+        "--references",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="LIST",
+        help="tasks, groups, jsonl files or folders of them",
+    )
     add("--output", required=True, metavar="DIR", help="where matches, counts and manifest go")
     add("--text_field", default="text", metavar="NAME", help="of a record, a.b for nested ones [default: text]")
     add("--workers", type=int, metavar="N", help="threads [default: one a core]")

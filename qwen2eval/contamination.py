@@ -5,31 +5,30 @@ the corpus (the strict rule), and the clean score is that of the others. What it
 short for an n-gram are neither: they count in the original score only.
 """
 
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from qwen2eval.errors import ConfigError
+from qwen2eval.evidence import match_rows, most_telling
 from qwen2eval.reference_items import reference_of, task_references
 from qwen2eval.samples import DocSample, TaskSamples, as_number
-from qwen2eval.scores import Score, task_scores
+from qwen2eval.scores import Score, aggregated, task_scores
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
 
 if TYPE_CHECKING:
     from decontam import Results
+    from decontam.scan import Progress
     from qwen2eval.config import RunConfig
     from qwen2eval.plan import TaskPlan
+    from qwen2eval.run_folder import Run
 
 Status = Literal["clean", "contaminated", "not_testable"]
-N_EVIDENCE, CONTEXT_CHARACTERS, FOUND_CHARACTERS = 5, 120, 600
-"""Matches of a task that the report shows, and how much of their text."""
-MATCH_COLUMNS = (
-    *("document_path", "document_row", "reference_id", "reference_part", "rule", "n_shared_ngrams", "longest_match"),
-    *("lcs_length", "lcs_ratio", "min_df", "spans", "excerpt", "excerpt_begin"),
-)
 
 
 @dataclass(frozen=True)
@@ -41,95 +40,59 @@ class TaskContamination:
     qwen2: Mapping[int, Status] | None
     """By doc_id: n-gram and longest common subsequence; None: the scan didn't ask."""
     matches: Mapping[int, Sequence[Mapping[str, Any]]]
-    """By doc_id: rows of the scan's matches."""
+    """By doc_id: rows of the scan's matches; a document with many items in it has rows for some of them only."""
+    n_found_whole: int
+    """Docs too short for an n-gram that stand in the corpus as a whole."""
 
 
-class _Item(NamedTuple):
-    id: str
-    strict: Status
-    qwen2: Status
+@dataclass(frozen=True)
+class Contamination:
+    """What a corpus holds of a run's tasks."""
+
+    source: Mapping[str, Any]
+    """Of run.json: the scan's folder, its rule, and what it read."""
+    tasks: Mapping[str, TaskContamination]
 
 
-class Leaks:
-    """A finished scan, ready to be joined.
+def find_contamination(
+    config: "RunConfig",
+    plans: "Mapping[str, TaskPlan]",
+    *,
+    on_progress: "Callable[[Progress], None] | None" = None,
+) -> Contamination | None:
+    """Look up a run's docs in a finished scan, or in a new one of its corpus; None: the config names neither.
 
-    Raises:
-        DecontamError: no finished scan in that folder.
-    """
-
-    def __init__(self, results: "Results") -> None:
-        self.results = results
-        self._items: dict[str, dict[tuple[str, str], _Item]] = defaultdict(dict)
-        for item in results.references.to_dict("records"):
-            text, answer, name = str(item["text"]), str(item["answer"]), str(item["id"])
-            strict, qwen2 = (
-                _status(bool(item["testable"]), bool(item[f"n_documents_{rule}"])) for rule in ("strict", "qwen2")
-            )
-            self._items[str(item["benchmark"])].setdefault((text, answer), _Item(name, strict, qwen2))
-        self._matches: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in results.matches.to_dict("records"):
-            self._matches[row["reference_id"]].append({str(name): value for name, value in row.items()})
-
-    @property
-    def has_lcs(self) -> bool:
-        """Whether the scan asked for the longest common subsequence."""
-        rule = self.results.manifest["rule"]
-        return bool(rule["min_lcs"] or rule["min_lcs_ratio"])
-
-    def of_task(self, samples: TaskSamples) -> TaskContamination:
-        """Find each doc of a task among the items that were searched for, by its text.
-
-        Raises:
-            ConfigError: the scan didn't search for the task, or for other docs than these.
-        """
-        name, task = samples.plan.name, samples.plan.task
-        items = self._items.get(name)
-        if items is None:
-            there = ", ".join(sorted(self._items)) or "none"
-            raise ConfigError(
-                f"{self.results.path} holds no search for {name!r}, only for {there}: scan with --references {name}"
-            )
-        strict: dict[int, Status] = {}
-        qwen2: dict[int, Status] = {}
-        matches: dict[int, list[dict[str, Any]]] = {}
-        for doc_id, doc in zip(samples.plan.doc_ids, samples.plan.docs, strict=True):
-            reference = reference_of(name, doc_id, task, doc)
-            found = items.get((_plain(reference.text), _plain(reference.answer)))
-            if found is None:
-                raise ConfigError(
-                    f"{self.results.path}: doc {doc_id} of {name!r} was not among the items of that scan: the data or "
-                    "the task's reference_fields have changed since; scan again"
-                )
-            matches[doc_id] = self._matches.get(found.id, [])
-            strict[doc_id], qwen2[doc_id] = found.strict, found.qwen2
-        return TaskContamination(strict, qwen2 if self.has_lcs else None, matches)
-
-
-def open_leaks(config: "RunConfig", plans: "Mapping[str, TaskPlan]") -> Leaks | None:
-    """Return the scan that a run is to be joined with: a finished one, or a new one of its corpus; None: neither.
-
-    A scan of the same corpus for the same items is not made again.
+    A scan of the same corpus for the same items goes on where it was.
 
     Raises:
-        ConfigError: no such scan or corpus, or a scan for other tasks or docs.
+        ConfigError: no such scan or corpus, one of which nothing could be read, or a scan for other tasks or docs.
     """
-    from decontam import DecontamError, ReferenceIndex, Rule, load_results, scan
+    from decontam import DecontamError, load_results
 
     try:
         if config.matches is not None:
-            leaks = Leaks(load_results(config.matches))
+            scanned = _Scanned(load_results(config.matches))
         elif config.corpus:
-            references = [item for name, plan in plans.items() for item in task_references(name, plan.task)]
-            index = ReferenceIndex.build(references, Rule())
-            folder = Path(config.output_path) / "decontam" / index.fingerprint[:16]
-            leaks = Leaks(scan(config.corpus, index, output=folder, text_field=config.text_field))
+            scanned = _Scanned(_scan_corpus(config, plans, on_progress))
         else:
             return None
     except DecontamError as err:
         raise ConfigError(str(err)) from err
-    for plan in plans.values():
-        leaks.of_task(TaskSamples(plan))  # before the model is asked anything
-    return leaks
+    return Contamination(scanned.source, {name: scanned.of_task(plan) for name, plan in plans.items()})
+
+
+def own_contamination(run: "Run") -> Contamination | None:
+    """Return what a finished run's own files say of its docs; None: it was never joined with a corpus.
+
+    The scan may be gone since, or its folder hold another one.
+    """
+    told = run.info.get("contamination")
+    if not told:
+        return None
+    return Contamination(
+        {name: value for name, value in told.items() if name != "tasks"},
+        {name: _own_task(run, name) for name in told["tasks"]},
+    )
 
 
 @dataclass(frozen=True)
@@ -144,18 +107,28 @@ class Joined:
     """By task: rows of contamination/<task>.parquet."""
 
 
-def join(samples: Mapping[str, TaskSamples], scores: Sequence[Score], leaks: Leaks, *, seed: int) -> Joined:
+def join(
+    samples: Mapping[str, TaskSamples], scores: Sequence[Score], contamination: Contamination | None, *, seed: int
+) -> Joined:
     """Mark the samples of all tasks, and score their clean and contaminated docs.
 
     Args:
         scores: of all docs.
+        contamination: None: no corpus was searched, and nothing is added.
     """
-    tasks = {name: leaks.of_task(task_samples) for name, task_samples in samples.items()}
-    for name, task in tasks.items():
-        samples[name].contamination, samples[name].contamination_qwen2 = task.strict, task.qwen2
-    parts = [score for name, task in tasks.items() for score in subset_scores(name, samples[name], task, seed=seed)]
-    told = describe_contamination(samples, [*scores, *parts], tasks, leaks, seed=seed)
-    return Joined({"contamination": told}, parts, {name: match_rows(task) for name, task in tasks.items()})
+    if contamination is None:
+        return Joined()
+    told: dict[str, Any] = {}
+    parts: list[Score] = []
+    matches: dict[str, list[dict[str, Any]]] = {}
+    for name, task_samples in samples.items():
+        task = contamination.tasks[name]
+        task_samples.contamination, task_samples.contamination_qwen2 = task.strict, task.qwen2
+        own = subset_scores(name, task_samples, task, seed=seed)
+        told[name] = _describe_task(name, task_samples, [*scores, *own], task, seed=seed)
+        parts += own
+        matches[name] = match_rows(task.matches)
+    return Joined({"contamination": {**contamination.source, "tasks": told}}, parts, matches)
 
 
 def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, seed: int) -> list[Score]:
@@ -173,32 +146,95 @@ def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, s
     return scores
 
 
-def describe_contamination(
-    samples: Mapping[str, TaskSamples],
-    scores: Sequence[Score],
-    tasks: Mapping[str, TaskContamination],
-    leaks: Leaks,
-    *,
-    seed: int,
-) -> dict[str, Any]:
-    """Return the `contamination` part of run.json."""
-    manifest = leaks.results.manifest
-    return {
-        "matches": str(leaks.results.path.resolve()),
-        "rule": manifest["rule"],
-        "corpus": manifest["totals"],
-        "problems": manifest["problems"],
-        "tasks": {name: _describe_task(name, samples[name], scores, task, seed=seed) for name, task in tasks.items()},
-    }
+def _scan_corpus(
+    config: "RunConfig", plans: "Mapping[str, TaskPlan]", on_progress: "Callable[[Progress], None] | None"
+) -> "Results":
+    """Scan a run's corpus for the docs of its tasks, into a folder of its own beside the runs."""
+    from decontam import ReferenceIndex, Rule, scan
+
+    references = [item for name, plan in plans.items() for item in task_references(name, plan.task)]
+    index = ReferenceIndex.build(references, Rule())
+    places = sorted(str(Path(path).absolute()) for path in config.corpus)
+    key = hashlib.sha256(json.dumps([index.fingerprint, config.text_field, places]).encode()).hexdigest()
+    folder = Path(config.output_path) / "decontam" / key[:16]
+    return scan(config.corpus, index, output=folder, text_field=config.text_field, on_progress=on_progress)
 
 
-def match_rows(task: TaskContamination) -> list[dict[str, Any]]:
-    """Return the rows of contamination/<task>.parquet: one a match."""
-    return [
-        {"doc_id": doc_id, **{name: row[name] for name in MATCH_COLUMNS}}
-        for doc_id, rows in sorted(task.matches.items())
-        for row in rows
-    ]
+class _Item(NamedTuple):
+    id: str
+    strict: Status
+    qwen2: Status
+    is_whole: bool
+    """Found as a whole."""
+
+
+class _Scanned:
+    """A finished scan, by the texts of its items."""
+
+    def __init__(self, results: "Results") -> None:
+        self._path, manifest = results.path, results.manifest
+        problems, totals, rule = manifest["problems"], manifest["totals"], manifest["rule"]
+        if not totals["n_documents"]:  # or else every doc would pass for clean
+            why = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in problems.items()) or "it is empty"
+            raise ConfigError(
+                f"{self._path}: no document of the corpus could be read ({why}), so nothing is known of "
+                "contamination: see problems.parquet there, or name the text with --text_field"
+            )
+        self.source = {"matches": str(self._path.resolve()), "rule": rule, "corpus": totals, "problems": problems}
+        self._has_lcs = bool(rule["min_lcs"] or rule["min_lcs_ratio"])
+        self._items: dict[str, dict[tuple[str, str], _Item]] = defaultdict(dict)
+        for row in results.references.to_dict("records"):
+            strict, qwen2 = (
+                _status(bool(row["testable"]), bool(row[f"n_documents_{rule}"])) for rule in ("strict", "qwen2")
+            )
+            item = _Item(str(row["id"]), strict, qwen2, bool(row["n_documents_whole"]))
+            self._items[str(row["benchmark"])].setdefault((str(row["text"]), str(row["answer"])), item)
+        self._matches: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in results.matches.to_dict("records"):
+            self._matches[row["reference_id"]].append({str(name): _known(value) for name, value in row.items()})
+
+    def of_task(self, plan: "TaskPlan") -> TaskContamination:
+        """Find each doc of a task among the items that were searched for, by its text.
+
+        Raises:
+            ConfigError: the scan didn't search for the task, or for other docs than these.
+        """
+        name, items = plan.name, self._items.get(plan.name)
+        if items is None:
+            there = ", ".join(sorted(self._items)) or "none"
+            raise ConfigError(
+                f"{self._path} holds no search for {name!r}, only for {there}: scan with --references {name}"
+            )
+        found: dict[int, _Item] = {}
+        for doc_id, doc in zip(plan.doc_ids, plan.docs, strict=True):
+            reference = reference_of(name, doc_id, plan.task, doc)
+            item = items.get((_plain(reference.text), _plain(reference.answer)))
+            if item is None:
+                raise ConfigError(
+                    f"{self._path}: doc {doc_id} of {name!r} was not among the items of that scan: the data or "
+                    "the task's reference_fields have changed since; scan again"
+                )
+            found[doc_id] = item
+        return TaskContamination(
+            strict={doc_id: item.strict for doc_id, item in found.items()},
+            qwen2={doc_id: item.qwen2 for doc_id, item in found.items()} if self._has_lcs else None,
+            matches={doc_id: self._matches.get(item.id, []) for doc_id, item in found.items()},
+            n_found_whole=sum(item.is_whole for item in found.values()),
+        )
+
+
+def _own_task(run: "Run", name: str) -> TaskContamination:
+    strict: dict[int, Status] = {}
+    qwen2: dict[int, Status] = {}
+    for row in run.sample_rows(name):
+        strict[row["doc_id"]] = cast(Status, row["contamination"])
+        if row["contamination_qwen2"] is not None:
+            qwen2[row["doc_id"]] = cast(Status, row["contamination_qwen2"])
+    matches: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in run.match_rows(name):
+        matches[row["doc_id"]].append(row)
+    n_found_whole = run.info["contamination"]["tasks"][name]["n_found_whole"]
+    return TaskContamination(strict, qwen2 or None, matches, n_found_whole)
 
 
 def _describe_task(
@@ -224,35 +260,9 @@ def _describe_task(
         if task.qwen2 is None
         else sum(status == "contaminated" for status in task.qwen2.values()),
         "n_not_testable": len(task.strict) - counts["clean"] - counts["contaminated"],
-        "n_found_whole": sum(any(row["rule"] == "whole" for row in rows_) for rows_ in task.matches.values()),
+        "n_found_whole": task.n_found_whole,
         "scores": rows,
-        "evidence": [_evidence(doc_id, match) for doc_id, match in _most_telling(task)],
-    }
-
-
-def _most_telling(task: TaskContamination) -> list[tuple[int, Mapping[str, Any]]]:
-    """Return the longest matches of the docs that have most in common with the corpus."""
-    best = [
-        (doc_id, max(rows, key=lambda row: row["longest_match"]))
-        for doc_id, rows in task.matches.items()
-        if task.strict[doc_id] == "contaminated"
-    ]
-    return sorted(best, key=lambda pair: (-pair[1]["longest_match"], pair[0]))[:N_EVIDENCE]
-
-
-def _evidence(doc_id: int, match: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a match with the text around what was found, short enough for a report."""
-    first = match["spans"][0]
-    begin, end = (int(first[name]) - int(match["excerpt_begin"]) for name in ("begin", "end"))
-    text, missing = match["excerpt"], {"lcs_length": int, "lcs_ratio": float, "min_df": int}
-    names = ("document_path", "document_row", "rule", "n_shared_ngrams", "longest_match")
-    return {
-        "doc_id": doc_id,
-        **{name: match[name] for name in names},
-        **{name: None if match[name] != match[name] else kind(match[name]) for name, kind in missing.items()},
-        "before": text[max(0, begin - CONTEXT_CHARACTERS) : begin],
-        "found": text[begin:end][:FOUND_CHARACTERS],
-        "after": text[end : end + CONTEXT_CHARACTERS],
+        "evidence": most_telling(match_rows(task.matches)),
     }
 
 
@@ -268,7 +278,7 @@ def _delta(
     if not any(is_clean):
         return UNKNOWN, None
     aggregate = (samples.plan.task.aggregation() or {}).get(metric, mean)
-    of_clean = as_number(aggregate([item for item, clean in zip(items, is_clean, strict=True) if clean]))
+    of_clean = aggregated(aggregate, [item for item, clean in zip(items, is_clean, strict=True) if clean], is_part=True)
     of_all = as_number(aggregate(items))
     delta = None if of_clean is None or of_all is None else of_clean - of_all
     column = samples.plan.cluster_column
@@ -278,13 +288,13 @@ def _delta(
     if aggregate is mean and len(values) == len(items):
         return part_difference(values, is_clean, clusters=clusters), delta
     try:
-        return bootstrap_difference(partial(_aggregated, aggregate), items, is_clean, seed=seed), delta
+        return bootstrap_difference(partial(_as_float, aggregate), items, is_clean, seed=seed), delta
     # an aggregation of a task author's may not survive a resample
     except (ValueError, ZeroDivisionError, TypeError, IndexError):
         return UNKNOWN, delta
 
 
-def _aggregated(aggregate: Any, items: list[Any]) -> float:
+def _as_float(aggregate: Any, items: list[Any]) -> float:
     return float(aggregate(items))
 
 
@@ -297,3 +307,8 @@ def _status(is_testable: bool, is_found: bool) -> Status:
 def _plain(text: str) -> str:
     """Return a text as the scan's folder keeps it."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _known(value: Any) -> Any:
+    """Return a cell of a data frame, None for a missing number."""
+    return None if isinstance(value, float) and value != value else value

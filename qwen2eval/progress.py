@@ -1,12 +1,24 @@
-"""Progress on stderr: one bar a task and kind of request, with rate and time left; silent where stderr is a pipe."""
+"""Progress on stderr, silent where that is a pipe: a bar for each task and kind of request, and one for a scan."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as RichProgress
+
+if TYPE_CHECKING:
+    from decontam.scan import Progress as ScanProgress
 
 
 class Bar:
@@ -63,3 +75,25 @@ class Progress:
             return
         task_id = self._rich.add_task(f"{name} · {kind.replace('_', ' ')}", total=total)
         yield Bar(self._rich, self._rich.task_ids.index(task_id))
+
+
+@contextmanager
+def scan_progress(*, quiet: bool = False) -> "Iterator[Callable[[ScanProgress], None]]":
+    """Yield what takes a scan's progress, and shows bytes, rate and time left from its first report on."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns = (BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"))
+    bars = RichProgress(*columns, TimeRemainingColumn(), TextColumn("{task.description}"), console=Console(stderr=True))
+
+    def show(progress: "ScanProgress") -> None:
+        if not bars.tasks:
+            bars.add_task("", total=progress.n_bytes_total)
+            bars.start()
+        found = f"{progress.n_documents:,} documents, {progress.n_matches:,} matches"
+        bars.update(bars.tasks[0].id, completed=progress.n_bytes, description=found)
+
+    try:
+        yield show
+    finally:
+        bars.stop()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.config import RunConfig
-from qwen2eval.errors import ConfigError
+from qwen2eval.errors import ConfigError, TaskFileError
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.tasks import load_tasks, task_metadata
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
     from decontam import Reference
+
+_SUFFIXES = tuple(f".{name}{packed}" for name in ("jsonl", "ndjson", "json") for packed in ("", ".gz", ".zst"))
 
 
 def load_references(
@@ -27,7 +29,8 @@ def load_references(
     """Return the items of benchmarks and files.
 
     Args:
-        names: tasks, groups, suites (`suite:NAME`), or jsonl files.
+        names: tasks, groups, suites (`suite:NAME`), jsonl files, or folders of these (`items/`, with a
+            slash, as a folder may be called like a task).
         text_field: of the files' lines; `answer_field`, too.
 
     Raises:
@@ -36,9 +39,13 @@ def load_references(
     """
     from decontam import read_references
 
-    files = [Path(name) for name in names if Path(name).is_file() and not name.endswith((".yaml", ".yml"))]
-    tasks = tuple(name for name in names if Path(name) not in files)
-    found = [item for path in files for item in read_references(path, text_field=text_field, answer_field=answer_field)]
+    files = {name: _files(name) for name in dict.fromkeys(names)}
+    tasks = tuple(name for name, paths in files.items() if not paths)
+    found = [
+        item
+        for path in dict.fromkeys(path for paths in files.values() for path in paths)
+        for item in read_references(path, text_field=text_field, answer_field=answer_field)
+    ]
     if tasks:
         config = RunConfig(
             model="dummy", tasks=tasks, data_dir=data_dir, include_path=tuple(include_path), offline=offline
@@ -51,6 +58,24 @@ def load_references(
     if not found:
         raise ConfigError("--references names no item: give tasks (see `qwen2eval tasks`) or jsonl files")
     return found
+
+
+def _files(name: str) -> list[Path]:
+    """Return the files that a name means; none if it is a task's.
+
+    Raises:
+        ConfigError: it is a folder without any, or a file that isn't there.
+    """
+    path = Path(name)
+    if path.is_file():
+        return [] if path.suffix in (".yaml", ".yml") else [path]
+    if path.is_dir() and "/" in name:
+        if found := sorted(file for file in path.rglob("*") if file.name.endswith(_SUFFIXES) and file.is_file()):
+            return found
+        raise ConfigError(f"--references {name!r} is a folder without jsonl files: give one with items, or a task")
+    if name.endswith(_SUFFIXES):
+        raise ConfigError(f"--references {name!r}: no such file")
+    return []
 
 
 def task_references(name: str, task: "Task") -> "list[Reference]":
@@ -68,6 +93,12 @@ def reference_of(name: str, doc_id: int, task: "Task", doc: Mapping[str, Any]) -
 
     fields = task_metadata(task).get("reference_fields")
     if fields:
+        fields = [fields] if isinstance(fields, str) else list(fields)
+        if missing := [field for field in fields if field not in doc]:
+            raise TaskFileError(
+                f"Task {name!r}: metadata.reference_fields names {missing[0]!r}, which doc {doc_id} lacks; it has "
+                + ", ".join(doc)
+            )
         texts = [_as_text(doc[field]) for field in fields]
         return Reference(f"{name}/{doc_id}", texts[0], "\n".join(texts[1:]), name)
     query = None

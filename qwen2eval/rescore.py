@@ -7,7 +7,7 @@ from typing import Any
 
 from qwen2eval.answering import TaskAnswers
 from qwen2eval.config import RunConfig
-from qwen2eval.contamination import Joined, join, open_leaks
+from qwen2eval.contamination import find_contamination, join, own_contamination
 from qwen2eval.errors import RunFolderError
 from qwen2eval.health import check_health
 from qwen2eval.libraries import prepared_libraries
@@ -29,7 +29,7 @@ def rescore(path: str | Path, *, data_dir: str | None = None, matches: str | Non
     Args:
         path: the run folder.
         data_dir: where the benchmarks' data is now; None: where the run had it.
-        matches: folder of a finished scan, to mark docs that are in its corpus; None: the one that the run has, if any.
+        matches: folder of a finished scan, to mark docs that are in its corpus; None: the run keeps the marks it has.
 
     Raises:
         RunFolderError: no run is there, or its docs are not those of today's data.
@@ -37,14 +37,13 @@ def rescore(path: str | Path, *, data_dir: str | None = None, matches: str | Non
     """
     run = load_run(path)
     config = RunConfig.from_dict(run.info["config"])
-    matches = matches or (run.info.get("contamination") or {}).get("matches")
     config = replace(config, data_dir=data_dir or config.data_dir, matches=matches, corpus=())
     with prepared_libraries(offline=config.offline), compiled_templates():
         set_seeds(config.seeds)
         loaded = load_tasks(config)
         scored = [name for name, task in run.info["tasks"].items() if task["status"] != "failed"]
         plans = {name: _restore_task(run, name, loaded, is_chat=bool(config.apply_chat_template)) for name in scored}
-        leaks = open_leaks(config, {name: plan for name, (plan, _) in plans.items()})
+        found = find_contamination(config, {name: plan for name, (plan, _) in plans.items()})
         samples = {name: score_task(plan, answers.by_request) for name, (plan, answers) in plans.items()}
         scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
         info = dict(run.info)
@@ -53,7 +52,7 @@ def rescore(path: str | Path, *, data_dir: str | None = None, matches: str | Non
             name: {**task, **describe_scoring(plans[name][0].task)} if name in plans else task
             for name, task in info["tasks"].items()
         }
-        joined = join(samples, scores, leaks, seed=config.seeds.numpy) if leaks else Joined()
+        joined = join(samples, scores, found or own_contamination(run), seed=config.seeds.numpy)
         info |= joined.info
         return write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
 

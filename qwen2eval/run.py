@@ -6,12 +6,12 @@ from pathlib import Path
 from qwen2eval.answering import TaskAnswers, answer_task
 from qwen2eval.backends import Backend, open_front, open_model
 from qwen2eval.config import RunConfig
-from qwen2eval.contamination import Joined, join, open_leaks
+from qwen2eval.contamination import find_contamination, join
 from qwen2eval.errors import BackendError, TaskFileError
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import Plan, make_plan
 from qwen2eval.preflight import check_writable
-from qwen2eval.progress import Progress
+from qwen2eval.progress import Progress, scan_progress
 from qwen2eval.record import Clock, describe_run, store_identity
 from qwen2eval.run_folder import Run, claimed_run_id, write_run
 from qwen2eval.samples import TaskSamples, score_task
@@ -34,15 +34,15 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         with clock.time("plan_seconds"):
             plan = make_plan(config, open_front(config))
             check_writable(folder)
-        with clock.time("corpus_seconds"):
-            leaks = open_leaks(config, plan.tasks)
+        with clock.time("corpus_seconds"), scan_progress(quiet=quiet) as show:
+            contamination = find_contamination(config, plan.tasks, on_progress=show)
         with clock.time("model_seconds"):
             backend = open_things.enter_context(closing(open_model(config, plan.front)))
         with clock.time("answer_seconds"), ResponseStore(folder / "store.sqlite") as store:
             answers = answer_tasks(plan, backend, store, quiet=quiet)
         with clock.time("score_seconds"):
             samples, scores = score_answers(plan, answers)
-            joined = join(samples, scores, leaks, seed=config.seeds.numpy) if leaks else Joined()
+            joined = join(samples, scores, contamination, seed=config.seeds.numpy)
         info = describe_run(plan, backend, answers, samples, clock=clock, command=command) | joined.info
         with claimed_run_id(folder, info["run_id"]) as info["run_id"]:
             target = folder / info["run_id"]

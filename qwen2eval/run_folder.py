@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.errors import RunFolderError
+from qwen2eval.evidence import MATCH_COLUMNS, with_evidence
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
 from qwen2eval.samples import TaskSamples, metric_column, metric_names, sample_rows
 from qwen2eval.scores import Score, scores_frame
@@ -65,6 +66,14 @@ class Run:
 
         for batch in pq.ParquetFile(self.path / "samples" / f"{file_name(task)}.parquet").iter_batches(ROWS_A_BATCH):
             yield from batch.to_pylist()
+
+    def match_rows(self, task: str) -> list[dict[str, Any]]:
+        """Return what a corpus holds of a task's docs, one row a match; none where no corpus was searched."""
+        import pyarrow.parquet as pq
+
+        path = self.path / "contamination" / f"{file_name(task)}.parquet"
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.is_file() else []
+        return rows
 
     @property
     def failed_tasks(self) -> dict[str, str]:
@@ -205,7 +214,10 @@ def write_run(
         frame.to_parquet(folder / "scores.parquet", index=False)
         frame.to_csv(folder / "scores.csv", index=False)
         _write_json(folder / "results.json", lm_eval_results(samples, scores, groups, info))
-        write_report(folder, info, frame, examples={name: example_rows(task) for name, task in samples.items()})
+        examples = {
+            name: with_evidence(example_rows(task), (matches or {}).get(name, ())) for name, task in samples.items()
+        }
+        write_report(folder, info, frame, examples=examples)
         _write_json(folder / "run.json", info)  # last: a folder that has it has everything
     if is_new:
         _point_latest(target)
@@ -265,14 +277,8 @@ def _write_matches(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     from decontam.part_result import MATCH_SCHEMA
 
-    names = [name for name in (rows[0] if rows else ("doc_id", *MATCH_SCHEMA.names)) if name != "doc_id"]
-    schema = pa.schema([("doc_id", pa.int64()), *(MATCH_SCHEMA.field(name) for name in names)])
-    pq.write_table(pa.Table.from_pylist([_without_nan(row) for row in rows], schema), path)
-
-
-def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a data frame with its missing numbers as None."""
-    return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+    schema = pa.schema([("doc_id", pa.int64()), *(MATCH_SCHEMA.field(name) for name in MATCH_COLUMNS)])
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), path)
 
 
 def _write_json(path: Path, value: Any) -> None:

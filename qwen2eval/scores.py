@@ -57,13 +57,31 @@ def task_scores(name: str, samples: TaskSamples, *, seed: int, subset: str = "or
             scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
             items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
             aggregate = aggregations.get(metric, mean)
-            value = as_number(aggregate(items)) if items else None
+            value = aggregated(aggregate, items, is_part=subset != "original")
             clusters = _clusters(samples, scored)
             estimate = _estimate(aggregate, items, clusters, is_mean=aggregate is mean, seed=seed)
             naive = _estimate(aggregate, items, None, is_mean=True, seed=seed) if aggregate is mean else estimate
             n_docs, n_missing = len(docs), len(docs) - len(items)
             scores.append(Score(name, metric, filter_name, subset, n_docs, value, *estimate, n_missing, naive.stderr))
     return scores
+
+
+def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_part: bool) -> float | None:
+    """Aggregate a metric's items; None where there are none.
+
+    Args:
+        is_part: the items are some of a task's; an aggregation that doesn't survive this has no value there, as the
+            score of all docs stands all the same.
+    """
+    if not items:
+        return None
+    try:
+        return as_number(aggregate(items))
+    # the aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
+    except Exception:
+        if is_part:
+            return None
+        raise
 
 
 def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Score]:

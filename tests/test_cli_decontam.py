@@ -5,6 +5,7 @@ import json
 import pytest
 
 from qwen2eval.cli import main
+from qwen2eval.reference_items import load_references
 from tests.decontam.corpora import ITEMS, as_jsonl
 from tests.local_tasks import write_rows
 
@@ -82,6 +83,39 @@ def test_filter_and_show(tmp_path, references, capsys):
     assert "holds no scan" in capsys.readouterr().err
 
 
+def test_references_in_a_folder(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([ITEMS[0].text, "nothing"]))
+    folder = tmp_path / "refs"
+    write_rows(folder / "deep" / "one.jsonl", [{"text": ITEMS[0].text}])
+    write_rows(folder / "two.jsonl", [{"text": ITEMS[1].text}])
+    (folder / "notes.txt").write_text("no items")
+    assert main(scan_args(tmp_path, f"{folder}/", "--json")) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert [(row["benchmark"], row["n_contaminated_strict"]) for row in counts] == [("one", 1), ("two", 0)]
+    # named twice is meant once
+    assert (
+        main(
+            [
+                "decontam",
+                "scan",
+                str(tmp_path / "a.jsonl"),
+                "--references",
+                f"{folder}/",
+                f"{folder}/two.jsonl",
+                "--output",
+                str(tmp_path / "again"),
+            ]
+        )
+        == 0
+    )
+
+
+def test_a_folder_with_the_name_of_a_task_is_the_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo_gsm8k").mkdir()
+    assert {item.benchmark for item in load_references(["demo_gsm8k"], offline=True)} == {"demo_gsm8k"}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -89,10 +123,14 @@ def test_filter_and_show(tmp_path, references, capsys):
         (["--ngram_size", "1"], "ngram_size is 1"),
         (["--answer_field", "none"], "no text in field 'none'"),
         (["--references", "no_such_task"], "no_such_task"),
+        (["--references", "nowhere.jsonl"], "'nowhere.jsonl': no such file"),
+        (["--references", "EMPTY/"], "is a folder without jsonl files"),
     ],
 )
 def test_what_cannot_be_used(tmp_path, references, capsys, more, message):
     (tmp_path / "a.jsonl").write_bytes(as_jsonl(["x"]))
+    (tmp_path / "empty").mkdir()
+    more = [word.replace("EMPTY", str(tmp_path / "empty")) for word in more]
     assert main(scan_args(tmp_path, references, *more)) == 64
     assert message in capsys.readouterr().err
 

@@ -1,6 +1,8 @@
 """A corpus that holds some docs of a task: their marks, and the scores with and without them."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 
 from decontam import Reference, ReferenceIndex, Rule, load_results, scan
 from qwen2eval.cli import main
+from qwen2eval.reporting.contamination_table import contamination_rows, contamination_warnings
 from qwen2eval.run_folder import load_run
 from qwen2eval.stats.errors import mean_estimate, part_difference
 from tests.decontam.corpora import make_question
@@ -179,3 +182,131 @@ def test_text_of_a_corpus_is_escaped(tmp_path, tasks_dir, docs):
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
     assert "\x1b" not in html + (run.path / "report.md").read_text()
+
+
+def write_corpus(path, texts, *, field="text"):
+    path.write_text("".join(json.dumps({field: text}) + "\n" for text in texts), encoding="utf-8")
+    return str(path)
+
+
+def test_a_run_keeps_its_marks_when_another_corpus_is_scanned_or_the_scan_is_gone(tmp_path, tasks_dir, corpus, docs):
+    output = tmp_path / "runs"
+    run = run_here(tasks_dir, output, "--corpus", str(corpus), tasks="quiz")
+    other = write_corpus(tmp_path / "b.jsonl", [doc["question"] for doc in docs[:3]])
+    found = run_here(tasks_dir, output, "--corpus", other, tasks="quiz").samples("quiz").contamination
+    assert found.eq("contaminated").sum() == 3
+    assert len(list((output / "decontam").iterdir())) == 2  # each corpus has a folder of its own
+    shutil.rmtree(output / "decontam")
+    before = {"scores": run.scores, "samples": run.samples("quiz"), "matches": run.match_rows("quiz")}
+    told = run.info["contamination"]
+    assert main(["score", str(run.path)]) == 0
+    after = load_run(run.path)
+    pd.testing.assert_frame_equal(after.scores, before["scores"])
+    pd.testing.assert_frame_equal(after.samples("quiz"), before["samples"])
+    assert after.match_rows("quiz") == before["matches"] != []
+    assert after.info["contamination"] == told
+
+
+def test_a_run_that_was_never_joined_is_scored_again_without_marks(tmp_path, tasks_dir):
+    run = run_here(tasks_dir, tmp_path / "runs", tasks="quiz")
+    assert main(["score", str(run.path)]) == 0
+    assert "contamination" not in load_run(run.path).info
+    assert load_run(run.path).match_rows("quiz") == []
+
+
+def test_a_corpus_of_which_nothing_was_read_is_no_clean_corpus(tmp_path, tasks_dir, run, capsys):
+    other_field = write_corpus(tmp_path / "a.jsonl", ["some text"] * 4, field="content")
+    assert main(words(tasks_dir, tmp_path / "runs", "--corpus", other_field, tasks="quiz")) == 64
+    err = capsys.readouterr().err
+    assert "4 missing field" in err
+    assert "--text_field" in err
+    assert not (tmp_path / "runs" / "latest").exists()
+    scanned = ["decontam", "scan", other_field, "--references", "quiz", "--include_path", str(tasks_dir)]
+    assert main([*scanned, "--output", str(tmp_path / "found"), "--offline"]) == 3
+    marks = run.samples("quiz").contamination
+    assert main(["decontam", "apply", str(run.path), "--matches", str(tmp_path / "found")]) == 64
+    assert load_run(run.path).samples("quiz").contamination.equals(marks)
+
+
+def test_records_that_could_not_be_read_are_told(tmp_path, tasks_dir, docs, capsys):
+    place = write_corpus(tmp_path / "a.jsonl", [doc["question"] for doc in docs[:60]])
+    with Path(place).open("a", encoding="utf-8") as file:
+        file.write('broken\n{"text": 5}\n')
+    run = run_here(tasks_dir, tmp_path / "runs", "--corpus", place, tasks="quiz")
+    told = "2 records of the corpus could not be read as they should"
+    for text in (capsys.readouterr().out, (run.path / "report.md").read_text(), (run.path / "report.html").read_text()):
+        assert told in " ".join(text.split())
+
+
+def test_an_aggregation_that_does_not_survive_a_subset_loses_only_that(tmp_path, docs, corpus):
+    write_rows(tmp_path / "train.jsonl", docs[:3])
+    write_rows(tmp_path / "test.jsonl", docs)
+    (tmp_path / "whole_only.py").write_text(f"def of_all(items):\n    return sum(items) / (len(items) == {N_DOCS})\n")
+    write_task(tmp_path, "odd", like="pick", num_fewshot=0)
+    with (tmp_path / "odd.yaml").open("a") as file:
+        file.write(
+            "metric_list:\n- metric: acc\n  aggregation: !function whole_only.of_all\n  higher_is_better: true\n"
+        )
+    run = run_here(tmp_path, tmp_path / "runs", "--corpus", str(corpus), tasks="odd")
+    values = run.scores.set_index("subset").value
+    assert values["original"] == run.samples("odd").acc.sum()
+    assert values[["clean", "contaminated"]].isna().all()
+    (row,) = run.info["contamination"]["tasks"]["odd"]["scores"]
+    assert row["delta"] == [None, None, None]
+    assert row["clean"][3] == run.samples("odd").contamination.eq("clean").sum()
+
+
+def test_examples_in_the_report_show_where_they_stand_in_the_corpus(run, corpus, docs):
+    shown = {"md": (run.path / "report.md").read_text(), "html": (run.path / "report.html").read_text()}
+    examples = {name: text[text.index("Examples (") :] for name, text in shown.items()}
+    first = docs[0]["question"].upper()
+    assert f"Before ⟦{first[:-1]}⟧" in examples["md"]
+    assert f"Before <mark>{first[:-1]}</mark>" in examples["html"]
+    assert f"{corpus}/a.jsonl, record 1" in examples["html"]
+    assert main(["report", str(run.path)]) == 0
+    assert (run.path / "report.html").read_text().count("<mark>") >= shown["html"].count("<mark>")
+
+
+def test_the_table_has_intervals_and_what_is_not_testable(run):
+    (row, _) = contamination_rows(run.info)
+    acc = run.scores[run.scores.metric == "acc"].set_index("subset")
+    for subset in ("original", "clean", "contaminated"):
+        wanted = f"{100 * acc.ci_low[subset]:.1f} – {100 * acc.ci_high[subset]:.1f}"
+        assert getattr(row, f"{subset}_interval") == wanted
+        assert getattr(row, subset) == f"{100 * acc.value[subset]:.1f}%"
+        for name in ("report.md", "report.html"):
+            assert wanted in (run.path / name).read_text()
+    assert row.not_testable == "1 not testable, 1 of them in the corpus as a whole"
+    assert (row.contaminated_share, row.qwen2_share) == ("33.3%", "33.3%")
+
+
+def test_few_clean_docs_are_warned_of_without_contaminated_ones_too():
+    """Docs that are not testable are missing in clean as well."""
+    task = {"n_docs": 100, "n_clean": 8, "n_contaminated": 0, "n_not_testable": 92, "n_found_whole": 0}
+    told = {"tasks": {"a": task, "b": {**task, "n_docs": 8}}, "problems": {}}
+    assert contamination_warnings({"contamination": told}) == ("a: only 8 docs are clean: their score says little",)
+    assert contamination_warnings({}) == ()
+
+
+@pytest.mark.parametrize(("fields", "message"), [(["prompt"], "names 'prompt', which doc 0 lacks"), ("question", None)])
+def test_reference_fields(tmp_path, docs, corpus, capsys, fields, message):
+    write_rows(tmp_path / "train.jsonl", docs[:3])
+    write_rows(tmp_path / "test.jsonl", docs)
+    metadata = {"version": 1.0, "reference_fields": fields}
+    write_task(tmp_path, "odd", like="pick", num_fewshot=0, metadata=metadata)
+    scanned = ["decontam", "scan", str(corpus), "--references", "odd", "--include_path", str(tmp_path), "--offline"]
+    assert main([*scanned, "--output", str(tmp_path / "found")]) == (64 if message else 0)
+    assert (message or "") in capsys.readouterr().err
+    if message is None:
+        assert load_results(tmp_path / "found").references.text.tolist() == [doc["question"] for doc in docs]
+
+
+def test_a_document_with_more_items_than_it_has_rows_for_contaminates_them_all(tmp_path, tasks_dir, docs):
+    place = write_corpus(tmp_path / "a.jsonl", ["\n".join(doc["question"] for doc in docs[:40])])
+    run = run_here(tasks_dir, tmp_path / "runs", "--corpus", place, tasks="quiz")
+    wanted = set(range(40))
+    for _ in range(2):
+        samples = load_run(run.path).samples("quiz")
+        assert set(samples[samples.contamination == "contaminated"].doc_id) == wanted
+        assert len({row["doc_id"] for row in run.match_rows("quiz")}) < len(wanted)
+        assert main(["score", str(run.path)]) == 0

@@ -1,6 +1,5 @@
 """The summary that ends a run in the terminal: scores, what to watch, where the report is."""
 
-import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen2eval.reporting.contamination_table import print_contamination
-from qwen2eval.reporting.markup import visible
+from qwen2eval.reporting.markup import fold_name, visible
 from qwen2eval.reporting.tables import ScoreRow, score_rows
 from qwen2eval.reporting.watches import find_watches
 
@@ -77,13 +76,13 @@ def _score_table(rows: tuple[ScoreRow, ...], *, room: int) -> Table:
 
 
 def _cells(row: ScoreRow, *, task_width: int, metric_width: int) -> tuple[Text, ...]:
-    metric = Text(_fold_name(row.metric or "—", metric_width))
+    metric = Text(fold_name(row.metric or "—", metric_width))
     if row.higher_is_better is False:
         metric.append(" ↓")
     if row.filter:
-        metric.append(f"\n{_fold_name(row.filter, metric_width)}", style="dim")
+        metric.append(f"\n{fold_name(row.filter, metric_width)}", style="dim")
     return (
-        Text(_fold_name(row.task, task_width), style="bold" if row.is_group else ""),
+        Text(fold_name(row.task, task_width), style="bold" if row.is_group else ""),
         metric,
         Text(row.value_text, style="bold"),
         Text(row.stderr_text),
@@ -92,16 +91,6 @@ def _cells(row: ScoreRow, *, task_width: int, metric_width: int) -> tuple[Text, 
         Text(row.n_unscored_text, style="red" if row.n_unscored else ""),
         Text(visible(row.health), style=_STYLES[row.health_level]),
     )
-
-
-def _fold_name(name: str, width: int) -> str:
-    """Break a long name into lines after its own separators: rich would break it anywhere."""
-    lines = [""]
-    for piece in re.findall(r"[^_\-/.]*[_\-/.]?", visible(name)):
-        if lines[-1] and len(lines[-1] + piece) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(lines)
 
 
 def _print_wrapped(console: Console, head: str, text: str, *, style: str) -> None:

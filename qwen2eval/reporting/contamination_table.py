@@ -1,6 +1,6 @@
 """The table of original, clean and contaminated scores, as in the paper's Table 15: for terminal and reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen2eval.reporting.markup import clip, visible
+from qwen2eval.reporting.markup import clip, fold_name, visible
 from qwen2eval.reporting.numbers import NOTHING, format_count, format_interval, format_percent, format_value, is_ratio
 
 FEW_DOCS = 50
@@ -33,7 +33,12 @@ class ContaminationRow:
     n_original: str
     n_clean: str
     n_contaminated: str
-    n_not_testable: str
+    original_interval: str
+    clean_interval: str
+    contaminated_interval: str
+    """95 %; "" where unknown."""
+    not_testable: str | None
+    """Docs that are too short for the rule, in words; None: there are none."""
     delta: str
     delta_interval: str
     is_sure: bool
@@ -55,7 +60,31 @@ class Evidence:
 def evidence(info: Mapping[str, Any]) -> tuple[Evidence, ...]:
     """Return the matches that are shown, a few for each task."""
     tasks = (info.get("contamination") or {}).get("tasks", {})
-    return tuple(_evidence(name, match) for name, task in tasks.items() for match in task["evidence"])
+    return tuple(match_evidence(name, match) for name, task in tasks.items() for match in task["evidence"])
+
+
+def match_evidence(task: str, match: Mapping[str, Any]) -> Evidence:
+    """Return a match as it is shown.
+
+    Args:
+        match: as `qwen2eval.evidence.shown_match` makes it.
+    """
+    facts = [f"longest run {match['longest_match']:,} tokens"]
+    if match["rule"] != "whole":
+        facts.insert(0, f"{match['n_shared_ngrams']:,} shared n-grams")
+    if match["lcs_length"] is not None:
+        facts.append(f"common subsequence {match['lcs_length']:,} tokens, {format_percent(match['lcs_ratio'])}")
+    if match["min_df"] is not None:
+        facts.append(f"rarest n-gram in {match['min_df']:,} document{'s' if match['min_df'] != 1 else ''}")
+    rule = "found whole" if match["rule"] == "whole" else f"{match['rule']} rule"
+    return Evidence(
+        doc=f"{task} {match['doc_id']}",
+        place=clip(f"{match['document_path']}, record {match['document_row']}", limit=300),
+        facts=f"{rule}: " + ", ".join(facts),
+        before=visible(match["before"]),
+        found=visible(match["found"]),
+        after=visible(match["after"]),
+    )
 
 
 def contamination_rows(info: Mapping[str, Any]) -> tuple[ContaminationRow, ...]:
@@ -69,9 +98,15 @@ def contamination_rows(info: Mapping[str, Any]) -> tuple[ContaminationRow, ...]:
 
 
 def contamination_warnings(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what to mind of the clean scores, a line a task."""
-    tasks = (info.get("contamination") or {}).get("tasks", {})
-    return tuple(f"{name}: {warning}" for name, task in tasks.items() if (warning := _warning(task)))
+    """Return what to mind of the clean scores: of each task, then of the corpus."""
+    told = info.get("contamination") or {"tasks": {}, "problems": {}}
+    warnings = [f"{name}: {warning}" for name, task in told["tasks"].items() if (warning := _warning(task))]
+    if n_problems := sum(told["problems"].values()):
+        kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in told["problems"].items())
+        warnings.append(
+            f"{n_problems:,} records of the corpus could not be read as they should ({kinds}): docs may stand there"
+        )
+    return tuple(warnings)
 
 
 def corpus_line(info: Mapping[str, Any]) -> str | None:
@@ -82,13 +117,14 @@ def corpus_line(info: Mapping[str, Any]) -> str | None:
     corpus, rule = told["corpus"], told["rule"]
     text = f"{corpus['n_documents']:,} documents, {corpus['n_bytes'] / 1e6:,.1f} MB"
     line = f"Corpus: {text}. Contaminated: a doc that shares {rule['ngram_size']} tokens in a row with it"
+    if rule["ngram_size_cjk"] not in (None, rule["ngram_size"]):
+        line += f" ({rule['ngram_size_cjk']} where most tokens are single characters, as in Chinese)"
     if rule["min_lcs"] or rule["min_lcs_ratio"]:
         line += (
             f"; LCS rule: and a common subsequence of at least {rule['min_lcs']} tokens and {rule['min_lcs_ratio']:g} "
             f"of the shorter text ({rule['sequence']})"
         )
-    problems = sum(told["problems"].values())
-    return line + "." + (f" {problems:,} records of the corpus could not be read as they should." if problems else "")
+    return line + "."
 
 
 def print_contamination(told: Mapping[str, Any], *, console: Console) -> None:
@@ -97,22 +133,31 @@ def print_contamination(told: Mapping[str, Any], *, console: Console) -> None:
     Args:
         told: the `contamination` part of run.json.
     """
-    info = {"contamination": told}
+    info, room = {"contamination": told}, max((console.width - 62) // 2, 8)  # beside the names the table takes 62
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
-    table.add_column("Task", overflow="fold")
-    table.add_column("Metric", overflow="fold")
-    for name in ("Found", "Original", "Clean", "Found docs", "Clean - original"):
+    for name in ("Task", "Metric"):
+        table.add_column(name, overflow="fold", min_width=8)
+    for name in ("Found\n(LCS)", "Original", "Clean", "On found", "Clean -\noriginal"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in contamination_rows(info):
-        metric = f"{row.metric}\n{row.filter}" if row.filter else row.metric
-        parts = (row.contaminated_share, row.original, row.clean, row.contaminated)
-        counts = ("", row.n_original, row.n_clean, row.n_contaminated)
-        cells = (Text(f"{part}\nn = {count}" if count else part) for part, count in zip(parts, counts, strict=True))
-        names = (Text(visible(row.task)), Text("\n".join(visible(line) for line in metric.split("\n"))))
-        table.add_row(*names, *cells, Text(f"{row.delta}\n{row.delta_interval}".rstrip()))
+        names = ((row.task,), (row.metric, *([row.filter] if row.filter else [])))
+        cells = (
+            (row.contaminated_share, *([f"({row.qwen2_share})"] if row.qwen2_share != NOTHING else [])),
+            (row.original, row.original_interval, f"n = {row.n_original}"),
+            (row.clean, row.clean_interval, f"n = {row.n_clean}"),
+            (row.contaminated, row.contaminated_interval, f"n = {row.n_contaminated}"),
+            (row.delta, row.delta_interval),
+        )
+        table.add_row(
+            *(Text("\n".join(fold_name(line, room) for line in lines)) for lines in names),
+            *(Text("\n".join(line for line in lines if line)) for lines in cells),
+        )
     console.print(table)
     console.print()
     console.print(Text(visible(corpus_line(info) or "")))
+    for name, task in told["tasks"].items():
+        if words := _not_testable(task):
+            console.print(Text(visible(f"{name}: {words}; they count in the original score only.")))
     for warning in contamination_warnings(info):
         console.print(Text(f"warning  {visible(warning)}", style="yellow"))
 
@@ -122,7 +167,10 @@ def _row(name: str, task: Mapping[str, Any], score: Mapping[str, Any]) -> Contam
     in_percent = is_ratio(metric, score["original"][0] if score["original"] else None)
     shown = {part: _value(score[part], in_percent=in_percent) for part in ("original", "clean", "contaminated")}
     delta, low, high = score["delta"]
-    interval = None if low is None else (low, high)
+    intervals = {
+        f"{part}_interval": _interval(score[part][1:3] if score[part] else (None, None), in_percent=in_percent)
+        for part in shown
+    }
     n_qwen2 = task["n_contaminated_qwen2"]
     sign = "+" if delta is not None and delta > 0 else ""
     return ContaminationRow(
@@ -132,29 +180,14 @@ def _row(name: str, task: Mapping[str, Any], score: Mapping[str, Any]) -> Contam
         contaminated_share=format_percent(task["n_contaminated"] / n_docs) if n_docs else NOTHING,
         qwen2_share=NOTHING if n_qwen2 is None or not n_docs else format_percent(n_qwen2 / n_docs),
         **shown,
+        **intervals,
         n_original=format_count(n_docs),
         n_clean=format_count(task["n_clean"]),
         n_contaminated=format_count(task["n_contaminated"]),
-        n_not_testable=format_count(task["n_not_testable"]),
+        not_testable=_not_testable(task),
         delta=NOTHING if delta is None else sign + format_value(delta, in_percent=in_percent),
-        delta_interval=format_interval(interval, in_percent=in_percent) if interval else "",
-        is_sure=interval is not None and not low <= 0 <= high,
-    )
-
-
-def _evidence(name: str, match: Mapping[str, Any]) -> Evidence:
-    facts = [f"{match['n_shared_ngrams']:,} shared n-grams", f"longest run {match['longest_match']:,} tokens"]
-    if match["lcs_length"] is not None:
-        facts.append(f"common subsequence {match['lcs_length']:,} tokens, {format_percent(match['lcs_ratio'])}")
-    if match["min_df"] is not None:
-        facts.append(f"rarest n-gram in {match['min_df']:,} document{'s' if match['min_df'] != 1 else ''}")
-    return Evidence(
-        doc=f"{name} {match['doc_id']}",
-        place=clip(f"{match['document_path']}, record {match['document_row']}", limit=300),
-        facts=f"{match['rule']} rule: " + ", ".join(facts),
-        before=visible(match["before"]),
-        found=visible(match["found"]),
-        after=visible(match["after"]),
+        delta_interval=_interval((low, high), in_percent=in_percent),
+        is_sure=low is not None and not low <= 0 <= high,
     )
 
 
@@ -162,9 +195,22 @@ def _value(cell: list[Any] | None, *, in_percent: bool) -> str:
     return NOTHING if cell is None else format_value(cell[0], in_percent=in_percent)
 
 
-def _warning(task: Mapping[str, Any]) -> str | None:
-    if not task["n_contaminated"]:
+def _interval(ends: Sequence[float | None], *, in_percent: bool) -> str:
+    low, high = ends
+    return "" if low is None or high is None else format_interval((low, high), in_percent=in_percent)
+
+
+def _not_testable(task: Mapping[str, Any]) -> str | None:
+    """Say how many docs the rule can't judge."""
+    count, n_whole = task["n_not_testable"], task["n_found_whole"]
+    if not count:
         return None
+    return f"{count:,} not testable" + (f", {n_whole:,} of them in the corpus as a whole" if n_whole else "")
+
+
+def _warning(task: Mapping[str, Any]) -> str | None:
+    if task["n_clean"] == task["n_docs"]:
+        return None  # clean is all there is
     if task["n_clean"] == 0:
         return "no doc is clean, so there is no clean score"
     if task["n_clean"] < FEW_DOCS:

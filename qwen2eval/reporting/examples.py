@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qwen2eval.reporting import numbers
+from qwen2eval.reporting.contamination_table import Evidence, match_evidence
 from qwen2eval.reporting.markup import clip
 
 Verdict = Literal["right", "wrong", "scored", "unscored"]
@@ -44,6 +45,8 @@ class Example:
     error: str | None
     """Why the doc is not scored."""
     outcomes: tuple[Outcome, ...]
+    evidence: Evidence | None
+    """Where the doc stands in the corpus that was searched."""
 
 
 def choose_examples(
@@ -52,7 +55,8 @@ def choose_examples(
     """Pick examples in one pass over the samples of a run, holding only those that are kept.
 
     Args:
-        samples: by task, rows as in samples/<task>.parquet; a doc may have one for each filter.
+        samples: by task, rows as in samples/<task>.parquet, with `evidence` if a corpus was searched; a doc may have
+            one for each filter.
         tasks: the "tasks" of run.json.
         n_each: how many docs to keep of each verdict and task, the first ones met.
     """
@@ -88,6 +92,8 @@ def _example(rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> Exam
         notes.append("prompt truncated")
     if row.get("finish_reason") == "length":
         notes.append("answer cut off at its length limit")
+    if row.get("contamination") == "contaminated":
+        notes.append("contaminated")
     error = row.get("error")
     return Example(
         doc_id=_text(row["doc_id"], limit=_SHORT_TEXT_CHARS),
@@ -98,6 +104,7 @@ def _example(rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> Exam
         notes=tuple(notes),
         error=_text(error, limit=_SHORT_TEXT_CHARS) if isinstance(error, str) else None,
         outcomes=tuple(_outcome(each, task["metrics"]) for each in rows),
+        evidence=match_evidence(str(row["task"]), row["evidence"]) if row.get("evidence") else None,
     )
 
 

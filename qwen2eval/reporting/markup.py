@@ -46,6 +46,16 @@ def clip(text: str, *, limit: int) -> str:
     return f"{text[:n_head]}\n[… {len(text) - limit:,} characters left out …]\n{text[-n_tail:]}"
 
 
+def fold_name(name: str, width: int) -> str:
+    """Break a long name into lines after its own separators: rich would break it anywhere."""
+    lines = [""]
+    for piece in re.findall(r"[^_\-/.]*[_\-/.]?", visible(name)):
+        if lines[-1] and len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
 class Markdown(str):
     """Text that is markdown already and must not be escaped again."""
 

@@ -92,7 +92,8 @@ def part_difference(
     The two means share docs, so their errors don't add up. Both are linear in the docs, to first order (delta method):
     each doc moves the difference by (its distance from the part's mean) / (the part's share) if it is of the part, less
     its distance from the mean of all. The standard error is that of the mean of these, clustered if clusters are given;
-    the interval is Student's t. Against resampling: tests/stats/test_errors.py.
+    the interval is Student's t with the part's degrees of freedom. Against resampling: tests/stats/test_errors.py. No
+    interval where all values are equal: that they don't differ is no sign of certainty.
 
     Args:
         values: one a doc.
@@ -107,10 +108,15 @@ def part_difference(
     if len(sums) < 2:
         return UNKNOWN
     stderr = math.sqrt(float(sums @ sums) * len(sums) / (len(sums) - 1)) / len(x)
+    if np.ptp(x) == 0 and not part.all():
+        return Estimate(stderr, None, None)
     delta = float(x[part].mean() - x.mean())
+    n_free = len(np.unique(labels[part])) - 1
+    if n_free < 1:
+        return Estimate(stderr, None, None)
     from scipy.special import stdtrit
 
-    reach = float(stdtrit(len(sums) - 1, 0.5 + CONFIDENCE / 2)) * stderr
+    reach = float(stdtrit(n_free, 0.5 + CONFIDENCE / 2)) * stderr
     return Estimate(stderr, delta - reach, delta + reach)
 
 

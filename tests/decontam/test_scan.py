@@ -206,3 +206,37 @@ def test_items_of_one_template_are_all_counted_and_the_strongest_shown(tmp_path)
     assert "other/0" in set(first.reference_id)
     assert first.set_index("reference_id").loc["moral/7"].longest_match == first.longest_match.max()
     assert results.matches.min_df.tolist()[-1] == 2
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return datasets
+
+
+@pytest.mark.parametrize("form", ["saved", "saved splits", "files"])
+def test_data_sets_are_read_through_datasets(tmp_path, index, texts, own_cache, monkeypatch, form):
+    monkeypatch.setattr("decontam.hub._PART_ROWS", 40)
+    folder = tmp_path / "data"
+    if form == "files":
+        write(folder, texts, "jsonl")
+    else:
+        data = own_cache.Dataset.from_dict({"text": texts, "n": list(range(len(texts)))})
+        splits = own_cache.DatasetDict({"train": own_cache.Dataset.from_dict({"text": ["x"]}), "test": data})
+        (splits if form == "saved splits" else data).save_to_disk(str(folder))
+    name = f"hf://{folder}" + (":test" if form == "saved splits" else "")
+    results = scan([name], index, output=tmp_path / "out")
+    rows = results.matches[KEYS].astype(object).where(results.matches[KEYS].notna(), None).to_numpy().tolist()
+    assert rows == expected_rows(index, texts)
+    assert set(results.matches.document_path) == {name}
+    assert results.manifest["totals"]["n_documents"] == len(texts)
+
+
+@pytest.mark.parametrize("name", ["hf://{}/nowhere", "hf://{}:none"])
+def test_data_sets_that_cannot_be_loaded(tmp_path, index, own_cache, monkeypatch, name):
+    monkeypatch.setattr(own_cache.config, "HF_HUB_OFFLINE", True)
+    write(tmp_path / "data", ["x"], "jsonl")
+    with pytest.raises(DecontamError, match="can't be loaded"):
+        scan([name.format(tmp_path / "data")], index, output=tmp_path / "out")

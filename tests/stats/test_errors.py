@@ -124,3 +124,16 @@ def test_the_difference_of_a_part_is_that_of_resampling():
 def test_a_part_that_is_all_does_not_differ():
     assert part_difference([1.0, 0.0, 1.0], [True] * 3) == pytest.approx((0.0, 0.0, 0.0))
     assert part_difference([1.0, 0.0, 1.0], [True, False, False]) == UNKNOWN
+
+
+def test_equal_values_do_not_make_a_difference_certain():
+    """All docs wrong, in the part and outside: the difference is 0, but no more sure than either score."""
+    assert part_difference([0.0] * 9, [True] * 5 + [False] * 4) == (0.0, None, None)
+    assert part_difference([0.0] * 9, [True] * 9) == (0.0, 0.0, 0.0)
+
+
+def test_a_small_part_has_few_degrees_of_freedom():
+    values, is_part = [1.0, 0.0, 1.0] + [0.0, 1.0] * 20, [True] * 3 + [False] * 40
+    estimate = part_difference(values, is_part)
+    assert estimate.ci_high - estimate.ci_low == pytest.approx(2 * 4.3027 * estimate.stderr, rel=1e-4)
+    assert part_difference(values, is_part, clusters=["a"] * 3 + ["b", "c"] * 20)[1:] == (None, None)

@@ -1,0 +1,79 @@
+"""Where a doc stands in a corpus: rows of contamination/<task>.parquet, and what of them a report shows.
+
+Plain values only, so that a report needs neither tasks nor the engine that found them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+MATCH_COLUMNS = (
+    *("document_path", "document_row", "reference_id", "reference_part", "rule", "n_shared_ngrams", "longest_match"),
+    *("lcs_length", "lcs_ratio", "min_df", "spans", "excerpt", "excerpt_begin"),
+)
+N_EVIDENCE, CONTEXT_CHARACTERS, FOUND_CHARACTERS = 5, 120, 600
+"""Matches of a task that stand under the table, and how much of their text."""
+
+
+def match_rows(matches: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of contamination/<task>.parquet: one a match.
+
+    Args:
+        matches: by doc_id, rows of a scan's matches.
+    """
+    return [
+        {"doc_id": doc_id, **{name: row[name] for name in MATCH_COLUMNS}}
+        for doc_id, rows in sorted(matches.items())
+        for row in rows
+    ]
+
+
+def most_telling(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the longest matches of the docs that have most in common with the corpus, by an n-gram rule.
+
+    Args:
+        rows: as `match_rows` makes them.
+    """
+    found = (row for row in _longest(rows).values() if row["rule"] != "whole")
+    longest = sorted(found, key=lambda row: (-row["longest_match"], row["doc_id"]))
+    return [shown_match(row) for row in longest[:N_EVIDENCE]]
+
+
+def with_evidence(samples: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield samples with their doc's longest match as `evidence`, None where the corpus doesn't hold it.
+
+    Args:
+        samples: rows as in samples/<task>.parquet.
+        rows: as `match_rows` makes them.
+    """
+    longest = _longest(rows)
+    for sample in samples:
+        match = longest.get(sample["doc_id"])
+        yield {**sample, "evidence": None if match is None else shown_match(match)}
+
+
+def shown_match(match: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a match with the text around what was found, short enough for a report."""
+    first = match["spans"][0]
+    begin, end = (int(first[name]) - int(match["excerpt_begin"]) for name in ("begin", "end"))
+    text = match["excerpt"]
+    names = ("doc_id", "document_path", "document_row", "rule", "n_shared_ngrams", "longest_match")
+    return {
+        **{name: match[name] for name in (*names, "lcs_length", "lcs_ratio", "min_df")},
+        "before": text[max(0, begin - CONTEXT_CHARACTERS) : begin],
+        "found": text[begin:end][:FOUND_CHARACTERS],
+        "after": text[end : end + CONTEXT_CHARACTERS],
+    }
+
+
+def _longest(rows: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """Return each doc's match with the longest run, one by an n-gram rule before one that is whole."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for row in rows:
+        before = found.get(row["doc_id"])
+        if before is None or _rank(row) > _rank(before):
+            found[row["doc_id"]] = row
+    return found
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, int]:
+    return row["rule"] != "whole", int(row["longest_match"])
