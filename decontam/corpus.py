@@ -1,8 +1,8 @@
 """The parts that a corpus is read in, and the records of each.
 
-A part is a stretch of one file: bytes of plain jsonl (a line belongs to where it begins), row groups of parquet, rows of
-a data set, or all of a file that is compressed or plain text. Whatever is wrong with a record is told with its row, and
-the rest goes on.
+A part is a stretch of one file: bytes of plain jsonl (a line belongs to where it begins), row groups of parquet, rows
+of a data set, or all of a file that is compressed or plain text. Whatever is wrong with a record is told with its row,
+and the rest goes on.
 """
 
 from collections.abc import Iterator, Sequence
