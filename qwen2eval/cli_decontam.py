@@ -189,7 +189,12 @@ def _add_scan(commands: Any, add_verb: AddVerb) -> None:
         "qwen2eval decontam scan corpus/*.jsonl.zst --references mmlu,gsm8k,my_items.jsonl --output leaks",
     )
     add = scan.add_argument
-    add("corpus", nargs="+", metavar="CORPUS", help="files, folders, globs: jsonl, text (.gz, .zst), parquet; hf://NAME:SPLIT")
+    add(
+        "corpus",
+        nargs="+",
+        metavar="CORPUS",
+        help="files, folders, globs: jsonl, text (.gz, .zst), parquet; hf://NAME:SPLIT",
+    )
     add(
         "--references",
         nargs="+",

@@ -154,7 +154,7 @@ def _scan_corpus(
 
     references = [item for name, plan in plans.items() for item in task_references(name, plan.task)]
     index = ReferenceIndex.build(references, Rule())
-    places = sorted(str(Path(path).absolute()) for path in config.corpus)
+    places = sorted(path if "://" in path else str(Path(path).absolute()) for path in config.corpus)
     key = hashlib.sha256(json.dumps([index.fingerprint, config.text_field, places]).encode()).hexdigest()
     folder = Path(config.output_path) / "decontam" / key[:16]
     return scan(config.corpus, index, output=folder, text_field=config.text_field, on_progress=on_progress)

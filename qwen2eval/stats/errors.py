@@ -92,8 +92,11 @@ def part_difference(
     The two means share docs, so their errors don't add up. Both are linear in the docs, to first order (delta method):
     each doc moves the difference by (its distance from the part's mean) / (the part's share) if it is of the part, less
     its distance from the mean of all. The standard error is that of the mean of these, clustered if clusters are given;
-    the interval is Student's t with the part's degrees of freedom. Against resampling: tests/stats/test_errors.py. No
-    interval where all values are equal: that they don't differ is no sign of certainty.
+    the interval is Student's t with the part's degrees of freedom.
+
+    Where values are 0 or 1 this knows no doubt in a group that is all right or all wrong. The difference is also (share
+    of the others) (mean(part) - mean(others)), two disjoint groups, and the interval reaches at least as far as
+    Newcombe's for these. Against new draws and resampling: tests/stats/test_errors.py.
 
     Args:
         values: one a doc.
@@ -104,20 +107,23 @@ def part_difference(
         return UNKNOWN
     moves = part * (x - x[part].mean()) / part.mean() - (x - x.mean())
     labels = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    sums = np.bincount(labels, weights=moves)
+    sums, n_free = np.bincount(labels, weights=moves), len(np.unique(labels[part])) - 1
     if len(sums) < 2:
         return UNKNOWN
     stderr = math.sqrt(float(sums @ sums) * len(sums) / (len(sums) - 1)) / len(x)
-    if np.ptp(x) == 0 and not part.all():
-        return Estimate(stderr, None, None)
-    delta = float(x[part].mean() - x.mean())
-    n_free = len(np.unique(labels[part])) - 1
-    if n_free < 1:
+    is_binary = set(x) <= {0.0, 1.0}
+    if n_free < 1 or (np.ptp(x) == 0 and not is_binary and not part.all()):
         return Estimate(stderr, None, None)
     from scipy.special import stdtrit
 
+    delta = float(x[part].mean() - x.mean())
     reach = float(stdtrit(n_free, 0.5 + CONFIDENCE / 2)) * stderr
-    return Estimate(stderr, delta - reach, delta + reach)
+    low, high = delta - reach, delta + reach
+    if is_binary and not part.all():
+        ends = _newcombe(x[part], x[~part])
+        share = 1 - float(part.mean())
+        low, high = max(-1.0, min(low, share * ends[0])), min(1.0, max(high, share * ends[1]))
+    return Estimate(stderr, low, high)
 
 
 def bootstrap_difference(
@@ -139,6 +145,14 @@ def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if n_successes == 0 else middle - reach
     return low, 1.0 if n_successes == n else middle + reach
+
+
+def _newcombe(x: "np.ndarray[Any, Any]", y: "np.ndarray[Any, Any]") -> tuple[float, float]:
+    """Return the interval of mean(x) - mean(y), of two groups of zeros and ones (Newcombe 1998, method 10)."""
+    (x_low, x_high), (y_low, y_high) = (_wilson(float(group.sum()), len(group)) for group in (x, y))
+    mean_x, mean_y = float(x.mean()), float(y.mean())
+    low = mean_x - mean_y - math.hypot(mean_x - x_low, y_high - mean_y)
+    return low, mean_x - mean_y + math.hypot(x_high - mean_x, mean_y - y_low)
 
 
 def _student(mean: float, stderr: float, df: int, values: "np.ndarray[Any, Any]") -> tuple[float, float]:

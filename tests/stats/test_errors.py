@@ -128,12 +128,27 @@ def test_a_part_that_is_all_does_not_differ():
 
 def test_equal_values_do_not_make_a_difference_certain():
     """All docs wrong, in the part and outside: the difference is 0, but no more sure than either score."""
-    assert part_difference([0.0] * 9, [True] * 5 + [False] * 4) == (0.0, None, None)
+    stderr, low, high = part_difference([0.0] * 9, [True] * 5 + [False] * 4)
+    # Wilson's upper ends of 0 of 5 and 0 of 4, times the share of the others
+    assert (stderr, low, high) == pytest.approx((0.0, -0.4899 * 4 / 9, 0.4345 * 4 / 9), abs=1e-4)
+    assert part_difference([1.0, 0.0, *[0.0] * 30], [True] * 2 + [False] * 30)[1:] == (-1.0, 1.0)
+    assert part_difference([0.5] * 9, [True] * 5 + [False] * 4) == (0.0, None, None)
     assert part_difference([0.0] * 9, [True] * 9) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(("n_docs", "leaked", "p"), [(1319, 0.055, 0.015), (300, 0.05, 0.99)])
+def test_a_group_all_right_or_all_wrong_is_no_proof_of_a_difference(n_docs, leaked, p):
+    """Leaked docs are as hard as the others; often none of the few has the rare outcome."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        is_clean, values = rng.random(n_docs) >= leaked, (rng.random(n_docs) < p).astype(float)
+        estimate = part_difference(values.tolist(), is_clean.tolist())
+        hits += estimate.ci_low <= 0 <= estimate.ci_high
+    assert hits / 400 >= 0.93
+
+
 def test_a_small_part_has_few_degrees_of_freedom():
-    values, is_part = [1.0, 0.0, 1.0] + [0.0, 1.0] * 20, [True] * 3 + [False] * 40
+    values, is_part = [0.9, 0.1, 0.8] + [0.0, 1.0] * 20, [True] * 3 + [False] * 40
     estimate = part_difference(values, is_part)
     assert estimate.ci_high - estimate.ci_low == pytest.approx(2 * 4.3027 * estimate.stderr, rel=1e-4)
     assert part_difference(values, is_part, clusters=["a"] * 3 + ["b", "c"] * 20)[1:] == (None, None)
