@@ -37,7 +37,7 @@ check: venv ## check format, lint, types, imports between packages, and what the
 	$(VENV)/bin/check-wheel-contents dist
 
 bench: venv ## run the measured comparisons and print their ratios
-	@set -e; for script in $(filter-out benchmarks/engine.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out benchmarks/engine.py benchmarks/decontam_scan.py,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(PY) "$$script"; done
 
 bench-engine: venv ## compare the engine with lm-eval and vLLM (an hour; needs QWEN2EVAL_REAL_MODEL and QWEN2EVAL_DATA)

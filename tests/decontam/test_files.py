@@ -50,9 +50,8 @@ def test_what_was_written_is_read(tmp_path, suffix):
     assert [left.name for left in tmp_path.iterdir()] == [path.name]
     before = path.read_bytes()
     assert (suffix == "") == (before == SOME)
-    with create_binary(path) as out:
-        out.write(SOME)
-    assert suffix == ".zst" or path.read_bytes() == before  # neither time nor name is in it
+    if suffix == ".gz":
+        assert before[3:8] == bytes(5)  # neither name nor time is in it, so equal contents are equal files
 
 
 @pytest.mark.parametrize("suffix", PACKERS)

@@ -159,6 +159,15 @@ def test_options_choose_what_is_acted_on(tmp_path, index):
     assert told["by_benchmark"] == {"quiz": 1, "riddles": 5}
 
 
+def test_a_document_counts_for_the_strongest_rule_that_holds(tmp_path, index):
+    quote = " ".join(["x"] * 60 + ITEMS[1].text.split()[:14] + ["y"] * 60)
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([f"{quote} {ITEMS[2].text}", quote, ITEMS[-1].text]))
+    results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "found")
+    _, summary = clean(tmp_path, tmp_path / "a.jsonl", results, rule="strict", include_whole=True)
+    assert summary.by_rule == {"qwen2": 1, "strict": 1, "whole": 1}
+    assert summary.by_benchmark == {"quiz": 3, "riddles": 1}
+
+
 def test_a_corpus_that_has_changed_is_refused(tmp_path, index):
     path = tmp_path / "a.jsonl"
     path.write_bytes(as_jsonl([ITEMS[0].text]))
