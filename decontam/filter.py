@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from decontam.errors import DecontamError
-from decontam.files import DAMAGED, DONE_FOLDER, SUMMARIES, base_of, create_binary, expand, kind_of, open_binary
+from decontam.files import (
+    DAMAGED,
+    DATASET_PREFIX,
+    DONE_FOLDER,
+    SUMMARIES,
+    base_of,
+    create_binary,
+    expand,
+    kind_of,
+    open_binary,
+)
 from decontam.filter_plan import (
     FileSummary,
     FilterOptions,
@@ -84,6 +94,10 @@ def _outputs(names: Sequence[str], folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     taken: dict[Path, str] = {}
     for name in names:
+        if name.startswith(DATASET_PREFIX):
+            raise DecontamError(
+                f"{name}: only files can be filtered: save the data set as parquet or jsonl, and scan that"
+            )
         base = base_of(name)
         for path in expand([name]).files:
             target = folder / Path(path).relative_to(base)

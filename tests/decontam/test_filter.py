@@ -368,6 +368,13 @@ def _parquet(path, texts):
     pq.write_table(pa.table({"text": texts}), path, compression="zstd", use_dictionary=False)
 
 
+def test_data_sets_of_the_hub_are_no_files(tmp_path, index):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(["x"]))
+    results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "found")
+    with pytest.raises(DecontamError, match=r"hf://x/y: only files can be filtered"):
+        filter_corpus(["hf://x/y"], results, output=tmp_path / "out")
+
+
 def test_what_was_not_scanned_is_counted(tmp_path, index):
     (tmp_path / "a.jsonl").write_bytes(b"broken\n\n" + as_jsonl(["x", ITEMS[0].text, ITEMS[1].text]))
     results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "found")
