@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from decontam.kernels.judge import Judged, judge
+from decontam.kernels.judge import Judged, best_lcs, judge
 from decontam.kernels.ngrams import Hits, NgramTable
 from decontam.rule import RuleName
 
@@ -86,7 +86,7 @@ def examine_items(
     offset = 0
     for table, of_table in zip(index.tables, hits, strict=True):
         if len(of_table.positions):
-            judged = judge_items(index, document, table, of_table)
+            judged = judge_items(index, document, table, of_table, limit=limit)
             every.strict.extend(judged.items.tolist())
             if index.rule.name == "qwen2":
                 every.qwen2.extend(judged.items[judged.holds].tolist())
@@ -106,8 +106,14 @@ def examine_items(
     return every._replace(matches=[found[item] for item in sorted(found)])
 
 
-def judge_items(index: "ReferenceIndex", document: Document, table: NgramTable, hits: Hits) -> Judged:
-    """Return what the document has in common with each item that shares one of these n-grams."""
+def judge_items(
+    index: "ReferenceIndex", document: Document, table: NgramTable, hits: Hits, *, limit: int | None = None
+) -> Judged:
+    """Return what the document has in common with each item that shares one of these n-grams.
+
+    Args:
+        limit: with more items than these, subsequences that are surely too short count as 0.
+    """
     items, rule = index.items, index.rule
     return Judged(
         *judge(
@@ -126,18 +132,28 @@ def judge_items(index: "ReferenceIndex", document: Document, table: NgramTable, 
             rule.min_lcs,
             float(rule.min_lcs_ratio),
             rule.sequence == "document",
+            len(index.references) if limit is None else limit,
         )
     )
 
 
 def _strongest(judged: Judged, benchmark_I: Ints, limit: int | None) -> list[int]:
-    """Return the rows for which most holds, and the best one of each benchmark."""
+    """Return the rows for which most holds, the best one of each benchmark, and of each set of places in the document.
+
+    What is cut out of a document depends on no other row: one with the same places has the same spans and n-grams.
+    """
     if limit is None or len(judged.items) <= limit:
         return list(range(len(judged.items)))
     # the last key counts first; rows that are equal stay in the order of the items
-    order = np.lexsort((-judged.n_shared, -judged.lcs, ~judged.holds))
+    order = np.lexsort((-judged.n_shared, ~judged.holds))
     firsts = np.unique(benchmark_I[judged.items[order]], return_index=True)[1]
-    chosen: list[int] = order[np.union1d(firsts, np.arange(limit))].tolist()
+    offsets, seen, chosen = judged.offsets.tolist(), set[bytes](), list[int]()
+    wanted = set(order[np.union1d(firsts, np.arange(limit))].tolist())
+    for row in order.tolist():
+        places = judged.positions[offsets[row] : offsets[row + 1]].tobytes()
+        if row in wanted or places not in seen:
+            chosen.append(row)
+        seen.add(places)
     return chosen
 
 
@@ -145,6 +161,8 @@ def _match(index: "ReferenceIndex", document: Document, judged: Judged, row: int
     reference = index.references[int(judged.items[row])]
     has_lcs, holds = index.rule.name == "qwen2", bool(judged.holds[row])
     lcs, n_shorter = int(judged.lcs[row]), int(judged.n_shorter[row])
+    if has_lcs and not lcs:
+        lcs, n_shorter = _exact_lcs(index, document, judged, row, size)
     own = slice(int(judged.offsets[row]), int(judged.offsets[row + 1]))
     return Match(
         reference_id=reference.id,
@@ -158,6 +176,19 @@ def _match(index: "ReferenceIndex", document: Document, judged: Judged, row: int
         spans=document.spans(judged.positions[own].tolist(), size),
         ngram_ids=tuple(sorted({ngram + offset for ngram in judged.ngrams[own].tolist()})),
     )
+
+
+def _exact_lcs(index: "ReferenceIndex", document: Document, judged: Judged, row: int, size: int) -> tuple[int, int]:
+    """Return the length that was not computed, since it is surely too short, and the tokens of the shorter sequence."""
+    items, rule, item = index.items, index.rule, int(judged.items[row])
+    start, stops = int(items.starts_I[item]), items.stops_I if judged.with_answer[row] else items.question_stops_I
+    tokens = items.ids_T[start : int(stops[item])]
+    own = slice(int(judged.offsets[row]), int(judged.offsets[row + 1]))
+    positions = judged.positions[own][judged.places[own] + size <= len(tokens)]
+    slots = np.full(len(index.vocabulary.hashes), -1, np.int32)
+    ratio, is_whole = float(rule.min_lcs_ratio), rule.sequence == "document"
+    length, shorter, _ = best_lcs(document.ids, tokens, positions, size, rule.min_lcs, ratio, is_whole, slots, True)
+    return int(length), int(shorter)
 
 
 def _whole_match(index: "ReferenceIndex", item: int, document: Document, positions: Sequence[int]) -> Match | None:

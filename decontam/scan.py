@@ -28,8 +28,8 @@ from decontam.results import MANIFEST, Results, finish, load_results
 
 PART_BYTES = 64 << 20
 MOST_MATCHES = 16
-"""Items of one document of which evidence is kept, and the best one of each benchmark: a document with a template of a
-benchmark shares n-grams with a thousand items. All of them are counted."""
+"""Items of one document of which evidence is kept, besides the best one of each benchmark and of each set of places: a
+document with a template of a benchmark shares n-grams with a thousand items. All of them are counted."""
 
 
 class Progress(NamedTuple):

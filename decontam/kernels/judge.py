@@ -34,6 +34,8 @@ class Judged(NamedTuple):
     """Which of `positions` are an item's: from [i] to [i + 1]."""
     positions: Ints
     """Of shared n-grams in the document, ascending for each item."""
+    places: Ints
+    """In the item."""
     ngrams: Ints
     """Their numbers."""
 
@@ -55,6 +57,7 @@ def judge(
     min_lcs,
     min_lcs_ratio,
     whole_document,
+    most_exact,
 ):
     """Return the fields of `Judged`.
 
@@ -65,13 +68,14 @@ def judge(
         n_words: of the vocabulary.
         min_lcs: 0 and min_lcs_ratio 0: no subsequences are computed.
         whole_document: compare all of it, not the text around shared n-grams.
+        most_exact: for more items than these, a subsequence that is surely too short counts as 0.
     """
     items, offsets, at, places, numbers = _grouped(positions, ngrams, offsets_G1, items_P, places_P, len(starts_I))
     n_items = len(items)
     with_answer, holds = np.zeros(n_items, np.bool_), np.zeros(n_items, np.bool_)
     n_shared, longest = np.zeros(n_items, np.int64), np.zeros(n_items, np.int64)
     lcs, n_shorter = np.zeros(n_items, np.int64), np.ones(n_items, np.int64)
-    slots = np.full(n_words, -1, np.int32)
+    slots, is_exact = np.full(n_words, -1, np.int32), n_items <= most_exact
     for i in range(n_items):
         item, rows = items[i], slice(offsets[i], offsets[i + 1])
         start, n_question = starts_I[item], question_stops_I[item] - starts_I[item]
@@ -86,8 +90,8 @@ def judge(
             length, shorter, is_held = 0, 1, False
             if min_lcs > 0 or min_lcs_ratio > 0:
                 item_ids = ids_T[start : start + n_tokens]
-                length, shorter, is_held = _best_lcs(
-                    ids, item_ids, own, size, min_lcs, min_lcs_ratio, whole_document, slots
+                length, shorter, is_held = best_lcs(
+                    ids, item_ids, own, size, min_lcs, min_lcs_ratio, whole_document, slots, is_exact
                 )
             if is_found and not is_held:
                 continue
@@ -98,7 +102,7 @@ def judge(
             n_shared[i], longest[i] = len(np.unique(numbers[rows][kept])), _longest(own, places[rows][kept]) + size - 1
             if min_lcs == 0 and min_lcs_ratio == 0:
                 break
-    return items, with_answer, holds, n_shared, longest, lcs, n_shorter, offsets, at, numbers
+    return items, with_answer, holds, n_shared, longest, lcs, n_shorter, offsets, at, places, numbers
 
 
 @njit(nogil=True, cache=True)
@@ -125,7 +129,7 @@ def _grouped(positions, ngrams, offsets_G1, items_P, places_P, n_all):
 
 
 @njit(nogil=True, cache=True)
-def _best_lcs(ids, item, positions, size, min_lcs, min_lcs_ratio, whole_document, slots):
+def best_lcs(ids, item, positions, size, min_lcs, min_lcs_ratio, whole_document, slots, is_exact):
     """Return length, tokens of the shorter sequence, and whether the rule holds, for the best sequence."""
     best_length, best_shorter, best_holds, is_first = 0, 1, False, True
     margin, begin = max(2 * len(item), len(item) + size), 0
@@ -138,7 +142,8 @@ def _best_lcs(ids, item, positions, size, min_lcs, min_lcs_ratio, whole_document
         else:
             low, high = max(0, positions[begin] - margin), min(len(ids), positions[i] + size + margin)
         shorter = min(high - low, len(item))
-        length = lcs_length(item, ids[low:high], slots, 0)
+        wanted = 0 if is_exact else max(min_lcs, int(np.ceil(min_lcs_ratio * shorter - 1e-9)))
+        length = lcs_length(item, ids[low:high], slots, wanted)
         # a ratio that should be exact may come out a hair below it
         holds = length >= min_lcs and length >= min_lcs_ratio * shorter - 1e-9
         if is_first or (holds and not best_holds) or (holds == best_holds and length > best_length):

@@ -56,7 +56,7 @@ def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None
     for name, count in summary.by_benchmark.items():
         console.print(Text(f"  {visible(name)}: {count:,} documents"), soft_wrap=True)
     if totals["n_not_editable"]:
-        console.print(Text(f"{totals['n_not_editable']:,} of them dropped since they are no UTF-8", style="yellow"))
+        console.print(Text(f"{totals['n_not_editable']:,} of them dropped: nested too deeply to edit", style="yellow"))
     console.print(Text.assemble(("cleaned  ", "bold"), visible(output)), soft_wrap=True)
 
 

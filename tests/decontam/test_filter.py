@@ -3,17 +3,21 @@
 import gzip
 import json
 import os
+import random
 import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from decontam import DecontamError, ReferenceIndex, Rule, scan
+from decontam import DecontamError, Reference, ReferenceIndex, Rule, scan
 from decontam.files import create_binary, open_binary
 from decontam.filter import filter_corpus
 from decontam.filter_plan import FilterOptions
-from tests.decontam.corpora import FORMS, ITEMS, as_jsonl, make_documents, write
+from decontam.json_edit import widened
+from tests.decontam.corpora import FORMS, ITEMS, as_jsonl, make_documents, make_question, write
 
 MARGIN = 7
 
@@ -106,6 +110,45 @@ def test_a_cleaned_corpus_is_clean(tmp_path, index, texts, action):
     again = scan([target], index, output=tmp_path / "again")
     assert len(results.matches) > 0
     assert set(again.matches.rule) <= {"whole"}
+
+
+@pytest.mark.parametrize("action", ["cut", "mask"])
+def test_a_document_with_more_items_than_have_rows_is_cleaned_of_all(tmp_path, action):
+    """Only the 16 strongest matches were kept, so all other items stayed in the text."""
+    items = [Reference(f"q/{i}", make_question(i), "", "q") for i in range(60)]
+    index = ReferenceIndex.build(items, Rule())
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(["\n".join(item.text for item in items)]))
+    results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "found")
+    target, _ = clean(tmp_path, tmp_path / "a.jsonl", results, action=action)
+    assert len(scan([target], index, output=tmp_path / "again").matches) == 0
+
+
+@given(
+    chosen=st.lists(st.tuples(st.integers(0, 39), st.integers(0, 30), st.integers(13, 40)), max_size=12),
+    seed=st.integers(0, 9),
+    min_df=st.integers(1, 9),
+    rule=st.sampled_from(["qwen2", "strict"]),
+)
+def test_rows_that_are_not_kept_change_nothing_that_is_cut(chosen, seed, min_df, rule):
+    words = [f"w{i}" for i in range(60)]
+    rng = random.Random(seed)
+    # items of a few templates, which share most of their words
+    items = [
+        Reference(f"x/{i}", " ".join([*words[10 * (i % 3) : 10 * (i % 3) + 30], *rng.choices(words, k=i % 20)]))
+        for i in range(40)
+    ]
+    index = ReferenceIndex.build(items, Rule())
+    text = " so ".join(" ".join(items[i].text.split()[begin : begin + n]) for i, begin, n in chosen)
+    n_documents_of = [rng.randrange(1, 10) for _ in range(index.n_ngrams)]
+
+    def cut(matches):
+        rules = {"qwen2"} if rule == "qwen2" else {"qwen2", "strict"}
+        acted = [
+            one for one in matches if one.rule in rules and min(n_documents_of[n] for n in one.ngram_ids) <= min_df
+        ]
+        return widened([span for one in acted for span in one.spans], 0, len(text))
+
+    assert cut(index.examine(text, limit=4).matches) == cut(index.examine(text).matches)
 
 
 def test_blank_and_broken_lines_and_a_missing_end_stay(tmp_path, index):

@@ -158,3 +158,14 @@ def test_empty_texts():
     assert index.find_pairs("") == []
     assert index.find_pairs("...") == []
     assert [match.reference_id for match in index.find_pairs(FOX.text)] == ["a/0"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(items=references, text=word_runs, rule=rules, limit=st.integers(0, 3))
+def test_a_limit_leaves_out_evidence_and_changes_none(items, text, rule, limit):
+    index = ReferenceIndex.build(items, rule)
+    every, some = index.examine(text), index.examine(text, limit=limit)
+    assert some[1:] == every[1:]
+    assert all(match in every.matches for match in some.matches)
+    assert [items[i].id for i in sorted({*every.strict, *every.whole})] == [m.reference_id for m in every.matches]
+    assert [items[i].id for i in sorted(every.qwen2)] == [m.reference_id for m in every.matches if m.rule == "qwen2"]
