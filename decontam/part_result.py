@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,7 +39,7 @@ MATCH_SCHEMA = pa.schema(
 )
 """A scan's matches; `docs/decontamination.md` says what each column holds."""
 _PART_SCHEMA = MATCH_SCHEMA.append(pa.field("ngram_ids", pa.list_(pa.int32())))
-_FACTS = b"qwen2eval.part"
+_FACTS, _NGRAMS = b"qwen2eval.part", b"qwen2eval.ngrams"
 
 
 def _no_items() -> "dict[RuleName, Counter[int]]":
@@ -104,11 +105,13 @@ class PartResult:
         facts = {
             "part": self.part,
             "counts": [self.n_rows, self.n_documents, self.n_documents_matched, self.n_bytes],
-            "ngrams": sorted(self.n_documents_of.items()),
             "items": {rule: sorted(counts.items()) for rule, counts in self.n_documents_of_item.items()},
             "problems": self.problems,
         }
-        table = pa.Table.from_pylist(self.rows, _PART_SCHEMA).replace_schema_metadata({_FACTS: json.dumps(facts)})
+        ngrams = np.array(sorted(self.n_documents_of.items()), "<i8")
+        table = pa.Table.from_pylist(self.rows, _PART_SCHEMA).replace_schema_metadata(
+            {_FACTS: json.dumps(facts), _NGRAMS: ngrams.tobytes()}
+        )
         scratch = path.with_name(f".{path.name}.part")
         try:
             pq.write_table(table, scratch)
@@ -121,6 +124,7 @@ def read_part_result(path: Path) -> PartResult:
     """Read what `PartResult.write` wrote."""
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[_FACTS])
+    ngrams = np.frombuffer(table.schema.metadata[_NGRAMS], "<i8").reshape(-1, 2)
     name, begin, end, size, stamp = facts["part"]
     n_rows, n_documents, n_documents_matched, n_bytes = facts["counts"]
     return PartResult(
@@ -130,7 +134,7 @@ def read_part_result(path: Path) -> PartResult:
         n_documents_matched=n_documents_matched,
         n_bytes=n_bytes,
         rows=table.to_pylist(),
-        n_documents_of=Counter(dict(facts["ngrams"])),
+        n_documents_of=Counter(dict(ngrams.tolist())),
         n_documents_of_item={rule: Counter(dict(counts)) for rule, counts in facts["items"].items()},
         problems=[Problem(*problem) for problem in facts["problems"]],
     )
