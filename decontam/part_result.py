@@ -120,6 +120,12 @@ class PartResult:
             scratch.unlink(missing_ok=True)
 
 
+def read_ngram_counts(path: Path) -> Counter[int]:
+    """Read of a part's result only how many of its documents hold each n-gram."""
+    ngrams = np.frombuffer(pq.read_schema(path).metadata[_NGRAMS], "<i8").reshape(-1, 2)
+    return Counter(dict(ngrams.tolist()))
+
+
 def read_part_result(path: Path) -> PartResult:
     """Read what `PartResult.write` wrote."""
     table = pq.read_table(path)

@@ -15,7 +15,7 @@ from decontam.errors import DecontamError
 from decontam.files import DAMAGED, kind_of, open_binary
 from decontam.text_fields import text_of
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 _READ_BYTES = CHUNK_BYTES
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +27,9 @@ from decontam.errors import DecontamError
 from decontam.index import ReferenceIndex
 from decontam.part_result import MATCH_SCHEMA, PartResult
 from decontam.rule import RuleName
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST = "manifest.json"
 _RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole")
@@ -44,17 +46,17 @@ class Results:
     manifest: dict[str, Any]
 
     @cached_property
-    def matches(self) -> pd.DataFrame:
+    def matches(self) -> "pd.DataFrame":
         """One row for each document and item that share an n-gram, or where a short item was found whole."""
         return _frame(self.path / "matches.parquet")
 
     @cached_property
-    def references(self) -> pd.DataFrame:
+    def references(self) -> "pd.DataFrame":
         """The items that were searched for."""
         return _frame(self.path / "references.parquet")
 
     @cached_property
-    def problems(self) -> pd.DataFrame:
+    def problems(self) -> "pd.DataFrame":
         """Records that could not be read, or not as they should be."""
         return _frame(self.path / "problems.parquet")
 
@@ -84,7 +86,8 @@ def load_results(folder: str | Path) -> Results:
 def finish(
     folder: Path,
     index: ReferenceIndex,
-    parts: Callable[[], Iterator[PartResult]],
+    parts: Iterable[PartResult],
+    n_documents_of: Counter[int],
     told: dict[str, object],
     *,
     ignored: Sequence[str],
@@ -93,17 +96,15 @@ def finish(
     """Put the parts' results together and write the folder's files; one part is held at a time.
 
     Args:
-        parts: gives the results, by path and place in the file. It is called twice.
+        parts: the results, by path and place in the file.
+        n_documents_of: in how many documents of the corpus each n-gram is.
     """
-    n_documents_of = Counter[int]()
-    for result in parts():
-        n_documents_of.update(result.n_documents_of)
     sums = _Sums()
     with (
         _table_writer(folder / "matches.parquet", MATCH_SCHEMA) as add_matches,
         _table_writer(folder / "problems.parquet", _PROBLEMS) as add_problems,
     ):
-        for result in _with_rows_of_files(parts()):
+        for result in _with_rows_of_files(parts):
             add_matches(_match_rows(result, n_documents_of))
             add_problems([{"path": result.part.path, **problem._asdict()} for problem in result.problems])
             sums.add(result)
@@ -236,7 +237,7 @@ def _references(index: ReferenceIndex, sums: _Sums) -> pa.Table:
     )
 
 
-def _frame(path: Path) -> pd.DataFrame:
+def _frame(path: Path) -> "pd.DataFrame":
     table: pd.DataFrame = pq.read_table(path).to_pandas()
     return table
 

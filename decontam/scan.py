@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
@@ -22,7 +23,7 @@ from decontam.corpus import chunks, list_parts
 from decontam.errors import DecontamError
 from decontam.files import expand
 from decontam.index import ReferenceIndex
-from decontam.part_result import PartResult, read_part_result
+from decontam.part_result import PartResult, read_ngram_counts, read_part_result
 from decontam.records import Chunk, Part, ReadOptions, json_text, plain_text
 from decontam.results import MANIFEST, Results, finish, load_results
 
@@ -90,7 +91,8 @@ def scan(
         return finish(
             folder,
             index,
-            lambda: map(read_part_result, done.values()),
+            map(read_part_result, done.values()),
+            _sum_of_counts(done.values()),
             told,
             ignored=files.ignored,
             seconds=time.monotonic() - begin,
@@ -230,6 +232,13 @@ def _check_names(paths: Sequence[str]) -> None:
         except UnicodeEncodeError:
             # tables can't hold it, and the filter would not find it again
             raise DecontamError(f"{path!r}: the name is not UTF-8: rename the file") from None
+
+
+def _sum_of_counts(paths: Iterable[Path]) -> Counter[int]:
+    total = Counter[int]()
+    for path in paths:
+        total.update(read_ngram_counts(path))
+    return total
 
 
 def _prepare(folder: Path, told: dict[str, object]) -> None:
