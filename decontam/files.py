@@ -119,21 +119,27 @@ class _ZstdReader(io.RawIOBase):
 @contextmanager
 def create_binary(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to write, compressed as its name says; it is there only when all was written."""
+    with beside(path) as scratch, scratch.open("wb") as file:
+        match kind_of(path).compression:
+            case "gz":
+                # the name and the time in a gzip header would make equal contents differ
+                with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+                    yield cast("IO[bytes]", packed)
+            case "zst":
+                with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
+                    yield cast("IO[bytes]", writer)
+            case _:
+                yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Yield a hidden file's path, which takes the place of `path` when the block ends well, and is removed if not."""
     scratch = path.with_name(f".{path.name}.part")
     try:
-        with scratch.open("wb") as file:
-            match kind_of(path).compression:
-                case "gz":
-                    # the name and the time in a gzip header would make equal contents differ
-                    with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-                        yield cast("IO[bytes]", packed)
-                case "zst":
-                    with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
-                        yield cast("IO[bytes]", writer)
-                case _:
-                    yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield scratch
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from decontam.errors import DecontamError
+from decontam.files import beside
 from decontam.filter_plan import FileSummary, FilterOptions, Target, count_edited, spans_to_cut
 from decontam.json_edit import Span, edited_text
 from decontam.text_fields import text_of
@@ -26,22 +27,21 @@ def filter_parquet(
     Raises:
         DecontamError: a broken file, or one that has changed since the scan.
     """
-    scratch = target.with_name(f".{target.name}.part")
-    try:
-        with _opened(path) as file, pq.ParquetWriter(scratch, file.schema_arrow, **_written_as(file)) as writer:
-            row = 0
-            for group in range(file.num_row_groups):
-                table = _row_group(file, group)
-                own = {at - row: targets[at] for at in targets if row <= at < row + table.num_rows}
-                row += table.num_rows
-                summary.n_documents_kept += table.num_rows - len(own)
-                if own:
-                    table = _filtered(table, own, options, text_field, summary)
-                if table.num_rows:  # some readers refuse empty groups
-                    writer.write_table(table, row_group_size=table.num_rows)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with (
+        beside(target) as scratch,
+        _opened(path) as file,
+        pq.ParquetWriter(scratch, file.schema_arrow, **_written_as(file)) as writer,
+    ):
+        row = 0
+        for group in range(file.num_row_groups):
+            table = _row_group(file, group)
+            own = {at - row: targets[at] for at in targets if row <= at < row + table.num_rows}
+            row += table.num_rows
+            summary.n_documents_kept += table.num_rows - len(own)
+            if own:
+                table = _filtered(table, own, options, text_field, summary)
+            if table.num_rows:  # some readers refuse empty groups
+                writer.write_table(table, row_group_size=table.num_rows)
 
 
 def _opened(path: str) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decontam.errors import DecontamError
+from decontam.files import beside
 from decontam.kernels import anchors
 from decontam.kernels.ngrams import Hits, NgramTable, build_ngrams, ngram_starts
 from decontam.kernels.words import Vocabulary, VocabularyBuilder, find_words, split
@@ -173,9 +174,8 @@ class ReferenceIndex:
     def save(self, path: Path) -> None:
         """Write what the index is made of; to build it again takes seconds."""
         told = {"rule": self.rule.as_dict(), "references": [asdict(reference) for reference in self.references]}
-        scratch = path.with_name(path.name + ".part")
-        scratch.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
-        scratch.replace(path)
+        with beside(path) as scratch:
+            scratch.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
 
     @classmethod
     def load(cls, path: Path) -> Self:

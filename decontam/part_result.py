@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from decontam.files import beside
 from decontam.matching import Examined
 from decontam.records import Part, Problem
 from decontam.rule import RuleName
@@ -112,12 +113,8 @@ class PartResult:
         table = pa.Table.from_pylist(self.rows, _PART_SCHEMA).replace_schema_metadata(
             {_FACTS: json.dumps(facts), _NGRAMS: ngrams.tobytes()}
         )
-        scratch = path.with_name(f".{path.name}.part")
-        try:
+        with beside(path) as scratch:
             pq.write_table(table, scratch)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
 
 
 def read_ngram_counts(path: Path) -> Counter[int]:

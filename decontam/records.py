@@ -84,7 +84,7 @@ def json_text(line: bytes, row: int, options: ReadOptions, problems: list[Proble
     except ValueError:
         try:
             # half a surrogate pair, which many writers make, is no JSON for orjson
-            record = json.loads(_decoded(line, row, problems))
+            record = json.loads(plain_text(line, row, problems))
         except (ValueError, RecursionError) as err:
             return tell("broken_json", str(err))
     try:
@@ -95,10 +95,6 @@ def json_text(line: bytes, row: int, options: ReadOptions, problems: list[Proble
 
 def plain_text(data: bytes, row: int, problems: list[Problem]) -> str:
     """Return a text's characters; bytes that are no UTF-8 are replaced, and told."""
-    return _decoded(data, row, problems)
-
-
-def _decoded(data: bytes, row: int, problems: list[Problem]) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as err:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from decontam.errors import DecontamError
+from decontam.files import beside
 from decontam.index import ReferenceIndex
 from decontam.part_result import MATCH_SCHEMA, PartResult
 from decontam.rule import RuleName
@@ -109,7 +110,8 @@ def finish(
             add_problems([{"path": result.part.path, **problem._asdict()} for problem in result.problems])
             sums.add(result)
     counts, shards = _counts(index, sums), list(sums.shards.values())
-    _write_table(folder / "references.parquet", _references(index, sums))
+    with beside(folder / "references.parquet") as scratch:
+        pq.write_table(_references(index, sums), scratch)
     write_text(folder / "counts.json", json.dumps(counts, indent=1))
     write_text(folder / "counts.csv", as_csv(counts))
     write_text(folder / "counts.md", as_markdown(counts))
@@ -245,42 +247,24 @@ def _frame(path: Path) -> "pd.DataFrame":
 @contextmanager
 def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     """Write a table as its rows come, whole or not at all; where one addition ends leaves no trace in the file."""
-    scratch = path.with_name(f".{path.name}.part")
     pending: list[dict[str, Any]] = []
-    try:
-        with pq.ParquetWriter(scratch, schema) as writer:
+    with beside(path) as scratch, pq.ParquetWriter(scratch, schema) as writer:
 
-            def add(rows: list[dict[str, Any]]) -> None:
-                pending.extend(rows)
-                while len(pending) >= _GROUP_ROWS:
-                    writer.write_table(pa.Table.from_pylist(pending[:_GROUP_ROWS], schema))
-                    del pending[:_GROUP_ROWS]
+        def add(rows: list[dict[str, Any]]) -> None:
+            pending.extend(rows)
+            while len(pending) >= _GROUP_ROWS:
+                writer.write_table(pa.Table.from_pylist(pending[:_GROUP_ROWS], schema))
+                del pending[:_GROUP_ROWS]
 
-            yield add
-            if pending:
-                writer.write_table(pa.Table.from_pylist(pending, schema))
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        pq.write_table(table, scratch)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        yield add
+        if pending:
+            writer.write_table(pa.Table.from_pylist(pending, schema))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    scratch = path.with_name(f".{path.name}.part")
-    try:
+    with beside(path) as scratch:
         scratch.write_text(text, encoding="utf-8", errors="surrogateescape")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _version() -> str:
