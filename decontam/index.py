@@ -8,8 +8,8 @@ Shape suffixes: I items, T tokens of all items in a row.
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -19,9 +19,9 @@ import numpy.typing as npt
 from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.kernels import anchors
-from decontam.kernels.ngrams import Hits, NgramTable, build_ngrams, ngram_starts
-from decontam.kernels.words import Vocabulary, VocabularyBuilder, find_words, split
-from decontam.matching import Document, Examined, Match, examine_items
+from decontam.kernels.ngrams import NgramTable, build_ngrams, ngram_starts
+from decontam.kernels.words import Vocabulary, VocabularyBuilder, split
+from decontam.matching import QWEN2, WHOLE, Findings, Match, examine_texts, matches_of
 from decontam.normalize import fold, fold_table
 from decontam.references import Reference
 from decontam.rule import Rule
@@ -33,6 +33,21 @@ _VERSION = 1
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+
+
+class Examined(NamedTuple):
+    """All that a text holds."""
+
+    matches: list[Match]
+    """In the order of the items; the strongest ones where there are too many."""
+    strict: list[int]
+    """Places of all items that share an n-gram, among the references."""
+    qwen2: list[int]
+    """Of these the ones for which the longest common subsequence is long enough, too."""
+    whole: list[int]
+    """Items too short for an n-gram that were found whole."""
+    ngram_ids: list[int]
+    """N-grams of items that the text has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +89,6 @@ class ReferenceIndex:
     anchor_set: anchors.AnchorSet
     benchmark_I: Ints
     """A number for the benchmark of each item."""
-    _byte_tables: dict[bool, Bytes] = field(repr=False)
 
     @classmethod
     def build(cls, references: Iterable[Reference], rule: Rule | None = None) -> Self:
@@ -99,8 +113,7 @@ class ReferenceIndex:
         )
         numbers = {name: number for number, name in enumerate(dict.fromkeys(item.benchmark for item in items))}
         benchmark_I = np.array([numbers[item.benchmark] for item in items], np.int64)
-        byte_tables = {json: anchors.byte_table(rule.fold_case, json=json) for json in (True, False)}
-        return cls(items, rule, held, tokens.vocabulary, tables, whole, anchor_set, benchmark_I, byte_tables)
+        return cls(items, rule, held, tokens.vocabulary, tables, whole, anchor_set, benchmark_I)
 
     @property
     def fingerprint(self) -> str:
@@ -139,15 +152,19 @@ class ReferenceIndex:
 
     def examine(self, text: str, *, limit: int | None = None) -> Examined:
         """Return all that a text holds, with evidence of at most about `limit` items; None: of all."""
-        folded = fold(text, fold_case=self.rule.fold_case)
-        words = split(folded)
-        ids = find_words(words.hashes, words.begins, words.ends, words.points, *self.vocabulary)
-        hits = [table.find(ids, self.items.ids_T) for table in self.tables]
-        whole = self.whole.find(ids, self.items.ids_T) if self.whole else Hits(*np.empty((2, 0), np.int64))
-        if not any(len(found.positions) for found in (*hits, whole)):
-            return Examined([], [], [], [], [])
-        begins, ends = folded.begins[words.begins], folded.ends[words.ends - 1]
-        return examine_items(self, Document(ids, begins, ends), hits, whole, limit=limit)
+        found = self.examine_texts([text], limit=limit)
+        _, items, rules = found.every_item.T
+        return Examined(
+            matches=list(matches_of(self, found)),
+            strict=items[rules != WHOLE].tolist(),
+            qwen2=items[rules == QWEN2].tolist(),
+            whole=items[rules == WHOLE].tolist(),
+            ngram_ids=found.every_ngram[:, 1].tolist(),
+        )
+
+    def examine_texts(self, texts: Sequence[str], *, limit: int | None = None) -> Findings:
+        """Return what texts hold, as columns; other threads run meanwhile. `limit` as for `examine`."""
+        return examine_texts(self, texts, limit=limit)
 
     def flag_json_lines(self, buffer: Bytes, begins: Ints, ends: Ints, field: bytes) -> Bytes:
         """Say which lines of JSON must be looked at, without parsing them; other threads run meanwhile.
@@ -161,14 +178,14 @@ class ReferenceIndex:
         """
         name, names = np.frombuffer(field, np.uint8), fold_table(self.rule.fold_case)
         flags: Bytes = anchors.flag_json_lines(
-            buffer, begins, ends, name, *self.anchor_set, self._byte_tables[True], names
+            buffer, begins, ends, name, self.anchor_set, _case_bits(self.rule), names
         )
         return flags
 
     def flag_texts(self, buffer: Bytes, begins: Ints, ends: Ints) -> Bytes:
         """Say which texts, UTF-8, must be looked at; as `flag_json_lines`. Invalid UTF-8 must be."""
         folds = fold_table(self.rule.fold_case)
-        flags: Bytes = anchors.flag_texts(buffer, begins, ends, *self.anchor_set, self._byte_tables[False], folds)
+        flags: Bytes = anchors.flag_texts(buffer, begins, ends, self.anchor_set, _case_bits(self.rule), folds)
         return flags
 
     def save(self, path: Path) -> None:
@@ -185,6 +202,11 @@ class ReferenceIndex:
             return cls.build((Reference(**row) for row in told["references"]), Rule(**told["rule"]))
         except (OSError, ValueError, KeyError, TypeError) as err:
             raise DecontamError(f"{path}: not an index ({err}): build it again from the references") from err
+
+
+def _case_bits(rule: Rule) -> np.uint64:
+    """Return the bits that make eight letters of ASCII lower case; none where case is kept."""
+    return np.uint64(0x2020202020202020 if rule.fold_case else 0)
 
 
 def _check_ids(items: tuple[Reference, ...]) -> None:

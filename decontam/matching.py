@@ -1,22 +1,38 @@
-"""From shared n-grams to matches: spans, longest run, longest common subsequence, and the verdict."""
+"""What texts hold: their words, the n-grams that items have, and what follows of them, for many texts at once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from decontam.kernels.judge import Judged, best_lcs, judge
-from decontam.kernels.ngrams import Hits, NgramTable
+from decontam.kernels.judge import (
+    HOLDS,
+    ITEM,
+    LCS,
+    LONGEST,
+    N_SHARED,
+    N_SHORTER,
+    TEXT,
+    WITH_ANSWER,
+    Judged,
+    Sought,
+    Texts,
+    judge_texts,
+)
+from decontam.kernels.words import UNKNOWN, find_words, read_texts, split
+from decontam.normalize import fold, fold_table
 from decontam.rule import RuleName
 
 if TYPE_CHECKING:
     from decontam.index import ReferenceIndex
 
 Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.int32]
 Part = Literal["question", "question+answer"]
+RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole")
+"""By the numbers that findings have for them."""
+STRICT, QWEN2, WHOLE = range(3)
 
 
 @dataclass(frozen=True)
@@ -43,176 +59,179 @@ class Match:
     """Numbers of the shared n-grams in the index."""
 
 
-class Document(NamedTuple):
-    """A text as word numbers, and where the words stand in it."""
+class Findings(NamedTuple):
+    """What texts hold: a row for each text and item, in this order. Shape suffix: R rows."""
 
-    ids: Ids
-    begins: Ints
-    """In characters."""
-    ends: Ints
+    texts_R: Ints
+    """Which text."""
+    items_R: Ints
+    with_answer_R: Ints
+    """0: what follows is about the question alone, for which as much holds; 1: about question and answer."""
+    rules_R: Ints
+    """Places in RULES: the strongest that holds."""
+    n_shared_R: Ints
+    longest_R: Ints
+    lcs_R: Ints
+    """-1: the rule doesn't ask for it."""
+    n_shorter_R: Ints
+    span_stops_R: Ints
+    """How many of the spans are the rows' up to this one."""
+    spans: Ints
+    """(spans, 2) characters of the text."""
+    ngram_stops_R: Ints
+    ngrams: Ints
+    """Numbers in the index, ascending for each row."""
+    every_item: Ints
+    """(…, 3): text, item and rule, of all items that hold, rows or not."""
+    every_ngram: Ints
+    """(…, 2): text and number of all n-grams of items, once."""
 
-    def spans(self, positions: Sequence[int], size: int) -> tuple[tuple[int, int], ...]:
-        """Return the characters of runs of `size` tokens, those that overlap or touch made one."""
-        return tuple((int(self.begins[first]), int(self.ends[stop - 1])) for first, stop in _runs(positions, size))
 
-
-class Examined(NamedTuple):
-    """All that a text holds."""
-
-    matches: list[Match]
-    """In the order of the items; the strongest ones where there are too many."""
-    strict: list[int]
-    """Places of all items that share an n-gram, among the references."""
-    qwen2: list[int]
-    """Of these the ones for which the longest common subsequence is long enough, too."""
-    whole: list[int]
-    """Items too short for an n-gram that were found whole."""
-    ngram_ids: list[int]
-    """N-grams of items that the text has."""
-
-
-def examine_items(
-    index: "ReferenceIndex", document: Document, hits: Sequence[Hits], whole: Hits, *, limit: int | None = None
-) -> Examined:
-    """Return what a text holds.
+def examine_texts(index: "ReferenceIndex", texts: Sequence[str], *, limit: int | None = None) -> Findings:
+    """Return what texts hold.
 
     Args:
-        hits: n-grams for each of the index's tables.
-        whole: first words of items that are found whole.
-        limit: only so many matches that share an n-gram, those for which most holds, and one of each benchmark.
+        limit: only so many rows of a text that share an n-gram, those for which most holds, besides one of each
+            benchmark and of each set of places in the text; None: all.
     """
-    found: dict[int, Match] = {}
-    every = Examined([], [], [], [], [])
-    offset = 0
-    for table, of_table in zip(index.tables, hits, strict=True):
-        if len(of_table.positions):
-            judged = judge_items(index, document, table, of_table, limit=limit)
-            every.strict.extend(judged.items.tolist())
-            if index.rule.name == "qwen2":
-                every.qwen2.extend(judged.items[judged.holds].tolist())
-            every.ngram_ids.extend((np.unique(of_table.ngrams) + offset).tolist())
-            for row in _strongest(judged, index.benchmark_I, limit):
-                found[int(judged.items[row])] = _match(index, document, judged, row, table.size, offset)
+    read, items, rule = _read(index, texts), index.items, index.rule
+    sought = Sought(
+        *(items.ids_T, items.starts_I, items.question_stops_I, items.stops_I, index.benchmark_I),
+        *(len(index.vocabulary.hashes), rule.min_lcs, float(rule.min_lcs_ratio), rule.sequence == "document"),
+    )
+    found, offset = list[Findings](), 0
+    for table in index.tables:
+        hits = table.find(read.ids, items.ids_T)
+        if len(hits.positions):
+            most = len(index.references) if limit is None else limit
+            judged = Judged(*judge_texts(read, hits.positions, hits.ngrams, table, sought, most))
+            found.append(_findings(judged, offset, has_lcs=rule.name == "qwen2"))
         offset += table.n_ngrams
-    if index.whole is not None and len(whole.positions):
-        items, positions, *_ = index.whole.postings(whole)
-        at: dict[int, list[int]] = {}
-        for item, position in zip(items.tolist(), positions.tolist(), strict=True):
-            at.setdefault(item, []).append(position)
-        for item, places in at.items():
-            if match := _whole_match(index, item, document, places):
-                found[item] = match
-                every.whole.append(item)
-    return every._replace(matches=[found[item] for item in sorted(found)])
+    if index.whole is not None:
+        hits = index.whole.find(read.ids, items.ids_T)
+        if len(hits.positions):
+            found.append(_whole_findings(index, read, index.whole.postings(hits)))
+    return found[0] if len(found) == 1 else _together(found)
 
 
-def judge_items(
-    index: "ReferenceIndex", document: Document, table: NgramTable, hits: Hits, *, limit: int | None = None
-) -> Judged:
-    """Return what the document has in common with each item that shares one of these n-grams.
-
-    Args:
-        limit: with more items than these, subsequences that are surely too short count as 0.
-    """
-    items, rule = index.items, index.rule
-    return Judged(
-        *judge(
-            document.ids,
-            hits.positions,
-            hits.ngrams,
-            table.size,
-            table.offsets_G1,
-            table.items_P,
-            table.places_P,
-            items.ids_T,
-            items.starts_I,
-            items.question_stops_I,
-            items.stops_I,
-            len(index.vocabulary.hashes),
-            rule.min_lcs,
-            float(rule.min_lcs_ratio),
-            rule.sequence == "document",
-            len(index.references) if limit is None else limit,
+def matches_of(index: "ReferenceIndex", findings: Findings) -> Iterator[Match]:
+    """Yield the rows as objects."""
+    for row, (item, rule) in enumerate(zip(findings.items_R.tolist(), findings.rules_R.tolist(), strict=True)):
+        reference = index.references[item]
+        spans, ngrams = (
+            slice(int(stops[row - 1]) if row else 0, int(stops[row]))
+            for stops in (findings.span_stops_R, findings.ngram_stops_R)
         )
-    )
+        lcs = int(findings.lcs_R[row])
+        yield Match(
+            reference_id=reference.id,
+            benchmark=reference.benchmark,
+            reference_part="question+answer" if findings.with_answer_R[row] else "question",
+            rule=RULES[rule],
+            n_shared_ngrams=int(findings.n_shared_R[row]),
+            longest_match=int(findings.longest_R[row]),
+            lcs_length=None if lcs < 0 else lcs,
+            lcs_ratio=None if lcs < 0 else lcs / int(findings.n_shorter_R[row]),
+            spans=tuple((begin, end) for begin, end in findings.spans[spans].tolist()),
+            ngram_ids=tuple(findings.ngrams[ngrams].tolist()),
+        )
 
 
-def _strongest(judged: Judged, benchmark_I: Ints, limit: int | None) -> list[int]:
-    """Return the rows for which most holds, the best one of each benchmark, and of each set of places in the document.
-
-    What is cut out of a document depends on no other row: one with the same places has the same spans and n-grams.
-    """
-    if limit is None or len(judged.items) <= limit:
-        return list(range(len(judged.items)))
-    # the last key counts first; rows that are equal stay in the order of the items
-    order = np.lexsort((-judged.n_shared, ~judged.holds))
-    firsts = np.unique(benchmark_I[judged.items[order]], return_index=True)[1]
-    offsets, seen, chosen = judged.offsets.tolist(), set[bytes](), list[int]()
-    wanted = set(order[np.union1d(firsts, np.arange(limit))].tolist())
-    for row in order.tolist():
-        places = judged.positions[offsets[row] : offsets[row + 1]].tobytes()
-        if row in wanted or places not in seen:
-            chosen.append(row)
-        seen.add(places)
-    return chosen
-
-
-def _match(index: "ReferenceIndex", document: Document, judged: Judged, row: int, size: int, offset: int) -> Match:
-    reference = index.references[int(judged.items[row])]
-    has_lcs, holds = index.rule.name == "qwen2", bool(judged.holds[row])
-    lcs, n_shorter = int(judged.lcs[row]), int(judged.n_shorter[row])
-    if has_lcs and not lcs:
-        lcs, n_shorter = _exact_lcs(index, document, judged, row, size)
-    own = slice(int(judged.offsets[row]), int(judged.offsets[row + 1]))
-    return Match(
-        reference_id=reference.id,
-        benchmark=reference.benchmark,
-        reference_part="question+answer" if judged.with_answer[row] else "question",
-        rule="qwen2" if has_lcs and holds else "strict",
-        n_shared_ngrams=int(judged.n_shared[row]),
-        longest_match=int(judged.longest[row]),
-        lcs_length=lcs if has_lcs else None,
-        lcs_ratio=lcs / n_shorter if has_lcs else None,
-        spans=document.spans(judged.positions[own].tolist(), size),
-        ngram_ids=tuple(sorted({ngram + offset for ngram in judged.ngrams[own].tolist()})),
-    )
+def _read(index: "ReferenceIndex", texts: Sequence[str]) -> Texts:
+    """Return the texts' words."""
+    # half a surrogate pair is no UTF-8, so such a text is left out, and read as those whose characters melt
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    data, stops_D = np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)
+    folds = fold_table(index.rule.fold_case)
+    *columns, n_words_D = read_texts(data, stops_D, folds, index.vocabulary)
+    if (n_words_D < 0).any():
+        pieces, at = list[Sequence[npt.NDArray[Any]]](), 0
+        for text, n_words in enumerate(n_words_D.tolist()):
+            if n_words < 0:
+                pieces.append(_read_melting(index, texts[text]))
+                n_words_D[text] = len(pieces[-1][0])
+            else:
+                pieces.append([column[at : at + n_words] for column in columns])
+                at += n_words
+        columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    ids, begins, ends = columns
+    return Texts(ids, begins, ends, np.concatenate(([0], np.cumsum(n_words_D))).astype(np.int64))
 
 
-def _exact_lcs(index: "ReferenceIndex", document: Document, judged: Judged, row: int, size: int) -> tuple[int, int]:
-    """Return the length that was not computed, since it is surely too short, and the tokens of the shorter sequence."""
-    items, rule, item = index.items, index.rule, int(judged.items[row])
-    start, stops = int(items.starts_I[item]), items.stops_I if judged.with_answer[row] else items.question_stops_I
-    tokens = items.ids_T[start : int(stops[item])]
-    own = slice(int(judged.offsets[row]), int(judged.offsets[row + 1]))
-    positions = judged.positions[own][judged.places[own] + size <= len(tokens)]
-    slots = np.full(len(index.vocabulary.hashes), -1, np.int32)
-    ratio, is_whole = float(rule.min_lcs_ratio), rule.sequence == "document"
-    length, shorter, _ = best_lcs(document.ids, tokens, positions, size, rule.min_lcs, ratio, is_whole, slots, True)
-    return int(length), int(shorter)
+def _read_melting(index: "ReferenceIndex", text: str) -> tuple[npt.NDArray[Any], ...]:
+    """Return the words of a text whose NFKC is not found character by character, as `read_texts` would."""
+    folded = fold(text, fold_case=index.rule.fold_case)
+    words = split(folded)
+    ids = find_words(words.hashes, words.begins, words.ends, words.points, *index.vocabulary)
+    begins, ends = folded.begins[words.begins], folded.ends[words.ends - 1]
+    return np.append(ids, np.int32(UNKNOWN)), np.append(begins, len(text)), np.append(ends, len(text))
 
 
-def _whole_match(index: "ReferenceIndex", item: int, document: Document, positions: Sequence[int]) -> Match | None:
-    """Return a match if a short item, or at least its question, stands at one of the places as a whole."""
+def _findings(judged: Judged, offset: int, *, has_lcs: bool) -> Findings:
+    """Return the findings by n-grams of one size, whose numbers in the index begin at `offset`."""
+    rows_R, every = judged.rows_R, judged.every_item
+    if not has_lcs:
+        rows_R[:, LCS], rows_R[:, HOLDS], every[:, 2] = -1, 0, 0
+    columns = [rows_R[:, name] for name in (TEXT, ITEM, WITH_ANSWER, HOLDS, N_SHARED, LONGEST, LCS, N_SHORTER)]
+    spans, ngrams = (judged.span_stops_R, judged.spans), (judged.ngram_stops_R, judged.ngrams + offset)
+    return Findings._make([*columns, *spans, *ngrams, every, judged.every_ngram + np.array([0, offset])])
+
+
+def _whole_findings(index: "ReferenceIndex", read: Texts, postings: tuple[Ints, ...]) -> Findings:
+    """Return the short items that stand in texts as a whole, or at least their questions."""
+    texts = np.searchsorted(read.starts_D1, postings[1], "right") - 1
+    at: dict[tuple[int, int], list[int]] = {}
+    for text, item, position in zip(texts.tolist(), postings[0].tolist(), postings[1].tolist(), strict=True):
+        at.setdefault((text, item), []).append(position)
+    rows, spans, stops = list[tuple[int, ...]](), list[tuple[int, int]](), list[int]()
+    for (text, item), places in sorted(at.items()):
+        if found := _whole(index, item, read.ids, places):
+            with_answer, size, where = found
+            runs = _runs(where, size)
+            spans += [(int(read.begins[first]), int(read.ends[stop - 1])) for first, stop in runs]
+            rows.append((text, item, with_answer, WHOLE, 0, size, -1, 1))
+            stops.append(len(spans))
+    table = np.array(rows, np.int64).reshape(-1, 8)
+    none = np.empty(0, np.int64)
+    of_spans = np.array(stops, np.int64), np.array(spans, np.int64).reshape(-1, 2)
+    return Findings._make([*table.T, *of_spans, 0 * table[:, 0], none, table[:, [0, 1, 3]], none.reshape(0, 2)])
+
+
+def _whole(
+    index: "ReferenceIndex", item: int, ids: npt.NDArray[np.int32], positions: Sequence[int]
+) -> tuple[bool, int, list[int]] | None:
+    """Return whether a short item stands at some places with its answer, its tokens, and the places."""
     items = index.items
-    start, n_question = int(items.starts_I[item]), int(items.question_stops_I[item] - items.starts_I[item])
-    parts: dict[Part, int] = {"question+answer": int(items.stops_I[item]) - start, "question": n_question}
-    for part, size in parts.items():
+    start = int(items.starts_I[item])
+    for with_answer, stops_I in ((True, items.stops_I), (False, items.question_stops_I)):
+        size = int(stops_I[item]) - start
         tokens = items.ids_T[start : start + size]
-        places = [at for at in positions if np.array_equal(document.ids[at : at + size], tokens)]
+        places = [at for at in positions if np.array_equal(ids[at : at + size], tokens)]
         if places and size >= index.rule.min_whole:
-            return Match(
-                reference_id=index.references[item].id,
-                benchmark=index.references[item].benchmark,
-                reference_part=part,
-                rule="whole",
-                n_shared_ngrams=0,
-                longest_match=size,
-                lcs_length=None,
-                lcs_ratio=None,
-                spans=document.spans(places, size),
-                ngram_ids=(),
-            )
+            return with_answer, size, places
     return None
+
+
+def _together(found: Sequence[Findings]) -> Findings:
+    """Return findings as one, in the order of texts and items."""
+    none = np.empty(0, np.int64)
+    if not found:
+        return Findings._make([*[none] * 9, *(none.reshape(0, 2), none, none, none.reshape(0, 3), none.reshape(0, 2))])
+    columns = [np.concatenate(column) for column in zip(*(one[:8] for one in found), strict=True)]
+    order = np.lexsort((columns[1], columns[0]))
+    spans = _ragged([one.span_stops_R for one in found], [one.spans for one in found], order)
+    ngrams = _ragged([one.ngram_stops_R for one in found], [one.ngrams for one in found], order)
+    every = (np.concatenate([one[i] for one in found]) for i in (-2, -1))
+    return Findings._make([*(column[order] for column in columns), *spans, *ngrams, *every])
+
+
+def _ragged(stops: Sequence[Ints], values: Sequence[Ints], order: Ints) -> tuple[Ints, Ints]:
+    """Return the stops and values of rows in another order."""
+    sizes = np.concatenate([np.diff(one, prepend=0) for one in stops])
+    begins, sizes = (np.cumsum(sizes) - sizes)[order], sizes[order]
+    new_stops = np.cumsum(sizes)
+    places = np.repeat(begins - (new_stops - sizes), sizes) + np.arange(int(sizes.sum()))
+    return new_stops.astype(np.int64), np.concatenate(values)[places]
 
 
 def _runs(positions: Sequence[int], size: int) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,8 @@ All of it is in one table with an entry for each code point, so that kernels can
     MAYBE         the character can melt into the one before it (combining marks, vowel signs, Hangul jamo)
     LOOK          NFKC of a text with it is not found character by character
 
-NFKC of a text with none of the two is its characters' own NFKC in a row. Symbols and punctuation separate. Marks stay
+NFKC of a text with none of the two is its characters' own NFKC in a row, or, for what is several separators (an
+ellipsis, an accent by itself), a space. Symbols and punctuation separate. Marks stay
 in their word, so that words of Indic scripts, Arabic or Hebrew are not cut. Invisible characters (soft hyphen, joiners)
 are as if they were not there. Case is folded only where one character becomes one: ß stays ß.
 
@@ -97,7 +98,10 @@ def _entry(point: int, maybe: frozenset[int], *, fold_case: bool) -> int:
     if point in maybe or ord(unicodedata.normalize("NFKD", character)[0]) in maybe:
         entry |= MAYBE | LOOK
     if len(whole) != 1:
-        return entry | LOOK | point
+        kinds = [_class_of(one) for one in whole]
+        # an ellipsis is three full stops, an accent by itself a space with a mark, which belongs to no word
+        is_separator = kinds[0] == SEPARATOR and {*kinds} <= {SEPARATOR, MARK}
+        return entry | SEPARATOR << CLASS_SHIFT | ord(" ") if is_separator else entry | LOOK | point
     folded = _fold_case(whole) if fold_case else whole
     return entry | _class_of(whole) << CLASS_SHIFT | ord(folded)
 

@@ -1,19 +1,19 @@
 """What the scan of one part found: a value, and the file that marks the part as done."""
 
 import json
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from decontam.files import beside
-from decontam.matching import Examined
+from decontam.matching import QWEN2, RULES, STRICT, Findings
 from decontam.records import Part, Problem
-from decontam.rule import RuleName
 
 EXCERPT_BEFORE, EXCERPT_CHARACTERS = 200, 2_000
 
@@ -39,12 +39,41 @@ MATCH_SCHEMA = pa.schema(
     ]
 )
 """A scan's matches; `docs/decontamination.md` says what each column holds."""
-_PART_SCHEMA = MATCH_SCHEMA.append(pa.field("ngram_ids", pa.list_(pa.int32())))
+_SCHEMA = pa.schema(
+    [
+        *(MATCH_SCHEMA.field(name) for name in ("document_row", "document_begin", "document_end")),
+        *(("item", pa.int32()), ("with_answer", pa.bool_()), ("rule", pa.int8())),
+        *(MATCH_SCHEMA.field(name) for name in ("n_shared_ngrams", "longest_match", "lcs_length", "lcs_ratio")),
+        *(MATCH_SCHEMA.field(name) for name in ("spans", "excerpt", "excerpt_begin")),
+        ("ngram_ids", pa.list_(pa.int32())),
+    ]
+)
+"""The same in a part's file, where items and rules are numbers."""
+FORMAT = 2
+"""Of part files; another one is not read."""
 _FACTS, _NGRAMS = b"qwen2eval.part", b"qwen2eval.ngrams"
 
+Ints = npt.NDArray[np.int64]
 
-def _no_items() -> "dict[RuleName, Counter[int]]":
-    return {"strict": Counter(), "qwen2": Counter(), "whole": Counter()}
+
+class Documents(NamedTuple):
+    """Documents that are looked at together."""
+
+    texts: Sequence[str]
+    rows: Ints
+    """Of the part."""
+    begins: Ints
+    """Their bytes in the file, -1 where they have none; `ends`: one past."""
+    ends: Ints
+
+
+class Counts(NamedTuple):
+    """How many documents hold what."""
+
+    of_ngram: Ints
+    """(n-grams of the index,)"""
+    of_item: Ints
+    """(rules, items), the rules as in RULES; those of the qwen2 rule are strict, too."""
 
 
 @dataclass
@@ -52,92 +81,122 @@ class PartResult:
     """What was found in a part; rows count from the part's first."""
 
     part: Part
+    counts: Counts
     n_rows: int = 0
     n_documents: int = 0
     n_documents_matched: int = 0
     n_bytes: int = 0
     """Of text and JSON that was looked at, decompressed."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """Matches, as in MATCH_SCHEMA with `ngram_ids`."""
-    n_documents_of: Counter[int] = field(default_factory=Counter)
-    """How many documents hold each n-gram of the index."""
-    n_documents_of_item: dict[RuleName, Counter[int]] = field(default_factory=_no_items)
-    """How many documents hold each item, by its place among the references; those of the qwen2 rule are strict, too."""
+    tables: list[pa.Table] = field(default_factory=list)
+    """Matches by documents and items: _SCHEMA."""
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, text: str, examined: Examined, row: int, place: tuple[int, int]) -> None:
-        """Keep what a document holds.
+    @classmethod
+    def empty(cls, part: Part, *, n_items: int, n_ngrams: int) -> Self:
+        """Return the result before anything is looked at."""
+        return cls(part, Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(RULES), n_items), np.int64)))
 
-        Args:
-            place: the document's bytes in its file, (-1, -1) where it has none.
-        """
-        self.n_documents_matched += 1
-        self.n_documents_of.update(examined.ngram_ids)
-        self.n_documents_of_item["strict"].update(examined.strict)
-        self.n_documents_of_item["qwen2"].update(examined.qwen2)
-        self.n_documents_of_item["whole"].update(examined.whole)
-        for match in examined.matches:
-            begin = max(0, match.spans[0][0] - EXCERPT_BEFORE)
-            excerpt = text[begin : begin + EXCERPT_CHARACTERS].encode("utf-8", "replace").decode()
-            self.rows.append(
-                {
-                    "document_path": self.part.path,
-                    "document_row": row,
-                    "document_begin": place[0],
-                    "document_end": place[1],
-                    "benchmark": match.benchmark,
-                    "reference_id": match.reference_id,
-                    "reference_part": match.reference_part,
-                    "rule": match.rule,
-                    "n_shared_ngrams": match.n_shared_ngrams,
-                    "longest_match": match.longest_match,
-                    "lcs_length": match.lcs_length,
-                    "lcs_ratio": match.lcs_ratio,
-                    "min_df": None,
-                    "spans": [{"begin": first, "end": stop} for first, stop in match.spans],
-                    "excerpt": excerpt,
-                    "excerpt_begin": begin,
-                    "ngram_ids": list(match.ngram_ids),
-                }
-            )
+    @property
+    def n_matches(self) -> int:
+        """Documents and items that have something in common."""
+        return sum(len(table) for table in self.tables)
+
+    def add(self, found: Findings, documents: Documents) -> None:
+        """Keep what documents hold."""
+        _, items, rules = found.every_item.T
+        np.add.at(self.counts.of_ngram, found.every_ngram[:, 1], 1)
+        np.add.at(self.counts.of_item, (np.where(rules == QWEN2, STRICT, rules), items), 1)
+        np.add.at(self.counts.of_item, (QWEN2, items[rules == QWEN2]), 1)
+        self.n_documents_matched += len(np.unique(found.every_item[:, 0]))
+        if len(found.texts_R):
+            self.tables.append(_table(found, documents))
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
         facts = {
             "part": self.part,
             "counts": [self.n_rows, self.n_documents, self.n_documents_matched, self.n_bytes],
-            "items": {rule: sorted(counts.items()) for rule, counts in self.n_documents_of_item.items()},
+            "items": [_pairs(of_rule).tolist() for of_rule in self.counts.of_item],
             "problems": self.problems,
         }
-        ngrams = np.array(sorted(self.n_documents_of.items()), "<i8")
-        table = pa.Table.from_pylist(self.rows, _PART_SCHEMA).replace_schema_metadata(
-            {_FACTS: json.dumps(facts), _NGRAMS: ngrams.tobytes()}
+        table = pa.concat_tables([_SCHEMA.empty_table(), *self.tables]).replace_schema_metadata(
+            {_FACTS: json.dumps(facts), _NGRAMS: _pairs(self.counts.of_ngram).astype("<i8").tobytes()}
         )
         with beside(path) as scratch:
             pq.write_table(table, scratch)
 
 
-def read_ngram_counts(path: Path) -> Counter[int]:
-    """Read of a part's result only how many of its documents hold each n-gram."""
-    ngrams = np.frombuffer(pq.read_schema(path).metadata[_NGRAMS], "<i8").reshape(-1, 2)
-    return Counter(dict(ngrams.tolist()))
+def _table(found: Findings, documents: Documents) -> pa.Table:
+    firsts = np.concatenate(([0], found.span_stops_R[:-1]))
+    begins = np.maximum(found.spans[firsts, 0] - EXCERPT_BEFORE, 0)
+    # half a surrogate pair can't be written
+    texts = {text: documents.texts[text].encode("utf-8", "replace").decode() for text in set(found.texts_R.tolist())}
+    excerpts = [
+        texts[text][begin : begin + EXCERPT_CHARACTERS]
+        for text, begin in zip(found.texts_R.tolist(), begins.tolist(), strict=True)
+    ]
+    has_lcs = found.lcs_R >= 0
+    columns = [
+        *(documents.rows[found.texts_R], documents.begins[found.texts_R], documents.ends[found.texts_R]),
+        *(found.items_R, found.with_answer_R, found.rules_R, found.n_shared_R, found.longest_R),
+        pa.array(found.lcs_R, pa.int32(), mask=~has_lcs),
+        pa.array(found.lcs_R / found.n_shorter_R, pa.float64(), mask=~has_lcs),
+        _lists(found.span_stops_R, pa.StructArray.from_arrays(list(found.spans.T), ["begin", "end"])),
+        *(excerpts, begins, _lists(found.ngram_stops_R, pa.array(found.ngrams, pa.int32()))),
+    ]
+    arrays = [
+        pa.array(column, kind) if isinstance(column, (np.ndarray, list)) else column
+        for column, kind in zip(columns, _SCHEMA.types, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=_SCHEMA)
 
 
-def read_part_result(path: Path) -> PartResult:
+def _lists(stops: Ints, values: pa.Array) -> pa.Array:
+    """Return a column of lists, given where each list stops among the values."""
+    return pa.ListArray.from_arrays(pa.array(np.concatenate(([0], stops)), pa.int32()), values)
+
+
+def _pairs(counts: Ints) -> Ints:
+    """Return (…, 2): places and numbers of what is not 0."""
+    places = np.flatnonzero(counts)
+    return np.stack((places, counts[places]), axis=1)
+
+
+def add_ngram_counts(path: Path, total: Ints) -> None:
+    """Read of a part's result only how many of its documents hold each n-gram, and add it."""
+    places, numbers = _read_ngrams(pq.read_schema(path))
+    total[places] += numbers
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Read of a part's result only what could not be read; whatever else is wrong with the file raises an error."""
+    facts = json.loads(pq.read_table(path).schema.metadata[_FACTS])
+    return [Problem(*problem) for problem in facts["problems"]]
+
+
+def _read_ngrams(schema: pa.Schema) -> Ints:
+    pairs: Ints = np.frombuffer(schema.metadata[_NGRAMS], "<i8").reshape(-1, 2).T
+    return pairs
+
+
+def read_part_result(path: Path, *, n_items: int, n_ngrams: int) -> PartResult:
     """Read what `PartResult.write` wrote."""
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[_FACTS])
-    ngrams = np.frombuffer(table.schema.metadata[_NGRAMS], "<i8").reshape(-1, 2)
     name, begin, end, size, stamp = facts["part"]
     n_rows, n_documents, n_documents_matched, n_bytes = facts["counts"]
-    return PartResult(
-        Part(name, begin, end, size, tuple(stamp)),
+    result = PartResult.empty(Part(name, begin, end, size, tuple(stamp)), n_items=n_items, n_ngrams=n_ngrams)
+    places, numbers = _read_ngrams(table.schema)
+    result.counts.of_ngram[places] = numbers
+    for of_rule, pairs in zip(result.counts.of_item, facts["items"], strict=True):
+        places, numbers = np.array(pairs, np.int64).reshape(-1, 2).T
+        of_rule[places] = numbers
+    return replace(
+        result,
         n_rows=n_rows,
         n_documents=n_documents,
         n_documents_matched=n_documents_matched,
         n_bytes=n_bytes,
-        rows=table.to_pylist(),
-        n_documents_of=Counter(dict(ngrams.tolist())),
-        n_documents_of_item={rule: Counter(dict(counts)) for rule, counts in facts["items"].items()},
+        tables=[table.replace_schema_metadata()],
         problems=[Problem(*problem) for problem in facts["problems"]],
     )

@@ -13,6 +13,7 @@ import orjson
 
 from decontam.errors import DecontamError
 from decontam.files import DAMAGED, kind_of, open_binary
+from decontam.kernels.blocks import line_ends
 from decontam.text_fields import text_of
 
 CHUNK_BYTES = 4 << 20
@@ -120,36 +121,56 @@ def whole_text(part: Part, options: ReadOptions, problems: list[Problem]) -> Ite
 
 
 def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
-    """Yield the lines that begin in the part; those that are too long are passed over, and never held as a whole."""
+    """Yield the lines that begin in the part; those that are too long are passed over, and never held as a whole.
+
+    A chunk's bytes are those of the next one as soon as that is asked for.
+    """
     is_plain, row = not kind_of(part.path).compression, 0
     offset = _line_start(stream, part.begin, part.end) if is_plain and part.begin else 0
-    pending = b""
+    room, n_pending, n_seen = np.empty(2 * CHUNK_BYTES, np.uint8), 0, 0
     while not is_plain or offset < part.end:
-        block, error = _read(stream, CHUNK_BYTES)
-        data = pending + block
+        if n_pending + CHUNK_BYTES > len(room):
+            room = np.concatenate((room[:n_pending], np.empty(len(room), np.uint8)))
+        n_read, error = _read_into(stream, memoryview(room.data)[n_pending : n_pending + CHUNK_BYTES])
+        data = room[: n_pending + n_read]
         # a line that a damaged file cuts is no record
-        stop = data.rfind(b"\n") + 1 if block or error else len(data)
+        ends = line_ends(data[n_seen:]) + n_seen
+        stop = len(data) if not n_read and not error else int(ends[-1]) + 1 if len(ends) else 0
         if stop:
-            chunk = _lines(data[:stop], row, offset if is_plain else -1, part.end)
+            chunk = _lines(data[:stop], ends, row, offset if is_plain else -1, part.end)
             for i in np.flatnonzero(chunk.ends - chunk.begins > options.max_line_bytes).tolist():
                 _tell_long(row + i, options, problems)
                 chunk.ends[i] = chunk.begins[i]  # as if it were blank
             row += len(chunk.begins)
             yield chunk
-        offset, pending = offset + stop, data[stop:]
+        offset, n_pending = offset + stop, len(data) - stop
+        room[:n_pending] = room[stop : stop + n_pending]
+        n_seen = n_pending
         if error:
             raise error
-        if not block:
+        if not n_read:
             break
-        if len(pending) > options.max_line_bytes and (not is_plain or offset < part.end):
+        if n_pending > options.max_line_bytes and (not is_plain or offset < part.end):
             _tell_long(row, options, problems)
-            offset, row = offset + len(pending), row + 1
+            offset, row = offset + n_pending, row + 1
             # what begins behind the part is not its own
-            n_bytes, pending = _skip_line(stream, part.end - offset if is_plain else None)
-            offset += n_bytes
+            n_bytes, rest = _skip_line(stream, part.end - offset if is_plain else None)
+            offset, n_pending, n_seen = offset + n_bytes, len(rest), 0
+            room = np.concatenate((np.frombuffer(rest, np.uint8), np.empty(len(room), np.uint8)))
             # no lines, but the row counts
             none = np.empty(0, np.int64)
             yield Chunk(np.empty(0, np.uint8), none, none, row, -1, is_json=True)
+
+
+def _read_into(stream: BinaryIO, room: memoryview) -> tuple[int, Exception | None]:
+    """Read as many bytes as there is room for, as `_read` does."""
+    n_bytes = 0
+    try:
+        while n_bytes < len(room) and (n_read := cast("io.BufferedReader", stream).readinto1(room[n_bytes:])):
+            n_bytes += n_read
+    except (*DAMAGED, OSError) as err:
+        return n_bytes, err
+    return n_bytes, None
 
 
 def _read(stream: BinaryIO, n_bytes: int) -> tuple[bytes, Exception | None]:
@@ -168,17 +189,15 @@ def _tell_long(row: int, options: ReadOptions, problems: list[Problem]) -> None:
     problems.append(Problem("line_too_long", row, f"a line of more than {options.max_line_bytes:,} bytes"))
 
 
-def _lines(data: bytes, row: int, offset: int, end: int) -> Chunk:
-    """Return the lines of some bytes that begin before `end`."""
-    buffer = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(buffer == 10)
-    if data[-1] != 10:
+def _lines(data: Bytes, ends: Ints, row: int, offset: int, end: int) -> Chunk:
+    """Return the lines of some bytes that begin before `end`; the last one may have no line feed."""
+    if not len(ends) or ends[-1] + 1 < len(data):
         ends = np.append(ends, len(data))
     begins = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
     if offset >= 0:
         n_own = int(np.searchsorted(begins + offset, end))
         begins, ends = begins[:n_own], ends[:n_own]
-    return Chunk(buffer, begins, ends, row, offset, is_json=True)
+    return Chunk(data, begins, ends, row, offset, is_json=True)
 
 
 def _line_start(stream: BinaryIO, at: int, end: int) -> int:

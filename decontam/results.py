@@ -11,29 +11,30 @@ manifest.json       what was scanned for what, and how; written last
 import csv
 import io
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.index import ReferenceIndex
-from decontam.part_result import MATCH_SCHEMA, PartResult
-from decontam.rule import RuleName
+from decontam.matching import RULES
+from decontam.part_result import MATCH_SCHEMA, Ints, PartResult
+from decontam.records import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.json"
-_RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole")
 _PROBLEMS = pa.schema([("path", pa.string()), ("row", pa.int64()), ("kind", pa.string()), ("detail", pa.string())])
 _GROUP_ROWS = 4_096
 """Of matches and problems that are held to be written together."""
@@ -88,7 +89,7 @@ def finish(
     folder: Path,
     index: ReferenceIndex,
     parts: Iterable[PartResult],
-    n_documents_of: Counter[int],
+    n_documents_of: Ints,
     told: dict[str, object],
     *,
     ignored: Sequence[str],
@@ -100,15 +101,17 @@ def finish(
         parts: the results, by path and place in the file.
         n_documents_of: in how many documents of the corpus each n-gram is.
     """
-    sums = _Sums()
+    sums, names = _Sums.of(index), _Names.of(index)
     with (
         _table_writer(folder / "matches.parquet", MATCH_SCHEMA) as add_matches,
         _table_writer(folder / "problems.parquet", _PROBLEMS) as add_problems,
     ):
-        for result in _with_rows_of_files(parts):
-            add_matches(_match_rows(result, n_documents_of))
-            add_problems([{"path": result.part.path, **problem._asdict()} for problem in result.problems])
-            sums.add(result)
+        for result, first_row, problems in _with_rows_of_files(parts):
+            for table in result.tables:
+                add_matches(_matches(table, result.part.path, first_row, n_documents_of, names))
+            rows = [{"path": result.part.path, **problem._asdict()} for problem in problems]
+            add_problems(pa.Table.from_pylist(rows, _PROBLEMS))
+            sums.add(result, problems)
     counts, shards = _counts(index, sums), list(sums.shards.values())
     with beside(folder / "references.parquet") as scratch:
         pq.write_table(_references(index, sums), scratch)
@@ -131,8 +134,8 @@ def finish(
     return Results(folder, manifest)
 
 
-def _with_rows_of_files(parts: Iterable[PartResult]) -> Iterator[PartResult]:
-    """Yield results whose rows count from the beginning of their file, not of the part."""
+def _with_rows_of_files(parts: Iterable[PartResult]) -> Iterator[tuple[PartResult, int, list[Problem]]]:
+    """Yield results, the row of their file that they begin with, and their problems with rows of the file."""
     n_rows, without_column = Counter[str](), set[str]()
     for result in parts:
         path, first = result.part.path, n_rows[result.part.path]
@@ -140,44 +143,93 @@ def _with_rows_of_files(parts: Iterable[PartResult]) -> Iterator[PartResult]:
         # told by each part, but it is the file that has no such column
         own = [one for one in result.problems if one.kind != "missing_column" or path not in without_column]
         without_column.update(path for one in own if one.kind == "missing_column")
-        rows = [row | {"document_row": row["document_row"] + first} for row in result.rows]
-        yield replace(result, rows=rows, problems=[one._replace(row=one.row + first) for one in own])
+        yield result, first, [one._replace(row=one.row + first) for one in own]
 
 
-def _match_rows(result: PartResult, n_documents_of: Counter[int]) -> list[dict[str, Any]]:
+class _Names(NamedTuple):
+    """What the numbers of items stand for."""
+
+    ids: pa.Array
+    benchmarks: pa.Array
+    ranks: Ints
+    """Of ids in their order."""
+
+    @classmethod
+    def of(cls, index: ReferenceIndex) -> Self:
+        ids = [item.id for item in index.references]
+        ranks = np.empty(len(ids), np.int64)
+        ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+        return cls(pa.array(ids), pa.array([item.benchmark for item in index.references]), ranks)
+
+
+_RULE_NAMES = pa.array(RULES)
+_PARTS = pa.array(["question", "question+answer"])
+
+
+def _matches(table: pa.Table, path: str, first_row: int, n_documents_of: Ints, names: _Names) -> pa.Table:
     """Return a part's rows of matches.parquet, in its order."""
-    rows = sorted(result.rows, key=lambda row: (row["document_row"], row["reference_id"]))
-    return [row | {"min_df": min((n_documents_of[ngram] for ngram in row["ngram_ids"]), default=None)} for row in rows]
+    rows, items = table["document_row"].to_numpy(), table["item"].to_numpy()
+    order = np.lexsort((names.ranks[items], rows))
+    told = {
+        "document_path": pa.array([path]).take(np.zeros(len(table), np.int64)),
+        "document_row": pa.array(rows + first_row),
+        "benchmark": names.benchmarks.take(items),
+        "reference_id": names.ids.take(items),
+        "reference_part": _PARTS.take(table["with_answer"].combine_chunks().cast(pa.int8())),
+        "rule": _RULE_NAMES.take(table["rule"].combine_chunks()),
+        "min_df": _least(table["ngram_ids"].combine_chunks(), n_documents_of),
+    }
+    columns = [told[name] if name in told else table[name] for name in MATCH_SCHEMA.names]
+    return pa.Table.from_arrays(columns, schema=MATCH_SCHEMA).take(order)
+
+
+def _least(ngrams: pa.ListArray, n_documents_of: Ints) -> pa.Array:
+    """Return for each row in how few documents one of its n-grams is; null where it has none."""
+    stops = ngrams.offsets.to_numpy()[1:]
+    sizes, numbers = np.diff(ngrams.offsets.to_numpy()), n_documents_of[ngrams.values.to_numpy()]
+    least = np.full(len(ngrams), -1, np.int64)
+    if has := np.flatnonzero(sizes).tolist():
+        least[has] = np.minimum.reduceat(numbers, (stops - sizes)[has])
+    return pa.array(least, mask=sizes == 0)
 
 
 @dataclass
 class _Sums:
     """What is added up over the parts."""
 
-    n_documents_of_item: dict[RuleName, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    """For each rule and item."""
-    n_documents: Counter[str] = field(default_factory=Counter)
-    """For each benchmark; a document is in one part."""
+    benchmark_I: Ints
+    n_documents_of_item: Ints
+    """(rules, items)"""
+    n_documents: Ints
+    """(benchmarks,); a document is in one part."""
     shards: dict[str, dict[str, Any]] = field(default_factory=dict)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     """Of problems."""
 
-    def add(self, result: PartResult) -> None:
+    @classmethod
+    def of(cls, index: ReferenceIndex) -> Self:
+        """Return sums of nothing."""
+        n_benchmarks = int(index.benchmark_I.max()) + 1
+        of_item = np.zeros((len(RULES), len(index.references)), np.int64)
+        return cls(index.benchmark_I, of_item, np.zeros(n_benchmarks, np.int64))
+
+    def add(self, result: PartResult, problems: Sequence[Problem]) -> None:
         """Add a part."""
-        for rule, counts in result.n_documents_of_item.items():
-            self.n_documents_of_item[rule].update(counts)
-        documents = {(row["benchmark"], row["document_row"]) for row in result.rows}
-        self.n_documents.update(benchmark for benchmark, _ in documents)
-        self.kinds.update(problem.kind for problem in result.problems)
+        self.n_documents_of_item += result.counts.of_item
+        for table in result.tables:
+            benchmarks = self.benchmark_I[table["item"].to_numpy()]
+            pairs = np.unique(np.stack((benchmarks, table["document_row"].to_numpy())), axis=1)
+            self.n_documents += np.bincount(pairs[0], minlength=len(self.n_documents))
+        self.kinds.update(problem.kind for problem in problems)
         path = result.part.path
         self.stamps[path] = result.part.stamp
         added = {
             "n_documents": result.n_documents,
             "n_documents_matched": result.n_documents_matched,
             "n_bytes": result.n_bytes,
-            "n_matches": len(result.rows),
-            "n_problems": len(result.problems),
+            "n_matches": result.n_matches,
+            "n_problems": len(problems),
         }
         shard = self.shards.setdefault(path, {"path": path, **dict.fromkeys(added, 0)})
         for name, number in added.items():
@@ -193,14 +245,13 @@ def _counts(index: ReferenceIndex, sums: _Sums) -> list[dict[str, Any]]:
         )
         counts["n_references"] += 1
         counts["n_testable"] += testable
-    n_items = {
-        rule: Counter(index.references[item].benchmark for item in sums.n_documents_of_item[rule]) for rule in _RULES
-    }
-    for name, counts in found.items():
-        counts["n_contaminated_strict"] = n_items["strict"][name]
-        counts["n_contaminated_qwen2"] = n_items["qwen2"][name] if index.rule.name == "qwen2" else None
-        counts["n_whole"] = n_items["whole"][name]
-        counts["n_documents"] = sums.n_documents[name]
+    has_rule = sums.n_documents_of_item > 0
+    for number, counts in enumerate(found.values()):
+        n_items = dict(zip(RULES, has_rule[:, index.benchmark_I == number].sum(axis=1).tolist(), strict=True))
+        counts["n_contaminated_strict"] = n_items["strict"]
+        counts["n_contaminated_qwen2"] = n_items["qwen2"] if index.rule.name == "qwen2" else None
+        counts["n_whole"] = n_items["whole"]
+        counts["n_documents"] = int(sums.n_documents[number])
     return list(found.values())
 
 
@@ -220,10 +271,6 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
-def _of_each(counts: Counter[int], n_items: int) -> pa.Array:
-    return pa.array([counts[item] for item in range(n_items)], pa.int64())
-
-
 def _references(index: ReferenceIndex, sums: _Sums) -> pa.Table:
     items = index.references
     return pa.table(
@@ -234,7 +281,7 @@ def _references(index: ReferenceIndex, sums: _Sums) -> pa.Table:
             "answer": [item.answer.encode("utf-8", "replace").decode() for item in items],
             "n_tokens": pa.array(index.n_tokens, pa.int32()),
             "testable": pa.array(index.testable),
-            **{f"n_documents_{rule}": _of_each(sums.n_documents_of_item[rule], len(items)) for rule in _RULES},
+            **{f"n_documents_{rule}": of_rule for rule, of_rule in zip(RULES, sums.n_documents_of_item, strict=True)},
         }
     )
 
@@ -245,20 +292,21 @@ def _frame(path: Path) -> "pd.DataFrame":
 
 
 @contextmanager
-def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Write a table as its rows come, whole or not at all; where one addition ends leaves no trace in the file."""
-    pending: list[dict[str, Any]] = []
+    pending = schema.empty_table()
     with beside(path) as scratch, pq.ParquetWriter(scratch, schema) as writer:
 
-        def add(rows: list[dict[str, Any]]) -> None:
-            pending.extend(rows)
+        def add(table: pa.Table) -> None:
+            nonlocal pending
+            pending = pa.concat_tables([pending, table])
             while len(pending) >= _GROUP_ROWS:
-                writer.write_table(pa.Table.from_pylist(pending[:_GROUP_ROWS], schema))
-                del pending[:_GROUP_ROWS]
+                writer.write_table(pending[:_GROUP_ROWS].combine_chunks())
+                pending = pending[_GROUP_ROWS:]
 
         yield add
-        if pending:
-            writer.write_table(pa.Table.from_pylist(pending, schema))
+        if len(pending):
+            writer.write_table(pending.combine_chunks())
 
 
 def write_text(path: Path, text: str) -> None:

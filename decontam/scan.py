@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -23,11 +22,13 @@ from decontam.corpus import chunks, list_parts
 from decontam.errors import DecontamError
 from decontam.files import expand
 from decontam.index import ReferenceIndex
-from decontam.part_result import PartResult, read_ngram_counts, read_part_result
-from decontam.records import Chunk, Part, ReadOptions, json_text, plain_text
+from decontam.part_result import FORMAT, Documents, Ints, PartResult, add_ngram_counts, read_part_result, read_problems
+from decontam.records import Chunk, Part, Problem, ReadOptions, json_text, plain_text
 from decontam.results import MANIFEST, Results, finish, load_results
 
 PART_BYTES = 64 << 20
+_BATCH_CHARACTERS = 1 << 18
+"""Of texts that are searched at once."""
 MOST_MATCHES = 16
 """Items of one document of which evidence is kept, besides the best one of each benchmark and of each set of places: a
 document with a template of a benchmark shares n-grams with a thousand items. All of them are counted."""
@@ -88,11 +89,12 @@ def scan(
         work = partial(scan_part, index=index, options=options, strict_input=strict_input)
         run = runner or partial(run_in_threads, workers=workers)
         _run_rest(run, work, done, on_progress or (lambda _: None), strict_input=strict_input)
+        read = partial(read_part_result, n_items=len(index.references), n_ngrams=index.n_ngrams)
         return finish(
             folder,
             index,
-            map(read_part_result, done.values()),
-            _sum_of_counts(done.values()),
+            map(read, done.values()),
+            _sum_of_counts(done.values(), index.n_ngrams),
             told,
             ignored=files.ignored,
             seconds=time.monotonic() - begin,
@@ -107,18 +109,21 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
     Raises:
         DecontamError: with `strict_input`, the first record that can't be read.
     """
-    result = PartResult(part)
+    result = PartResult.empty(part, n_items=len(index.references), n_ngrams=index.n_ngrams)
     for chunk in chunks(part, options, result.problems):
-        if chunk.is_json and "." not in options.text_field:
-            flags = index.flag_json_lines(chunk.buffer, chunk.begins, chunk.ends, options.text_field.encode())
-            _look_at(chunk, np.flatnonzero(flags), result, index, options)
-            result.n_documents += int(len(flags) - flags.sum())
-        elif chunk.is_json:
-            _parse_all(chunk, result, index, options)
+        if chunk.is_json and "." in options.text_field:
+            # where the text lies, the bytes alone don't tell
+            texts = _texts(chunk, range(len(chunk.begins)), result.problems, options)
+            result.n_documents += len(texts)
+            texts = _flagged(texts, index)
         else:
-            flags = index.flag_texts(chunk.buffer, chunk.begins, chunk.ends)
-            _look_at(chunk, np.flatnonzero(flags), result, index, options)
-            result.n_documents += int(len(flags) - flags.sum())
+            if chunk.is_json:
+                flags = index.flag_json_lines(chunk.buffer, chunk.begins, chunk.ends, options.text_field.encode())
+            else:
+                flags = index.flag_texts(chunk.buffer, chunk.begins, chunk.ends)
+            texts = _texts(chunk, np.flatnonzero(flags).tolist(), result.problems, options)
+            result.n_documents += len(flags) - int(flags.sum()) + len(texts)
+        _search(chunk, texts, result, index)
         result.n_rows = chunk.first_row + len(chunk.begins)
         result.n_bytes += int((chunk.ends - chunk.begins).sum())
         if strict_input and result.problems:
@@ -171,58 +176,65 @@ def _run_rest(
         result.write(done[result.part])
         n_bytes += result.part.n_bytes
         n_documents += result.n_documents
-        n_matches += len(result.rows)
+        n_matches += result.n_matches
         on_progress(Progress(n_bytes, n_total, n_documents, n_matches))
 
 
 def _is_done(path: Path, *, strict_input: bool) -> bool:
     """Whether a part's result can be used; what could not be read may be readable by now."""
     try:
-        problems = read_part_result(path).problems
+        problems = read_problems(path)
     except (OSError, ValueError, KeyError, TypeError):
         return False  # not there, or the machine went down before it was on the disk
     return not any(strict_input or problem.kind == "unreadable" for problem in problems)
 
 
-def _look_at(chunk: Chunk, rows: np.ndarray, result: PartResult, index: ReferenceIndex, options: ReadOptions) -> None:
-    """Read and search some records of a chunk."""
-    for i in rows.tolist():
-        begin, end, row = int(chunk.begins[i]), int(chunk.ends[i]), chunk.first_row + i
-        data = chunk.buffer[begin:end].tobytes()
-        if chunk.is_json:
-            text = json_text(data, row, options, result.problems)
-        else:
-            text = plain_text(data, row, result.problems)
-        if text is None:
-            continue
-        result.n_documents += 1
-        _search(chunk, i, text, result, index)
-
-
-def _parse_all(chunk: Chunk, result: PartResult, index: ReferenceIndex, options: ReadOptions) -> None:
-    """Read all records of a chunk, whose texts lie where the bytes alone don't tell; search those that must be."""
+def _texts(chunk: Chunk, rows: Iterable[int], problems: list[Problem], options: ReadOptions) -> dict[int, str]:
+    """Read the texts of some records of a chunk; those that can't be read go to `problems`."""
     texts: dict[int, str] = {}
-    for i, (begin, end) in enumerate(zip(chunk.begins.tolist(), chunk.ends.tolist(), strict=True)):
-        text = json_text(chunk.buffer[begin:end].tobytes(), chunk.first_row + i, options, result.problems)
+    for i in rows:
+        data, row = chunk.buffer[int(chunk.begins[i]) : int(chunk.ends[i])].tobytes(), chunk.first_row + i
+        text = json_text(data, row, options, problems) if chunk.is_json else plain_text(data, row, problems)
         if text is not None:
             texts[i] = text
+    return texts
+
+
+def _flagged(texts: dict[int, str], index: ReferenceIndex) -> dict[int, str]:
+    """Return the texts that must be searched."""
     # half a surrogate pair is no UTF-8, so such a text is flagged
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts.values()]
     ends = np.cumsum([len(data) for data in encoded], dtype=np.int64)
     begins = np.concatenate((np.zeros(min(1, len(ends)), np.int64), ends[:-1]))
     flags = index.flag_texts(np.frombuffer(b"".join(encoded), np.uint8), begins, ends)
-    result.n_documents += len(texts)
-    for (i, text), is_flagged in zip(texts.items(), flags.tolist(), strict=True):
-        if is_flagged:
-            _search(chunk, i, text, result, index)
+    return {i: text for (i, text), is_flagged in zip(texts.items(), flags.tolist(), strict=True) if is_flagged}
 
 
-def _search(chunk: Chunk, i: int, text: str, result: PartResult, index: ReferenceIndex) -> None:
-    """Search the text of one of a chunk's records."""
-    examined = index.examine(text, limit=MOST_MATCHES)
-    if examined.matches:
-        begin, end = (int(at[i]) + chunk.first_byte for at in (chunk.begins, chunk.ends))
-        result.add(text, examined, chunk.first_row + i, (-1, -1) if chunk.first_byte < 0 else (begin, end))
+def _search(chunk: Chunk, texts: dict[int, str], result: PartResult, index: ReferenceIndex) -> None:
+    """Search the texts of some of a chunk's records."""
+    for batch in _batches(texts):
+        places = np.array(batch, np.int64)
+        rows, begins, ends = (
+            chunk.first_row + places,
+            *(at[places] + chunk.first_byte for at in (chunk.begins, chunk.ends)),
+        )
+        if chunk.first_byte < 0:
+            begins = ends = np.full(len(places), -1)
+        documents = Documents([texts[i] for i in batch], rows, begins, ends)
+        result.add(index.examine_texts(documents.texts, limit=MOST_MATCHES), documents)
+
+
+def _batches(texts: dict[int, str]) -> Iterator[list[int]]:
+    """Yield the keys of texts of together about so many characters as are searched at once."""
+    batch, size = list[int](), 0
+    for key, text in texts.items():
+        batch.append(key)
+        size += len(text)
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _check_names(paths: Sequence[str]) -> None:
@@ -234,10 +246,10 @@ def _check_names(paths: Sequence[str]) -> None:
             raise DecontamError(f"{path!r}: the name is not UTF-8: rename the file") from None
 
 
-def _sum_of_counts(paths: Iterable[Path]) -> Counter[int]:
-    total = Counter[int]()
+def _sum_of_counts(paths: Iterable[Path], n_ngrams: int) -> Ints:
+    total = np.zeros(n_ngrams, np.int64)
     for path in paths:
-        total.update(read_ngram_counts(path))
+        add_ngram_counts(path, total)
     return total
 
 
@@ -253,4 +265,4 @@ def _prepare(folder: Path, told: dict[str, object]) -> None:
 
 
 def _key(part: Part, told: dict[str, object]) -> str:
-    return hashlib.sha256(json.dumps([part, told], sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([FORMAT, part, told], sort_keys=True).encode()).hexdigest()[:32]

@@ -13,7 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from decontam.kernels.hashing import BASE, PRIME, SEED, WHOLE_SALT, holds, insert, mixed
+from decontam.kernels.blocks import WIDTH, ascii_masks, byte, few_masks, first_bits, trailing_zeros
+from decontam.kernels.hashing import (
+    BASE,
+    WHOLE_SALT,
+    ascii_hash,
+    hash_of,
+    holds,
+    insert,
+    mixed,
+    new_hash,
+    rotated,
+    with_point,
+)
 from decontam.kernels.json_syntax import (
     COLON,
     COMMA,
@@ -25,19 +37,19 @@ from decontam.kernels.json_syntax import (
     VALUE,
     escaped,
     is_at,
+    is_separating,
     literal_end,
     punctuated,
     string_end,
 )
 from decontam.kernels.utf8 import decoded
 from decontam.kernels.words import IN_SINGLE, IN_WORD, OUTSIDE
-from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, LOOK, MARK, SEPARATOR, SINGLE, fold_table
+from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, LOOK, MARK, SEPARATOR, SINGLE
 
-_BLOCK, _BUFFER = 4_096, 16_384
-"""Bytes between two looks at how many words there are; words that are kept until they are looked up."""
-_SPECIAL = 128
-"""From here on, entries of a byte table say that a byte is not a letter, digit or separator of ASCII."""
+_BUFFER = 4_096
+"""Words that are kept until they are looked up, at least."""
 _LOOK_AT_IT = -1
+_ONE, _THREE, _SIX, _SIX_BITS = (np.uint64(x) for x in (1, 3, 6, 63))
 
 
 class AnchorSet(NamedTuple):
@@ -52,6 +64,9 @@ class AnchorSet(NamedTuple):
     bits: npt.NDArray[np.uint64]
     keys: npt.NDArray[np.uint64]
     """The set, as in `hashing.holds`."""
+    whole_bits: npt.NDArray[np.uint64]
+    """(2^m,) one bit for each short item, at the highest bits of its key; small enough for the first cache, since there
+    is a look at every word."""
 
 
 def anchor_size(ngram_size: int) -> int:
@@ -80,85 +95,90 @@ def build_anchors(
     n_keys = int(np.maximum(stops - starts, 0).sum()) + len(starts)
     bits = np.zeros(1 << max(10, (10 * n_keys // 64).bit_length()), np.uint64)
     keys = np.zeros(1 << max(4, (3 * n_keys // 2).bit_length()), np.uint64)
-    _fill(hashes, starts, stops, is_short, k, whole, bits, keys)
-    return AnchorSet(k, ngram_size - k + 1, whole, bits, keys)
-
-
-def byte_table(fold_case: bool, *, json: bool) -> npt.NDArray[np.uint8]:
-    """Return for each byte the folded letter or digit, 0 for a separator, or at least 128 for what needs a look."""
-    table = np.full(256, _SPECIAL, np.uint8)
-    entries = fold_table(fold_case)[:128]
-    kinds = entries >> CLASS_SHIFT
-    table[:128] = np.where(kinds == LETTER, entries & CODE_POINT, 0)
-    if json:
-        table[:32] = table[ord('"')] = table[ord("\\")] = _SPECIAL
-    return table
+    whole_bits = np.zeros(1 << max(10, (16 * int(is_short.sum()) // 64).bit_length()), np.uint64)
+    _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
+    return AnchorSet(k, ngram_size - k + 1, whole, bits, keys, whole_bits)
 
 
 @njit(nogil=True, cache=True)
-def flag_json_lines(buffer, begins, ends, field, k, step, whole, bits, keys, table, folds):
+def flag_json_lines(buffer, begins, ends, field, anchors, case, folds):
     """Return 1 for each line that must be looked at, 0 for the others; see `ReferenceIndex.flag_json_lines`."""
-    flags, words = np.empty(len(begins), np.uint8), np.empty(_BUFFER + 1, np.uint64)
+    flags, words = np.empty(len(begins), np.uint8), np.empty(max(_BUFFER, 4 * anchors.whole), np.uint64)
+    source, n_bytes = buffer.ctypes.data, len(buffer)
     for i in range(len(begins)):
-        flags[i] = _flag_line(buffer, begins[i], ends[i], field, k, step, whole, bits, keys, table, folds, words)
+        flags[i] = _flag_line(source, n_bytes, begins[i], ends[i], field, anchors, case, folds, words)
     return flags
 
 
 @njit(nogil=True, cache=True)
-def flag_texts(buffer, begins, ends, k, step, whole, bits, keys, table, folds):
+def flag_texts(buffer, begins, ends, anchors, case, folds):
     """Return 1 for each UTF-8 text that must be looked at, 0 for the others."""
-    flags, words = np.ones(len(begins), np.uint8), np.empty(_BUFFER + 1, np.uint64)
+    flags, words = np.ones(len(begins), np.uint8), np.empty(max(_BUFFER, 4 * anchors.whole), np.uint64)
+    source, n_bytes = buffer.ctypes.data, len(buffer)
     for i in range(len(begins)):
-        stop = _look_up(buffer, begins[i], ends[i], False, k, step, whole, bits, keys, table, folds, words)
+        stop = _look_up(source, n_bytes, begins[i], ends[i], False, anchors, case, folds, words)
         flags[i] = 0 if stop == ends[i] else 1
     return flags
 
 
 @njit(nogil=True, cache=True)
-def _fill(hashes, starts, stops, is_short, k, whole, bits, keys):
+def _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits):
     for item in range(len(starts)):
         if not is_short[item]:
             for at in range(starts[item], stops[item] - k + 1):
                 insert(_run_key(hashes, at, k), bits, keys)
         elif whole and whole <= stops[item] - starts[item]:
-            insert(mixed(_plain_key(hashes, starts[item], whole) ^ WHOLE_SALT), bits, keys)
+            key = _whole_key(hashes, starts[item], whole)
+            insert(mixed(key ^ WHOLE_SALT), bits, keys)
+            place = _whole_place(key, len(whole_bits))
+            whole_bits[place >> _SIX] |= _ONE << (place & _SIX_BITS)
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _plain_key(hashes, at, size):
+@njit(nogil=True, cache=True)
+def _run_key(hashes, at, size):
     key = np.uint64(0)
     for i in range(size):
         key = key * BASE + hashes[at + i]
+    return mixed(key)
+
+
+@njit(nogil=True, cache=True)
+def _whole_key(hashes, at, size):
+    """Return the key of the words by which a short item is found; cheap to compute from that of one word before."""
+    key = np.uint64(0)
+    for i in range(size):
+        key = rotated(key, 13) ^ hashes[at + i]
     return key
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _run_key(hashes, at, size):
-    return mixed(_plain_key(hashes, at, size))
+def _whole_place(key, n_words):
+    """Return the bit of a key among `n_words` words of bits, a power of two."""
+    return (key >> np.uint64(40)) & np.uint64(64 * n_words - 1)
 
 
 @njit(nogil=True, cache=True)
-def _flag_line(buffer, p, end, field, k, step, whole, bits, keys, table, folds, words):
+def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words):
     """Check a line's syntax and look up its text. Keys with escapes, or the field twice: a parser must tell."""
     depth, objects, expected, n_found, is_text = 0, np.int64(0), VALUE, 0, False
     while p < end:
-        b = buffer[p]
+        b = byte(source, p)
         if b == 32 or b == 9 or b == 13:
             p += 1
         elif b == 34:
             if expected == KEY or expected == FIRST_KEY:
                 first = p + 1
-                p, has_escape = string_end(buffer, first, end)
+                p, has_escape = string_end(source, first, end, n_bytes)
                 if p < 0 or (depth == 1 and has_escape):
                     return 1
-                is_text = depth == 1 and p - 1 - first == len(field) and is_at(buffer, first, field)
+                is_text = depth == 1 and p - 1 - first == len(field) and is_at(source, first, field)
                 expected = COLON
             elif expected == VALUE or expected == FIRST_VALUE:
                 if is_text:
-                    p = _look_up(buffer, p + 1, end, True, k, step, whole, bits, keys, table, folds, words) + 1
+                    p = _look_up(source, n_bytes, p + 1, end, True, anchors, case, folds, words) + 1
                     n_found += 1
                 else:
-                    p, _ = string_end(buffer, p + 1, end)
+                    p, _ = string_end(source, p + 1, end, n_bytes)
                 if p <= 0:
                     return 1
                 is_text, expected = False, COMMA
@@ -174,7 +194,7 @@ def _flag_line(buffer, p, end, field, k, step, whole, bits, keys, table, folds, 
         else:
             if is_text or depth == 0 or (expected != VALUE and expected != FIRST_VALUE):
                 return 1
-            p = literal_end(buffer, p, end)
+            p = literal_end(source, p, end)
             if p < 0:
                 return 1
             expected = COMMA
@@ -182,101 +202,157 @@ def _flag_line(buffer, p, end, field, k, step, whole, bits, keys, table, folds, 
 
 
 @njit(nogil=True, cache=True)
-def _look_up(buffer, p, end, is_json, k, step, whole, bits, keys, table, folds, words):
+def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words):
     """Read a text from p; return where it ends, or a negative number if it must be looked at.
 
     In JSON the text is the inside of a string, which ends at its quotation mark; else it ends at `end`.
     """
-    n, state, h = 0, OUTSIDE, SEED
+    n, start = 0, np.int64(-1)  # of the word that is being read
     while True:
-        if n >= _BUFFER - _BLOCK:
-            n = _taken(words, n, k, step, whole, bits, keys)
+        if n >= len(words) - WIDTH:
+            n = _taken(words, n, anchors)
             if n < 0:
                 return _LOOK_AT_IT
-        if state != IN_SINGLE:
-            stop = min(end, p + _BLOCK)
-            in_word = np.int64(state)
-            while p < stop:
-                c = table[buffer[p]]
-                if c >= _SPECIAL:
-                    break
-                # the hash is always stored, and counts where a word ends: a branch for it would cost more
-                words[n] = h
-                is_letter = np.int64(c != 0)
-                n += in_word & (1 - is_letter)
-                h = (h ^ np.uint64(c)) * PRIME if is_letter else SEED
-                in_word = is_letter
-                p += 1
-            state = in_word
-            if p == stop and p < end:
-                continue
-        if p >= end:
-            if is_json:
+        letters, n_read = _letters(source, n_bytes, p, min(WIDTH, end - p), is_json)
+        before = letters << _ONE | np.uint64(start >= 0)
+        begins, ends = letters & ~before & first_bits(n_read), ~letters & before & first_bits(n_read)
+        while ends:
+            if start < 0:
+                start = p + trailing_zeros(begins)
+                begins &= begins - _ONE
+            place = p + trailing_zeros(ends)
+            ends &= ends - _ONE
+            words[n] = ascii_hash(source, start, place, n_bytes, case)
+            n, start = n + 1, -1
+        if begins:
+            start = p + trailing_zeros(begins)
+        p += n_read
+        if n_read == WIDTH:
+            continue
+        if p < end and (byte(source, p) > 127 or byte(source, p) == 92):
+            p, n = _read_hard(source, p, end, start, is_json, anchors, folds, words, n)
+            if p < 0:
                 return _LOOK_AT_IT
-            break
-        point, size = _one(buffer, p, end, is_json)
-        if size <= 0:
-            if size == 0:
-                break
+            start = -1
+            continue
+        if is_json and (p >= end or byte(source, p) != 34):
             return _LOOK_AT_IT
+        break
+    if start >= 0:
+        words[n] = ascii_hash(source, start, p, n_bytes, case)
+        n += 1
+    return _LOOK_AT_IT if _taken(words, n, anchors) < 0 else p
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _letters(source, n_bytes, p, size, is_json):
+    """Return a mask of the letters among at most 64 bytes from p, and how many bytes it is about.
+
+    It ends before what is not plain: a byte over 127; in JSON a quotation mark, a control character or an escape that
+    may stand for a letter.
+    """
+    if p + WIDTH <= n_bytes:
+        letters, marks, high = ascii_masks(source, p)
+    else:
+        letters, marks, high = few_masks(source, p, size)
+    n_read, special = size, (high | marks if is_json else high) & first_bits(size)
+    while special:
+        i = trailing_zeros(special)
+        if not is_json or i + 1 >= size or byte(source, p + i) != 92 or not is_separating(byte(source, p + i + 1)):
+            n_read = i
+            break
+        both = ~(_THREE << np.uint64(i))
+        letters &= both
+        special &= both
+    return letters, n_read
+
+
+@njit(nogil=True, cache=True)
+def _read_hard(source, p, end, start, is_json, anchors, folds, words, n):
+    """Read on character by character, until outside of a word and before a byte of ASCII.
+
+    Args:
+        start: where the word begins that p is in; negative: in none.
+        n: words that are kept.
+
+    Returns:
+        where it ends, negative if the text must be looked at, and how many words are kept.
+    """
+    h, state = new_hash(), OUTSIDE if start < 0 else IN_WORD
+    if start >= 0:
+        for i in range(start, p):
+            h = with_point(h, folds[byte(source, i)] & np.uint32(CODE_POINT))
+    while True:
+        if n >= len(words) - WIDTH:
+            n = _taken(words, n, anchors)
+            if n < 0:
+                return np.int64(_LOOK_AT_IT), 0
+        is_plain = p >= end or (byte(source, p) < 128 and not (is_json and byte(source, p) == 92))
+        if is_plain and (state == OUTSIDE or state == IN_SINGLE or p >= end or (is_json and byte(source, p) == 34)):
+            break
+        point, size = _one(source, p, end, is_json)
+        if size <= 0:
+            return np.int64(_LOOK_AT_IT), 0
         p += size
         entry = folds[point]
         if entry & np.uint32(LOOK):
-            return _LOOK_AT_IT
+            return np.int64(_LOOK_AT_IT), 0
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
-        if kind == MARK and state == OUTSIDE:
-            continue
-        if kind > SINGLE:
-            continue  # invisible
+        if kind > SINGLE or (kind == MARK and state == OUTSIDE):
+            continue  # invisible, or with nothing that it belongs to
         if state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE)):
-            words[n], state, h = h, OUTSIDE, SEED
+            words[n], state, h = hash_of(h), OUTSIDE, new_hash()
             n += 1
         if kind != SEPARATOR:
             if state == OUTSIDE:
                 state = IN_SINGLE if kind == SINGLE else IN_WORD
-            h = (h ^ np.uint64(entry & np.uint32(CODE_POINT))) * PRIME
+            h = with_point(h, entry & np.uint32(CODE_POINT))
     if state != OUTSIDE:
-        words[n] = h
+        words[n] = hash_of(h)
         n += 1
-    if _taken(words, n, k, step, whole, bits, keys) < 0:
-        return _LOOK_AT_IT
-    return p
+    return np.int64(p), n
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _one(buffer, p, end, is_json):
-    """Return the code point at p and its bytes: 0 bytes at a string's end, negative for what is not right."""
-    b = buffer[p]
-    if b < 128:
-        if not is_json or (b >= 32 and b != 34 and b != 92):
-            return np.int64(b), 1
-        if b == 34:
-            return np.int64(0), 0
-        return escaped(buffer, p, end) if b == 92 else (np.int64(0), -1)
-    return decoded(buffer, p, end)
+def _one(source, p, end, is_json):
+    """Return the code point at p and its bytes; negative bytes for what is not right."""
+    b = byte(source, p)
+    if b > 127:
+        return decoded(source, p, end)
+    if is_json and b == 92:
+        return escaped(source, p, end)
+    return (np.int64(0), -1) if is_json and b < 32 else (np.int64(b), 1)
 
 
 @njit(nogil=True, cache=True)
-def _taken(words, n, k, step, whole, bits, keys):
+def _taken(words, n, anchors):
     """Look up what can be, move the rest to the front and return its size; -1 if something was found."""
+    k, step, whole, bits, keys, whole_bits = anchors
     at = 0
     while at + k <= n:
-        if holds(_run_key(words, at, k), bits, keys):
+        key = np.uint64(0)
+        for i in range(at, at + k):
+            key = key * BASE + words[i]
+        if holds(mixed(key), bits, keys):
             return -1
         at += step
     if whole:
-        if n >= whole:
-            power, key = np.uint64(1), _plain_key(words, 0, whole)
-            for _ in range(whole):
-                power *= BASE
-            if holds(mixed(key ^ WHOLE_SALT), bits, keys):
-                return -1
-            for i in range(whole, n):
-                key = key * BASE + words[i] - words[i - whole] * power
-                if holds(mixed(key ^ WHOLE_SALT), bits, keys):
-                    return -1
+        if n >= whole and _has_whole(words, n, whole, bits, keys, whole_bits):
+            return -1
         # short items may begin in the last words; anchors must keep their places
         at = min(at, max(0, n - whole + 1) // step * step)
     for i in range(at, n):
         words[i - at] = words[i]
     return n - at
+
+
+@njit(nogil=True, cache=True)
+def _has_whole(words, n, whole, bits, keys, whole_bits):
+    key, out = _whole_key(words, 0, whole - 1), 13 * whole & 63
+    for i in range(whole - 1, n):
+        key = rotated(key, 13) ^ words[i]
+        place = _whole_place(key, len(whole_bits))
+        if whole_bits[place >> _SIX] >> (place & _SIX_BITS) & _ONE and holds(mixed(key ^ WHOLE_SALT), bits, keys):
+            return True
+        key ^= rotated(words[i - whole + 1], out - 13 & 63)
+    return False

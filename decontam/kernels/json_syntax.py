@@ -7,6 +7,7 @@ parser must tell.
 import numpy as np
 from numba import njit
 
+from decontam.kernels.blocks import WIDTH, ascii_masks, byte, trailing_zeros
 from decontam.kernels.utf8 import decoded
 
 VALUE, FIRST_VALUE, KEY, FIRST_KEY, COLON, COMMA, DONE = range(7)
@@ -41,25 +42,33 @@ def punctuated(b, expected, depth, objects):
 
 
 @njit(nogil=True, cache=True)
-def string_end(buffer, p, end):
+def string_end(source, p, end, n_bytes):
     """Return where a string ends that begins before p, one past its quotation mark, and whether it has escapes.
 
     GIVE_UP instead of the place: it doesn't end, or holds what JSON forbids.
     """
     has_escape = False
     while p < end:
-        b = buffer[p]
+        if p + WIDTH <= n_bytes:
+            _, marks, high = ascii_masks(source, p)
+            if marks | high == np.uint64(0):
+                p += WIDTH
+                continue
+            p += trailing_zeros(marks | high)
+            if p >= end:
+                break
+        b = byte(source, p)
         if b == 34:
             return p + 1, has_escape
         if b == 92:
-            _, size = escaped(buffer, p, end)
+            _, size = escaped(source, p, end)
             has_escape = True
         elif b < 32:
             break
         elif b < 128:
             size = 1
         else:
-            _, size = decoded(buffer, p, end)
+            _, size = decoded(source, p, end)
         if size < 0:
             break
         p += size
@@ -67,81 +76,83 @@ def string_end(buffer, p, end):
 
 
 @njit(nogil=True, cache=True)
-def literal_end(buffer, p, end):
+def literal_end(source, p, end):
     """Return where true, false, null or a short number ends; GIVE_UP for anything else."""
-    b = buffer[p]
+    b = byte(source, p)
     if b == 116 or b == 110 or b == 102:
         word = b"true" if b == 116 else b"null" if b == 110 else b"false"
-        return p + len(word) if p + len(word) <= end and is_at(buffer, p, word) else GIVE_UP
+        return p + len(word) if p + len(word) <= end and is_at(source, p, word) else GIVE_UP
     begin = p
     if b == 45:
         p += 1
     first = p
-    p = _digits_end(buffer, p, end)
-    if p == first or (buffer[first] == 48 and p > first + 1):
+    p = _digits_end(source, p, end)
+    if p == first or (byte(source, first) == 48 and p > first + 1):
         return GIVE_UP
-    if p < end and buffer[p] == 46:
+    if p < end and byte(source, p) == 46:
         first = p + 1
-        p = _digits_end(buffer, first, end)
+        p = _digits_end(source, first, end)
         if p == first:
             return GIVE_UP
     # with an exponent a number may be too large
-    is_long = p - begin > _MAX_NUMBER or (p < end and (buffer[p] | 32) == 101)
+    is_long = p - begin > _MAX_NUMBER or (p < end and (byte(source, p) | 32) == 101)
     return GIVE_UP if is_long else p
 
 
 @njit(nogil=True, cache=True)
-def escaped(buffer, p, end):
+def escaped(source, p, end):
     r"""Return the code point of the escape at p, a backslash, and its bytes; two \u escapes of a pair are one.
 
     -1 bytes: no escape of JSON, or half a pair.
     """
     if p + 1 >= end:
         return np.int64(0), -1
-    b = buffer[p + 1]
+    b = byte(source, p + 1)
     if b == 117:
-        point = _hex(buffer, p + 2, end)
+        point = _hex(source, p + 2, end)
         if point < 0 or 0xDC00 <= point < 0xE000:
             return np.int64(0), -1
         if point < 0xD800 or point >= 0xE000:
             return point, 6
-        if p + 12 > end or buffer[p + 6] != 92 or buffer[p + 7] != 117:
+        if p + 12 > end or byte(source, p + 6) != 92 or byte(source, p + 7) != 117:
             return np.int64(0), -1
-        low = _hex(buffer, p + 8, end)
+        low = _hex(source, p + 8, end)
         if low < 0xDC00 or low >= 0xE000:
             return np.int64(0), -1
         return 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00), 12
-    if b == 110 or b == 116 or b == 114 or b == 98 or b == 102:
-        return np.int64(32), 2  # \n \t \r \b \f: whatever they are, they separate
-    if b == 34 or b == 92 or b == 47:
-        return np.int64(b), 2
-    return np.int64(0), -1
+    return (np.int64(32), 2) if is_separating(b) else (np.int64(0), -1)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def is_separating(b):
+    r"""Whether a byte behind a backslash makes an escape that is no letter: n t r b f " \ /."""
+    return b == 110 or b == 116 or b == 114 or b == 98 or b == 102 or b == 34 or b == 92 or b == 47
 
 
 @njit(nogil=True, cache=True)
-def is_at(buffer, p, text):
+def is_at(source, p, text):
     """Whether these bytes stand at p; the caller sees to it that there is room for them."""
     for i in range(len(text)):
-        if buffer[p + i] != text[i]:
+        if byte(source, p + i) != text[i]:
             return False
     return True
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _digits_end(buffer, p, end):
-    while p < end and 48 <= buffer[p] <= 57:
+def _digits_end(source, p, end):
+    while p < end and 48 <= byte(source, p) <= 57:
         p += 1
     return p
 
 
 @njit(nogil=True, cache=True)
-def _hex(buffer, p, end):
+def _hex(source, p, end):
     """Return the value of four hexadecimal digits, or -1."""
     if p + 4 > end:
         return np.int64(-1)
     value = np.int64(0)
     for i in range(4):
-        b = np.int64(buffer[p + i])
+        b = byte(source, p + i)
         if 48 <= b <= 57:
             digit = b - 48
         elif 97 <= (b | 32) <= 102:

@@ -29,6 +29,8 @@ class NgramTable(NamedTuple):
     size: int
     places: npt.NDArray[np.int32]
     """(2^m,) numbers of n-grams by hash, open addressing, -1 for free."""
+    bits: npt.NDArray[np.uint64]
+    """(2^m,) one bit for each n-gram, by its hash: most of what isn't there is told by it, from nearer memory."""
     first_G: npt.NDArray[np.int32]
     """Where in the items' tokens each stands first."""
     offsets_G1: Ints
@@ -45,7 +47,7 @@ class NgramTable(NamedTuple):
 
     def find(self, ids: npt.NDArray[np.int32], ids_T: npt.NDArray[np.int32]) -> Hits:
         """Return the n-grams of a text, given as word numbers, that items have."""
-        return Hits(*_find(ids, self.size, self.places, self.first_G, ids_T))
+        return Hits(*_find(ids, self.size, self.places, self.bits, self.first_G, ids_T))
 
     def postings(self, hits: Hits) -> tuple[npt.NDArray[np.int64], ...]:
         """Return items, positions in the text, places in the items, and n-grams: a row for each item that has a hit."""
@@ -68,10 +70,11 @@ def build_ngrams(ids_T: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], st
         starts_I: where the items begin.
     """
     places = np.full(1 << max(4, (2 * len(starts)).bit_length()), -1, np.int32)
-    number_P, first_G = _number(ids_T, starts, size, places)
+    bits = np.zeros(1 << max(4, (16 * len(starts) // 64).bit_length()), np.uint64)
+    number_P, first_G = _number(ids_T, starts, size, places, bits)
     counts = np.bincount(number_P, minlength=len(first_G))
     offsets_G1 = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    return NgramTable(size, places, first_G, offsets_G1, *_postings(number_P, starts, starts_I, offsets_G1))
+    return NgramTable(size, places, bits, first_G, offsets_G1, *_postings(number_P, starts, starts_I, offsets_G1))
 
 
 @njit(nogil=True, cache=True)
@@ -129,6 +132,12 @@ def _key(ids, at, size):
     return mixed(key)
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _word(key, n_words):
+    """Return which of some words of bits, a power of two, has the bit of a key: that of the key's lowest bits."""
+    return key >> np.uint64(40) & np.uint64(n_words - 1)
+
+
 @njit(nogil=True, cache=True)
 def _place(key, ids, at, size, places, first_G, ids_T):
     """Return where an n-gram's number is, or would be."""
@@ -147,20 +156,22 @@ def _place(key, ids, at, size, places, first_G, ids_T):
 
 
 @njit(nogil=True, cache=True)
-def _number(ids_T, starts, size, places):
+def _number(ids_T, starts, size, places, bits):
     """Fill the table; return each start's n-gram, and where each n-gram stands first."""
     number_P, first_G, n = np.empty(len(starts), np.int32), np.empty(len(starts), np.int32), 0
     for i in range(len(starts)):
-        place = _place(_key(ids_T, starts[i], size), ids_T, starts[i], size, places, first_G, ids_T)
+        key = _key(ids_T, starts[i], size)
+        place = _place(key, ids_T, starts[i], size, places, first_G, ids_T)
         if places[place] < 0:
             places[place], first_G[n] = n, starts[i]
+            bits[_word(key, len(bits))] |= np.uint64(1) << (key >> np.uint64(1) & np.uint64(63))
             n += 1
         number_P[i] = places[place]
     return number_P, first_G[:n].copy()
 
 
 @njit(nogil=True, cache=True)
-def _find(ids, size, places, first_G, ids_T):
+def _find(ids, size, places, bits, first_G, ids_T):
     positions, numbers = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     n, n_known, key, power = 0, 0, np.uint64(0), np.uint64(1)
     for _ in range(size):
@@ -175,8 +186,10 @@ def _find(ids, size, places, first_G, ids_T):
             key -= np.uint64(ids[i - size] + 1) * power
         n_known += 1
         if n_known >= size:
-            at = i - size + 1
-            place = _place(mixed(key), ids, at, size, places, first_G, ids_T)
+            at, hashed = i - size + 1, mixed(key)
+            if not bits[_word(hashed, len(bits))] >> (hashed >> np.uint64(1) & np.uint64(63)) & np.uint64(1):
+                continue
+            place = _place(hashed, ids, at, size, places, first_G, ids_T)
             if places[place] >= 0:
                 positions[n], numbers[n] = at, places[place]
                 n += 1

@@ -3,11 +3,13 @@
 import numpy as np
 from numba import njit
 
+from decontam.kernels.blocks import byte
+
 
 @njit(nogil=True, cache=True, inline="always")
-def decoded(buffer, p, end):
+def decoded(source, p, end):
     """Return the code point at p, where a byte over 127 is, and its number of bytes; -1 bytes: invalid."""
-    b = np.int64(buffer[p])
+    b = byte(source, p)
     if b < 0xC2 or b > 0xF4:
         return np.int64(0), -1
     size = 2 if b < 0xE0 else 3 if b < 0xF0 else 4
@@ -15,7 +17,7 @@ def decoded(buffer, p, end):
         return np.int64(0), -1
     point = b & (0x7F >> size)
     for i in range(1, size):
-        following = np.int64(buffer[p + i])
+        following = byte(source, p + i)
         if following & 0xC0 != 0x80:
             return np.int64(0), -1
         point = point << 6 | following & 0x3F

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from decontam.kernels.hashing import PRIME, SEED, mixed
-from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, MARK, SEPARATOR, SINGLE, Folded
+from decontam.kernels.blocks import byte
+from decontam.kernels.hashing import hash_of, mixed, new_hash, with_point
+from decontam.kernels.utf8 import decoded
+from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, LOOK, MARK, SEPARATOR, SINGLE, Folded
 
 UNKNOWN = -1
 """The number of a word that no item has."""
@@ -109,24 +111,99 @@ def _split(entries):
     size = len(entries)
     hashes, single = np.empty(size, np.uint64), np.empty(size, np.bool_)
     begins, ends = np.empty(size, np.int64), np.empty(size, np.int64)
-    n, state, h = 0, OUTSIDE, SEED
+    n, state, h = 0, OUTSIDE, new_hash()
     for i in range(size):
         kind = (entries[i] >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
         if kind == MARK and state == OUTSIDE:
             continue
         if state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE)):
-            hashes[n], ends[n], state = h, i, OUTSIDE
+            hashes[n], ends[n], state = hash_of(h), i, OUTSIDE
             n += 1
         if kind == SEPARATOR:
             continue
         if state == OUTSIDE:
-            h, begins[n], single[n] = SEED, i, kind == SINGLE
+            h, begins[n], single[n] = new_hash(), i, kind == SINGLE
             state = IN_SINGLE if kind == SINGLE else IN_WORD
-        h = (h ^ np.uint64(entries[i] & np.uint32(CODE_POINT))) * PRIME
+        h = with_point(h, entries[i] & np.uint32(CODE_POINT))
     if state != OUTSIDE:
-        hashes[n], ends[n] = h, size
+        hashes[n], ends[n] = hash_of(h), size
         n += 1
     return hashes[:n].copy(), begins[:n].copy(), ends[:n].copy(), single[:n].copy()
+
+
+@njit(nogil=True, cache=True)
+def read_texts(data, stops_D, folds, vocabulary):
+    """Read texts of UTF-8 that lie one after another, each followed by UNKNOWN.
+
+    Args:
+        data: (bytes,) uint8; `stops_D`: one past each text's last.
+
+    Returns:
+        words' numbers, where they begin and end in characters of their text, and how many there are in each text with
+        the UNKNOWN; -1: NFKC of the text is not found character by character, or it isn't UTF-8, and it is left out.
+    """
+    source, begin, size = data.ctypes.data, 0, len(data) + len(stops_D)
+    ids, begins, ends = np.empty(size, np.int32), np.empty(size, np.int64), np.empty(size, np.int64)
+    n_words_D, points, n = np.empty(len(stops_D), np.int64), np.empty(size, np.uint32), 0
+    for text in range(len(stops_D)):
+        stop = _read_text(source, begin, stops_D[text], folds, vocabulary, points, ids, begins, ends, n)
+        n_words_D[text] = stop - n if stop >= 0 else -1
+        n = max(n, stop)
+        begin = stops_D[text]
+    return ids[:n].copy(), begins[:n].copy(), ends[:n].copy(), n_words_D
+
+
+@njit(nogil=True, cache=True)
+def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n):
+    state, h, n_points, character, last = OUTSIDE, new_hash(), 0, 0, 0
+    while p < stop:
+        point, size = byte(source, p), 1
+        if point > 127:
+            point, size = decoded(source, p, stop)
+            if size < 0:
+                return -1
+        p += size
+        entry = folds[point]
+        if entry & np.uint32(LOOK):
+            return -1
+        kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
+        character += 1
+        if kind > SINGLE or (kind == MARK and state == OUTSIDE):
+            continue
+        if state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE)):
+            ids[n], ends[n], state = _number(hash_of(h), points, n_points, vocabulary), last, OUTSIDE
+            n += 1
+        if kind != SEPARATOR:
+            if state == OUTSIDE:
+                h, n_points, begins[n] = new_hash(), 0, character - 1
+                state = IN_SINGLE if kind == SINGLE else IN_WORD
+            points[n_points] = entry & np.uint32(CODE_POINT)
+            h = with_point(h, points[n_points])
+            n_points += 1
+            last = character
+    if state != OUTSIDE:
+        ids[n], ends[n] = _number(hash_of(h), points, n_points, vocabulary), last
+        n += 1
+    ids[n], begins[n], ends[n] = UNKNOWN, character, character
+    return n + 1
+
+
+@njit(nogil=True, cache=True)
+def _number(word_hash, points, n_points, vocabulary):
+    """Return a word's number, or UNKNOWN."""
+    mask = np.uint64(len(vocabulary.places) - 1)
+    at = (mixed(word_hash) >> np.uint64(13)) & mask
+    while vocabulary.places[at] >= 0:
+        number = vocabulary.places[at]
+        first = vocabulary.begins[number]
+        if vocabulary.hashes[number] == word_hash and vocabulary.ends[number] - first == n_points:
+            is_same = True
+            for i in range(n_points):
+                is_same = is_same and vocabulary.points[first + i] == points[i]
+            if is_same:
+                return number
+        at = (at + np.uint64(1)) & mask
+    return np.int32(UNKNOWN)
 
 
 @njit(nogil=True, cache=True)

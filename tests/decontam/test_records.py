@@ -129,8 +129,8 @@ def test_parts_that_could_not_be_read_are_tried_again(tmp_path, index):
     whole = scan([tmp_path], index, output=tmp_path / "out").matches
     unreadable, cut = sorted((tmp_path / "out" / "parts").iterdir())
     cut.write_bytes(b"")  # as after a power cut
-    result = read_part_result(unreadable)
-    result.rows, result.problems = [], [Problem("unreadable", 0, "Permission denied")]
+    result = read_part_result(unreadable, n_items=len(index.references), n_ngrams=index.n_ngrams)
+    result.tables, result.problems = [], [Problem("unreadable", 0, "Permission denied")]
     result.write(unreadable)
     again = scan([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], index, output=tmp_path / "out")
     assert again.matches.equals(whole)

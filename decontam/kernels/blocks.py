@@ -1,0 +1,146 @@
+"""Bytes in memory: one, eight, or 64 at once. Numba; LLVM's vector types.
+
+Kernels are given the address of an array's bytes, not the array: numba counts references to an array wherever it is
+handed on, which took two thirds of the scan's time. Who calls a kernel holds the array meanwhile.
+
+A mask has one bit for each of 64 bytes, the first byte's lowest. LLVM makes of it what the processor has: one
+instruction with AVX-512, a few with AVX2, SSE2 or NEON.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+WIDTH = 64
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_BYTE, _BITS = ir.IntType(8), ir.IntType(64)
+_BLOCK = ir.VectorType(_BYTE, WIDTH)
+_PLACE = (types.uint64, types.int64)
+"""What loads take: an address, and how many bytes behind it. Nobody checks that it is inside of an array."""
+
+
+@njit(nogil=True, cache=True, inline="always")
+def first_bits(n):
+    """Return a mask of the first n bytes, 0 to 64."""
+    return _ALL if n >= WIDTH else (np.uint64(1) << np.uint64(n)) - np.uint64(1)
+
+
+@njit(nogil=True, cache=True)
+def line_ends(buffer):
+    """Return where line feeds are."""
+    found, n, p, source = np.empty(1024, np.int64), 0, 0, buffer.ctypes.data
+    while p < len(buffer):
+        if n + WIDTH > len(found):
+            found = np.concatenate((found, np.empty(len(found), np.int64)))
+        if p + WIDTH <= len(buffer):
+            mask = line_feeds(source, p)
+            while mask:
+                found[n] = p + trailing_zeros(mask)
+                n += 1
+                mask &= mask - np.uint64(1)
+        else:
+            for i in range(p, len(buffer)):
+                if buffer[i] == 10:
+                    found[n] = i
+                    n += 1
+        p += WIDTH
+    return found[:n].copy()
+
+
+@njit(nogil=True, cache=True)
+def few_masks(source, at, n):
+    """Return the masks of `ascii_masks` for the n bytes from `at`."""
+    letters, marks, high = np.uint64(0), np.uint64(0), np.uint64(0)
+    for i in range(n):
+        b, bit = byte(source, at + i), np.uint64(1) << np.uint64(i)
+        if 97 <= b | 32 <= 122 or 48 <= b <= 57:
+            letters |= bit
+        elif b < 32 or b == 34 or b == 92:
+            marks |= bit
+        elif b > 127:
+            high |= bit
+    return letters, marks, high
+
+
+@intrinsic
+def ascii_masks(_: Any, _source: Any, _at: Any) -> Any:
+    """Return three masks of the 64 bytes from `at`, which must be there.
+
+    Letters and digits of ASCII; quotation marks, backslashes and control characters; bytes over 127.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = _loaded(builder, args, _BLOCK)
+        lower = builder.or_(block, _each(0x20))
+        is_letter = builder.icmp_unsigned("<", builder.sub(lower, _each(ord("a"))), _each(26))
+        is_digit = builder.icmp_unsigned("<", builder.sub(block, _each(ord("0"))), _each(10))
+        is_quote = builder.icmp_unsigned("==", block, _each(ord('"')))
+        is_backslash = builder.icmp_unsigned("==", block, _each(ord("\\")))
+        is_control = builder.icmp_unsigned("<", block, _each(32))
+        is_high = builder.icmp_signed("<", block, _each(0))
+        masks = (
+            builder.or_(is_letter, is_digit),
+            builder.or_(builder.or_(is_quote, is_backslash), is_control),
+            is_high,
+        )
+        return context.make_tuple(builder, signature.return_type, [builder.bitcast(mask, _BITS) for mask in masks])
+
+    return types.UniTuple(types.uint64, 3)(*_PLACE), generate
+
+
+@intrinsic
+def line_feeds(_: Any, _source: Any, _at: Any) -> Any:
+    """Return a mask of the line feeds among the 64 bytes from `at`, which must be there."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        block = _loaded(builder, args, _BLOCK)
+        return builder.bitcast(builder.icmp_unsigned("==", block, _each(ord("\n"))), _BITS)
+
+    return types.uint64(*_PLACE), generate
+
+
+@intrinsic
+def byte(_: Any, _source: Any, _at: Any) -> Any:
+    """Return the byte at `at`."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.zext(_loaded(builder, args, _BYTE), _BITS)
+
+    return types.int64(*_PLACE), generate
+
+
+@intrinsic
+def eight_bytes(_: Any, _source: Any, _at: Any) -> Any:
+    """Return the 8 bytes from `at`, which must be there, as one number; the first is its lowest byte."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        loaded = _loaded(builder, args, _BITS)
+        return loaded if sys.byteorder == "little" else builder.bswap(loaded)
+
+    return types.uint64(*_PLACE), generate
+
+
+@intrinsic
+def trailing_zeros(_: Any, _mask: Any) -> Any:
+    """Return the place of the lowest bit that is set; of a mask that has one."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+def _each(value: int) -> Any:
+    return ir.Constant(_BLOCK, [value] * WIDTH)
+
+
+def _loaded(builder: Any, args: Any, kind: Any) -> Any:
+    """Load a value from any place in memory."""
+    source, at = args
+    loaded = builder.load(builder.inttoptr(builder.add(source, at), kind.as_pointer()))
+    loaded.align = 1
+    return loaded
