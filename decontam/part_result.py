@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from decontam.columns import Ints, flags, lists, numbers, strings
 from decontam.files import beside
 from decontam.matching import QWEN2, RULES, STRICT, Findings
 from decontam.records import Part, Problem
@@ -52,8 +52,6 @@ _SCHEMA = pa.schema(
 FORMAT = 2
 """Of part files; another one is not read."""
 _FACTS, _NGRAMS = b"qwen2eval.part", b"qwen2eval.ngrams"
-
-Ints = npt.NDArray[np.int64]
 
 
 class Documents(NamedTuple):
@@ -123,7 +121,7 @@ class PartResult:
             {_FACTS: json.dumps(facts), _NGRAMS: _pairs(self.counts.of_ngram).astype("<i8").tobytes()}
         )
         with beside(path) as scratch:
-            pq.write_table(table, scratch)
+            pq.write_table(table, scratch, use_dictionary=False)
 
 
 def _table(found: Findings, documents: Documents) -> pa.Table:
@@ -135,25 +133,19 @@ def _table(found: Findings, documents: Documents) -> pa.Table:
         texts[text][begin : begin + EXCERPT_CHARACTERS]
         for text, begin in zip(found.texts_R.tolist(), begins.tolist(), strict=True)
     ]
-    has_lcs = found.lcs_R >= 0
+    rows, no_lcs = found.texts_R, found.lcs_R < 0
+    spans = [numbers(column, pa.int64()) for column in found.spans.T]
     columns = [
-        *(documents.rows[found.texts_R], documents.begins[found.texts_R], documents.ends[found.texts_R]),
-        *(found.items_R, found.with_answer_R, found.rules_R, found.n_shared_R, found.longest_R),
-        pa.array(found.lcs_R, pa.int32(), mask=~has_lcs),
-        pa.array(found.lcs_R / found.n_shorter_R, pa.float64(), mask=~has_lcs),
-        _lists(found.span_stops_R, pa.StructArray.from_arrays(list(found.spans.T), ["begin", "end"])),
-        *(excerpts, begins, _lists(found.ngram_stops_R, pa.array(found.ngrams, pa.int32()))),
+        *(numbers(column[rows], pa.int64()) for column in (documents.rows, documents.begins, documents.ends)),
+        *(numbers(found.items_R, pa.int32()), flags(found.with_answer_R), numbers(found.rules_R, pa.int8())),
+        *(numbers(column, pa.int32()) for column in (found.n_shared_R, found.longest_R)),
+        numbers(found.lcs_R, pa.int32(), is_null=no_lcs),
+        numbers(found.lcs_R / found.n_shorter_R, pa.float64(), is_null=no_lcs),
+        lists(found.span_stops_R, pa.StructArray.from_arrays(spans, ["begin", "end"])),
+        *(strings(excerpts), numbers(begins, pa.int64())),
+        lists(found.ngram_stops_R, numbers(found.ngrams, pa.int32())),
     ]
-    arrays = [
-        pa.array(column, kind) if isinstance(column, (np.ndarray, list)) else column
-        for column, kind in zip(columns, _SCHEMA.types, strict=True)
-    ]
-    return pa.Table.from_arrays(arrays, schema=_SCHEMA)
-
-
-def _lists(stops: Ints, values: pa.Array) -> pa.Array:
-    """Return a column of lists, given where each list stops among the values."""
-    return pa.ListArray.from_arrays(pa.array(np.concatenate(([0], stops)), pa.int32()), values)
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
 
 def _pairs(counts: Ints) -> Ints:
@@ -181,7 +173,8 @@ def _read_ngrams(schema: pa.Schema) -> Ints:
 
 def read_part_result(path: Path, *, n_items: int, n_ngrams: int) -> PartResult:
     """Read what `PartResult.write` wrote."""
-    table = pq.read_table(path)
+    # columns one after another: reading them at once takes more memory, and the tables are small
+    table = pq.read_table(path, use_threads=False, pre_buffer=False)
     facts = json.loads(table.schema.metadata[_FACTS])
     name, begin, end, size, stamp = facts["part"]
     n_rows, n_documents, n_documents_matched, n_bytes = facts["counts"]

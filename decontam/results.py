@@ -24,11 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from decontam.columns import Ints, flags, numbers, strings
 from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.index import ReferenceIndex
 from decontam.matching import RULES
-from decontam.part_result import MATCH_SCHEMA, Ints, PartResult
+from decontam.part_result import MATCH_SCHEMA, PartResult
 from decontam.records import Problem
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 _PROBLEMS = pa.schema([("path", pa.string()), ("row", pa.int64()), ("kind", pa.string()), ("detail", pa.string())])
-_GROUP_ROWS = 4_096
+_GROUP_ROWS = 1_024
 """Of matches and problems that are held to be written together."""
 
 
@@ -110,7 +111,7 @@ def finish(
             for table in result.tables:
                 add_matches(_matches(table, result.part.path, first_row, n_documents_of, names))
             rows = [{"path": result.part.path, **problem._asdict()} for problem in problems]
-            add_problems(pa.Table.from_pylist(rows, _PROBLEMS))
+            add_problems(pa.Table.from_pylist(rows, _PROBLEMS) if rows else _PROBLEMS.empty_table())
             sums.add(result, problems)
     counts, shards = _counts(index, sums), list(sums.shards.values())
     with beside(folder / "references.parquet") as scratch:
@@ -159,38 +160,38 @@ class _Names(NamedTuple):
         ids = [item.id for item in index.references]
         ranks = np.empty(len(ids), np.int64)
         ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-        return cls(pa.array(ids), pa.array([item.benchmark for item in index.references]), ranks)
+        return cls(strings(ids), strings([item.benchmark for item in index.references]), ranks)
 
 
-_RULE_NAMES = pa.array(RULES)
-_PARTS = pa.array(["question", "question+answer"])
+_RULE_NAMES, _PARTS = strings(RULES), strings(["question", "question+answer"])
 
 
 def _matches(table: pa.Table, path: str, first_row: int, n_documents_of: Ints, names: _Names) -> pa.Table:
     """Return a part's rows of matches.parquet, in its order."""
-    rows, items = table["document_row"].to_numpy(), table["item"].to_numpy()
+    rows, item = table["document_row"].to_numpy(), table["item"].combine_chunks()
+    items = item.to_numpy()
     order = np.lexsort((names.ranks[items], rows))
     told = {
-        "document_path": pa.array([path]).take(np.zeros(len(table), np.int64)),
-        "document_row": pa.array(rows + first_row),
-        "benchmark": names.benchmarks.take(items),
-        "reference_id": names.ids.take(items),
+        "document_path": strings([path]).take(numbers(np.zeros(len(table)), pa.int32())),
+        "document_row": numbers(rows + first_row, pa.int64()),
+        "benchmark": names.benchmarks.take(item),
+        "reference_id": names.ids.take(item),
         "reference_part": _PARTS.take(table["with_answer"].combine_chunks().cast(pa.int8())),
         "rule": _RULE_NAMES.take(table["rule"].combine_chunks()),
         "min_df": _least(table["ngram_ids"].combine_chunks(), n_documents_of),
     }
     columns = [told[name] if name in told else table[name] for name in MATCH_SCHEMA.names]
-    return pa.Table.from_arrays(columns, schema=MATCH_SCHEMA).take(order)
+    return pa.Table.from_arrays(columns, schema=MATCH_SCHEMA).take(numbers(order, pa.int64()))
 
 
 def _least(ngrams: pa.ListArray, n_documents_of: Ints) -> pa.Array:
     """Return for each row in how few documents one of its n-grams is; null where it has none."""
     stops = ngrams.offsets.to_numpy()[1:]
-    sizes, numbers = np.diff(ngrams.offsets.to_numpy()), n_documents_of[ngrams.values.to_numpy()]
+    sizes, n_documents = np.diff(ngrams.offsets.to_numpy()), n_documents_of[ngrams.values.to_numpy()]
     least = np.full(len(ngrams), -1, np.int64)
     if has := np.flatnonzero(sizes).tolist():
-        least[has] = np.minimum.reduceat(numbers, (stops - sizes)[has])
-    return pa.array(least, mask=sizes == 0)
+        least[has] = np.minimum.reduceat(n_documents, (stops - sizes)[has])
+    return numbers(least, pa.int64(), is_null=sizes == 0)
 
 
 @dataclass
@@ -273,15 +274,18 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def _references(index: ReferenceIndex, sums: _Sums) -> pa.Table:
     items = index.references
-    return pa.table(
+    columns = {name: [getattr(item, name) for item in items] for name in ("id", "benchmark", "text", "answer")}
+    # half a surrogate pair can't be written
+    texts = {
+        name: strings([one.encode("utf-8", "replace").decode() for one in column]) for name, column in columns.items()
+    }
+    found = zip(RULES, sums.n_documents_of_item, strict=True)
+    return pa.Table.from_pydict(
         {
-            "id": [item.id for item in items],
-            "benchmark": [item.benchmark for item in items],
-            "text": [item.text.encode("utf-8", "replace").decode() for item in items],
-            "answer": [item.answer.encode("utf-8", "replace").decode() for item in items],
-            "n_tokens": pa.array(index.n_tokens, pa.int32()),
-            "testable": pa.array(index.testable),
-            **{f"n_documents_{rule}": of_rule for rule, of_rule in zip(RULES, sums.n_documents_of_item, strict=True)},
+            **texts,
+            "n_tokens": numbers(index.n_tokens, pa.int32()),
+            "testable": flags(index.testable),
+            **{f"n_documents_{rule}": numbers(of_rule, pa.int64()) for rule, of_rule in found},
         }
     )
 

@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from decontam.columns import Ints
 from decontam.corpus import chunks, list_parts
 from decontam.errors import DecontamError
 from decontam.files import expand
 from decontam.index import ReferenceIndex
-from decontam.part_result import FORMAT, Documents, Ints, PartResult, add_ngram_counts, read_part_result, read_problems
+from decontam.part_result import FORMAT, Documents, PartResult, add_ngram_counts, read_part_result, read_problems
 from decontam.records import Chunk, Part, Problem, ReadOptions, json_text, plain_text
 from decontam.results import MANIFEST, Results, finish, load_results
 

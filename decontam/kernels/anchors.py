@@ -94,7 +94,7 @@ def build_anchors(
     k = anchor_size(ngram_size)
     n_keys = int(np.maximum(stops - starts, 0).sum()) + len(starts)
     bits = np.zeros(1 << max(10, (10 * n_keys // 64).bit_length()), np.uint64)
-    keys = np.zeros(1 << max(4, (3 * n_keys // 2).bit_length()), np.uint64)
+    keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
     whole_bits = np.zeros(1 << max(10, (16 * int(is_short.sum()) // 64).bit_length()), np.uint64)
     _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
     return AnchorSet(k, ngram_size - k + 1, whole, bits, keys, whole_bits)

@@ -69,7 +69,7 @@ def build_ngrams(ids_T: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], st
     Args:
         starts_I: where the items begin.
     """
-    places = np.full(1 << max(4, (2 * len(starts)).bit_length()), -1, np.int32)
+    places = np.full(1 << max(4, (5 * len(starts) // 4).bit_length()), -1, np.int32)
     bits = np.zeros(1 << max(4, (16 * len(starts) // 64).bit_length()), np.uint64)
     number_P, first_G = _number(ids_T, starts, size, places, bits)
     counts = np.bincount(number_P, minlength=len(first_G))
