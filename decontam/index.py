@@ -16,11 +16,13 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from decontam.bpe import BpeTokens, BpeVocabulary
+from decontam.bpe_anchors import BpeItems, anchors_of, read_items
 from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.kernels import anchors
 from decontam.kernels.ngrams import NgramTable, build_ngrams, ngram_starts
-from decontam.kernels.words import Vocabulary, VocabularyBuilder, split
+from decontam.kernels.words import UNKNOWN, Vocabulary, VocabularyBuilder, split
 from decontam.matching import QWEN2, WHOLE, Findings, Match, examine_texts, matches_of
 from decontam.normalize import fold, fold_table
 from decontam.references import Reference
@@ -81,7 +83,7 @@ class ReferenceIndex:
     references: tuple[Reference, ...]
     rule: Rule
     items: Items
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | BpeVocabulary
     tables: tuple[NgramTable, ...]
     """One for each size of n-grams."""
     whole: NgramTable | None
@@ -99,7 +101,8 @@ class ReferenceIndex:
         """
         items, rule = tuple(references), rule or Rule()
         _check_ids(items)
-        tokens = _tokens_of(items, fold_case=rule.fold_case)
+        bpe = None if rule.tokenizer == "words" else _read_bpe(items, rule)
+        tokens = bpe.tokens if bpe else _tokens_of(items, fold_case=rule.fold_case)
         ids_T, stops_I = tokens.ids, tokens.stops_I
         starts_I = np.concatenate(([0], stops_I[:-1])).astype(np.int64)
         sizes_I = _sizes(tokens.single, starts_I, stops_I, rule)
@@ -108,9 +111,12 @@ class ReferenceIndex:
         is_whole_I = held.is_short_I & (held.n_tokens_I >= rule.min_whole)
         n_whole = _fewest_whole(held, is_whole_I, rule.min_whole)
         whole = build_ngrams(ids_T, starts_I[is_whole_I].astype(np.int32), starts_I, n_whole) if n_whole else None
-        anchor_set = anchors.build_anchors(
-            tokens.hashes, starts_I, stops_I, held.is_short_I, ngram_size=min(rule.sizes), whole=n_whole
-        )
+        if bpe:
+            anchor_set = _bpe_anchors(bpe.read, held, tables[0], is_whole_I, rule)
+        else:
+            anchor_set = anchors.build_anchors(
+                tokens.hashes, starts_I, stops_I, held.is_short_I, ngram_size=min(rule.sizes), whole=n_whole
+            )
         numbers = {name: number for number, name in enumerate(dict.fromkeys(item.benchmark for item in items))}
         benchmark_I = np.array([numbers[item.benchmark] for item in items], np.int64)
         return cls(items, rule, held, tokens.vocabulary, tables, whole, anchor_set, benchmark_I)
@@ -124,6 +130,8 @@ class ReferenceIndex:
             self.rule.as_dict(),
             [list(asdict(reference).values()) for reference in self.references],
         ]
+        if isinstance(self.vocabulary, BpeVocabulary):
+            told.append(self.vocabulary.tokenizer.fingerprint)
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -140,6 +148,12 @@ class ReferenceIndex:
     def n_tokens(self) -> Ints:
         """Tokens of each item's question and answer."""
         return self.items.n_tokens_I
+
+    @property
+    def n_words(self) -> int:
+        """Distinct tokens that items have."""
+        vocabulary = self.vocabulary
+        return vocabulary.n_known if isinstance(vocabulary, BpeVocabulary) else len(vocabulary.hashes)
 
     def find_matches(self, text: str) -> list[Match]:
         """Return the items that a text holds by the rule, in the order of the references; at most one match each."""
@@ -227,7 +241,43 @@ class _Tokens(NamedTuple):
     single: npt.NDArray[np.bool_]
     question_stops_I: Ints
     stops_I: Ints
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | BpeVocabulary
+
+
+class _Bpe(NamedTuple):
+    tokens: _Tokens
+    read: BpeItems
+
+
+def _read_bpe(items: tuple[Reference, ...], rule: Rule) -> _Bpe:
+    """Read the items as tokens of a tokenizer."""
+    tokenizer = BpeTokens(rule.tokenizer)
+    batches = ([text + "\n" for item in batch for text in (item.text, item.answer)] for batch in _batches(items))
+    read = read_items(batches, tokenizer, fold_case=rule.fold_case)
+    known, ids = np.unique(read.ids, return_inverse=True)
+    numbers = np.full(tokenizer.n_tokens, UNKNOWN, np.int32)
+    numbers[known] = np.arange(len(known))
+    nothing = np.zeros(len(ids), np.bool_)
+    vocabulary = BpeVocabulary(tokenizer, numbers, len(known))
+    return _Bpe(
+        _Tokens(read.places.hashes_W, ids.astype(np.int32), nothing, read.question_stops_I, read.stops_I, vocabulary),
+        read,
+    )
+
+
+def _bpe_anchors(
+    read: BpeItems, items: Items, table: NgramTable, is_whole_I: npt.NDArray[np.bool_], rule: Rule
+) -> anchors.AnchorSet:
+    """Return what is looked for where items' n-grams, or short items as a whole, are."""
+    of_size = ~items.is_short_I
+    firsts = ngram_starts(items.starts_I[of_size], items.stops_I[of_size], table.size).astype(np.int64)
+    starts_I = items.starts_I[is_whole_I]
+    runs = [(firsts, firsts + table.size - 1)]
+    for stops_I in (items.question_stops_I[is_whole_I], items.stops_I[is_whole_I]):
+        is_long = stops_I - starts_I >= rule.min_whole
+        runs.append((starts_I[is_long], stops_I[is_long] - 1))
+    low, high = (np.concatenate(column) for column in zip(*runs, strict=True))
+    return anchors_of(read, low, high)
 
 
 def _tokens_of(items: tuple[Reference, ...], *, fold_case: bool) -> _Tokens:

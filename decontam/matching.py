@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from decontam.bpe import BpeVocabulary
 from decontam.kernels.judge import (
     HOLDS,
     ITEM,
@@ -21,7 +22,7 @@ from decontam.kernels.judge import (
     Texts,
     judge_texts,
 )
-from decontam.kernels.words import UNKNOWN, find_words, read_texts, split
+from decontam.kernels.words import UNKNOWN, Vocabulary, find_words, read_texts, split
 from decontam.normalize import fold, fold_table
 from decontam.rule import RuleName
 
@@ -97,7 +98,7 @@ def examine_texts(index: "ReferenceIndex", texts: Sequence[str], *, limit: int |
     read, items, rule = _read(index, texts), index.items, index.rule
     sought = Sought(
         *(items.ids_T, items.starts_I, items.question_stops_I, items.stops_I, index.benchmark_I),
-        *(len(index.vocabulary.hashes), rule.min_lcs, float(rule.min_lcs_ratio), rule.sequence == "document"),
+        *(index.n_words, rule.min_lcs, float(rule.min_lcs_ratio), rule.sequence == "document"),
     )
     found, offset = list[Findings](), 0
     for table in index.tables:
@@ -138,7 +139,9 @@ def matches_of(index: "ReferenceIndex", findings: Findings) -> Iterator[Match]:
 
 
 def _read(index: "ReferenceIndex", texts: Sequence[str]) -> Texts:
-    """Return the texts' words."""
+    """Return the texts' words, or tokens."""
+    if isinstance(index.vocabulary, BpeVocabulary):
+        return _read_bpe(index.vocabulary, texts, fold_case=index.rule.fold_case)
     # half a surrogate pair is no UTF-8, so such a text is left out, and read as those whose characters melt
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     data, stops_D = np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)
@@ -148,7 +151,7 @@ def _read(index: "ReferenceIndex", texts: Sequence[str]) -> Texts:
         pieces, at = list[Sequence[npt.NDArray[Any]]](), 0
         for text, n_words in enumerate(n_words_D.tolist()):
             if n_words < 0:
-                pieces.append(_read_melting(index, texts[text]))
+                pieces.append(_read_melting(index.vocabulary, texts[text], fold_case=index.rule.fold_case))
                 n_words_D[text] = len(pieces[-1][0])
             else:
                 pieces.append([column[at : at + n_words] for column in columns])
@@ -158,11 +161,29 @@ def _read(index: "ReferenceIndex", texts: Sequence[str]) -> Texts:
     return Texts(ids, begins, ends, np.concatenate(([0], np.cumsum(n_words_D))).astype(np.int64))
 
 
-def _read_melting(index: "ReferenceIndex", text: str) -> tuple[npt.NDArray[Any], ...]:
+def _read_bpe(vocabulary: BpeVocabulary, texts: Sequence[str], *, fold_case: bool) -> Texts:
+    """Return the tokens of texts, which are read as one: nothing melts across a line end."""
+    folded = fold("\n".join(texts), fold_case=fold_case)
+    tokens = vocabulary.tokenizer.read(folded)
+    sizes = np.array([len(text) for text in texts], np.int64)
+    starts = np.cumsum(sizes + 1) - sizes - 1
+    begins = folded.begins[tokens.begins]
+    ends = folded.ends[np.maximum(tokens.ends - 1, tokens.begins)]
+    stops = np.searchsorted(begins, starts + sizes)
+    owners = np.repeat(np.arange(len(texts)), np.diff(stops, prepend=0))
+    return Texts(
+        np.insert(vocabulary.numbers[tokens.ids], stops, UNKNOWN),
+        np.insert(begins - starts[owners], stops, sizes),
+        np.insert(ends - starts[owners], stops, sizes),
+        np.concatenate(([0], stops + np.arange(1, len(texts) + 1))).astype(np.int64),
+    )
+
+
+def _read_melting(vocabulary: Vocabulary, text: str, *, fold_case: bool) -> tuple[npt.NDArray[Any], ...]:
     """Return the words of a text whose NFKC is not found character by character, as `read_texts` would."""
-    folded = fold(text, fold_case=index.rule.fold_case)
+    folded = fold(text, fold_case=fold_case)
     words = split(folded)
-    ids = find_words(words.hashes, words.begins, words.ends, words.points, *index.vocabulary)
+    ids = find_words(words.hashes, words.begins, words.ends, words.points, *vocabulary)
     begins, ends = folded.begins[words.begins], folded.ends[words.ends - 1]
     return np.append(ids, np.int32(UNKNOWN)), np.append(begins, len(text)), np.append(ends, len(text))
 

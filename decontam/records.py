@@ -130,7 +130,7 @@ def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: li
     room, n_pending, n_seen = np.empty(2 * CHUNK_BYTES, np.uint8), 0, 0
     while not is_plain or offset < part.end:
         if n_pending + CHUNK_BYTES > len(room):
-            room = np.concatenate((room[:n_pending], np.empty(len(room), np.uint8)))
+            room = _larger(room, n_pending, min(2 * len(room), options.max_line_bytes + 2 * CHUNK_BYTES))
         n_read, error = _read_into(stream, memoryview(room.data)[n_pending : n_pending + CHUNK_BYTES])
         data = room[: n_pending + n_read]
         # a line that a damaged file cuts is no record
@@ -156,10 +156,17 @@ def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: li
             # what begins behind the part is not its own
             n_bytes, rest = _skip_line(stream, part.end - offset if is_plain else None)
             offset, n_pending, n_seen = offset + n_bytes, len(rest), 0
-            room = np.concatenate((np.frombuffer(rest, np.uint8), np.empty(len(room), np.uint8)))
+            room = _larger(np.frombuffer(rest, np.uint8), len(rest), len(rest) + 2 * CHUNK_BYTES)
             # no lines, but the row counts
             none = np.empty(0, np.int64)
             yield Chunk(np.empty(0, np.uint8), none, none, row, -1, is_json=True)
+
+
+def _larger(room: Bytes, n_bytes: int, size: int) -> Bytes:
+    """Return more room that begins with the same bytes; what isn't written to takes no memory."""
+    larger = np.empty(max(size, n_bytes + CHUNK_BYTES), np.uint8)
+    larger[:n_bytes] = room[:n_bytes]
+    return larger
 
 
 def _read_into(stream: BinaryIO, room: memoryview) -> tuple[int, Exception | None]:

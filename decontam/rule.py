@@ -33,7 +33,8 @@ class Rule:
     """What of a document is compared: the text around shared n-grams, twice the item's length to each side; or all of
     it, the paper's words, which in a long document are fulfilled by chance."""
     tokenizer: str = "words"
-    """What a token is; "words": a run of letters and digits, or one character where no spaces divide words."""
+    """What a token is; "words": a run of letters and digits, or one character where no spaces divide words; "qwen2" or
+    "hf:PATH": as the model's tokenizer reads what is left without symbols and punctuation."""
     fold_case: bool = True
     """Whether upper and lower case are the same."""
     min_whole: int = 5
@@ -46,7 +47,10 @@ class Rule:
             _check(self.ngram_size_cjk >= 2, "ngram_size_cjk", self.ngram_size_cjk, "at least 2")
         _check(0 <= self.min_lcs_ratio <= 1, "min_lcs_ratio", self.min_lcs_ratio, "from 0 to 1")
         _check(self.sequence in ("window", "document"), "sequence", self.sequence, "window or document")
-        _check(self.tokenizer == "words", "tokenizer", self.tokenizer, "words")
+        is_known = self.tokenizer in ("words", "qwen2") or self.tokenizer.startswith("hf:")
+        _check(is_known, "tokenizer", self.tokenizer, "words, qwen2 or hf:PATH")
+        if self.tokenizer != "words":
+            _check(self.ngram_size_cjk is None, "ngram_size_cjk", self.ngram_size_cjk, "no such size for a tokenizer")
 
     @classmethod
     def strict(cls, **options: Any) -> Self:

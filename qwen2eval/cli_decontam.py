@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from qwen2eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from decontam import Results, Rule
+    from decontam.scan import Runner
 
 EXIT_BAD_INPUT = 3
-_RULE_OPTIONS = ("ngram_size", "ngram_size_cjk", "min_lcs", "min_lcs_ratio", "sequence", "min_whole")
+_RULE_OPTIONS = ("tokenizer", "ngram_size", "ngram_size_cjk", "min_lcs", "min_lcs_ratio", "sequence", "min_whole")
 
 AddVerb = Callable[..., argparse.ArgumentParser]
 
@@ -38,13 +40,15 @@ def add_decontam_verbs(verbs: Any, add_verb: AddVerb) -> None:
 
 def do_scan(args: argparse.Namespace) -> int:
     """qwen2eval decontam scan."""
+    # arrow's own allocator keeps some 70 MB of what was freed; it is chosen when arrow is imported
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from decontam import ReferenceIndex, scan
     from qwen2eval.progress import scan_progress
     from qwen2eval.reference_items import load_references
     from qwen2eval.reporting.decontam_table import print_scan
 
     with decontam_errors():
-        rule = _rule(args)
+        rule, runner = _rule(args), _runner(args)
         references = load_references(
             [name for text in args.references for name in text.split(",") if name],
             data_dir=args.data_dir,
@@ -65,6 +69,7 @@ def do_scan(args: argparse.Namespace) -> int:
                 strict_input=args.strict_input,
                 max_line_mb=args.max_line_mb,
                 on_progress=show,
+                runner=runner,
             )
     if args.json:
         print(json.dumps({"path": str(results.path), "counts": results.counts, **results.manifest}, indent=1))
@@ -167,6 +172,17 @@ def _rule(args: argparse.Namespace) -> "Rule":
     return Rule(**given)
 
 
+def _runner(args: argparse.Namespace) -> "Runner | None":
+    """Return the engine that was asked for; None: threads."""
+    if args.engine == "ray":
+        from decontam.ray_engine import ray_runner
+
+        return ray_runner(address=args.address, workers=args.workers)
+    if args.address is not None:
+        raise ConfigError("--address is of a Ray cluster: give --engine ray with it")
+    return None
+
+
 def _tell_problems(results: "Results") -> None:
     """Say on stderr what could not be read."""
     problems = results.manifest["problems"]
@@ -186,7 +202,8 @@ def _add_scan(commands: Any, add_verb: AddVerb) -> None:
         do_scan,
         "Search a corpus for benchmark items: documents that share an n-gram with an item, and of these the ones that "
         "the rule of the Qwen2 report removes. A scan that was stopped goes on with the same command.",
-        "qwen2eval decontam scan corpus/*.jsonl.zst --references mmlu,gsm8k,my_items.jsonl --output leaks",
+        "qwen2eval decontam scan corpus/*.jsonl.zst --references mmlu,gsm8k,my_items.jsonl --output leaks\n"
+        "  qwen2eval decontam scan /nfs/corpus --references mmlu --output leaks --engine ray --address head:6379",
     )
     add = scan.add_argument
     add(
@@ -205,7 +222,13 @@ def _add_scan(commands: Any, add_verb: AddVerb) -> None:
     )
     add("--output", required=True, metavar="DIR", help="where matches, counts and manifest go")
     add("--text_field", default="text", metavar="NAME", help="of a record, a.b for nested ones [default: text]")
-    add("--workers", type=int, metavar="N", help="threads [default: one a core]")
+    add("--workers", type=int, metavar="N", help="threads, or Ray tasks at a time [default: all cores]")
+    add("--engine", choices=("threads", "ray"), default="threads", help="what does the work [default: threads]")
+    add(
+        "--address",
+        metavar="HOST:PORT",
+        help="Ray cluster that sees CORPUS under the same paths [default: $RAY_ADDRESS, else one started here]",
+    )
     add("--strict_input", action="store_true", help="stop at the first record that can't be read")
     add("--max_line_mb", type=int, default=256, metavar="MB", help="leave out longer lines [default: 256]")
     add("--reference_field", default="text", metavar="NAME", help="text of an item in jsonl files [default: text]")
@@ -277,6 +300,7 @@ def _add_apply(commands: Any, add_verb: AddVerb) -> None:
 def _add_rule(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rule", choices=("qwen2", "strict"), default="qwen2", help="strict: an n-gram alone [default: qwen2]")
+    add("--tokenizer", metavar="NAME", help="words, or a model's tokens: qwen2, hf:PATH, hf:HUB_NAME [default: words]")
     add("--ngram_size", type=int, metavar="TOKENS", help="that must be shared in a row [default: 13]")
     add("--ngram_size_cjk", type=int, metavar="TOKENS", help="the same for Chinese, Thai … [default: as ngram_size]")
     add("--min_lcs", type=int, metavar="TOKENS", help="of the longest common subsequence [default: 13]")

@@ -14,10 +14,12 @@ import numpy.typing as npt
 from numba import njit
 
 from decontam.kernels.blocks import WIDTH, ascii_masks, byte, few_masks, first_bits, trailing_zeros
+from decontam.kernels.grams import fill_grams, taken_grams, with_word
 from decontam.kernels.hashing import (
     BASE,
     WHOLE_SALT,
     ascii_hash,
+    bit_place,
     hash_of,
     holds,
     insert,
@@ -49,6 +51,8 @@ from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, LOOK, MARK, SEPA
 _BUFFER = 4_096
 """Words that are kept until they are looked up, at least."""
 _LOOK_AT_IT = -1
+_LONG = 1_024
+"""Characters of a word that is looked at by itself where grams are looked for."""
 _ONE, _THREE, _SIX, _SIX_BITS = (np.uint64(x) for x in (1, 3, 6, 63))
 
 
@@ -67,6 +71,10 @@ class AnchorSet(NamedTuple):
     whole_bits: npt.NDArray[np.uint64]
     """(2^m,) one bit for each short item, at the highest bits of its key; small enough for the first cache, since there
     is a look at every word."""
+    gram_bits: npt.NDArray[np.uint64]
+    """(2^m,) the same for the grams by which items of other tokens than words are found; empty: there are none."""
+    is_all: bool
+    """Whether each text must be looked at."""
 
 
 def anchor_size(ngram_size: int) -> int:
@@ -97,16 +105,46 @@ def build_anchors(
     keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
     whole_bits = np.zeros(1 << max(10, (16 * int(is_short.sum()) // 64).bit_length()), np.uint64)
     _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
-    return AnchorSet(k, ngram_size - k + 1, whole, bits, keys, whole_bits)
+    return AnchorSet(k, ngram_size - k + 1, whole, bits, keys, whole_bits, np.empty(0, np.uint64), False)
+
+
+def build_bpe_anchors(
+    hashes: npt.NDArray[np.uint64],
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    pairs: npt.NDArray[np.int64],
+    grams: npt.NDArray[np.uint64],
+    *,
+    k: int,
+    step: int,
+    is_all: bool,
+) -> AnchorSet:
+    """Make the set for items whose tokens are no words; see `bpe_anchors`.
+
+    Args:
+        starts: where items begin among the hashes; `stops`: one past their ends.
+        pairs: where two words in a row begin that are looked for anywhere.
+        grams: keys of grams that are, too.
+    """
+    n_keys = int(np.maximum(stops - starts, 0).sum()) + len(pairs) + len(grams)
+    bits = np.zeros(1 << max(10, (10 * n_keys // 64).bit_length()), np.uint64)
+    keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
+    whole_bits = np.zeros(1 << max(10, (16 * len(pairs) // 64).bit_length()), np.uint64)
+    gram_bits = np.zeros(1 << max(10, (16 * len(grams) // 64).bit_length()) if len(grams) else 0, np.uint64)
+    _fill(hashes, starts, stops, np.zeros(len(starts), np.bool_), k, 0, bits, keys, whole_bits)
+    _fill(hashes, pairs, pairs + 2, np.ones(len(pairs), np.bool_), k, 2, bits, keys, whole_bits)
+    fill_grams(grams, bits, keys, gram_bits)
+    return AnchorSet(k, step, 2 if len(pairs) else 0, bits, keys, whole_bits, gram_bits, is_all)
 
 
 @njit(nogil=True, cache=True)
 def flag_json_lines(buffer, begins, ends, field, anchors, case, folds):
     """Return 1 for each line that must be looked at, 0 for the others; see `ReferenceIndex.flag_json_lines`."""
     flags, words = np.empty(len(begins), np.uint8), np.empty(max(_BUFFER, 4 * anchors.whole), np.uint64)
+    characters = np.empty(_BUFFER, np.uint32)
     source, n_bytes = buffer.ctypes.data, len(buffer)
     for i in range(len(begins)):
-        flags[i] = _flag_line(source, n_bytes, begins[i], ends[i], field, anchors, case, folds, words)
+        flags[i] = _flag_line(source, n_bytes, begins[i], ends[i], field, anchors, case, folds, words, characters)
     return flags
 
 
@@ -114,9 +152,10 @@ def flag_json_lines(buffer, begins, ends, field, anchors, case, folds):
 def flag_texts(buffer, begins, ends, anchors, case, folds):
     """Return 1 for each UTF-8 text that must be looked at, 0 for the others."""
     flags, words = np.ones(len(begins), np.uint8), np.empty(max(_BUFFER, 4 * anchors.whole), np.uint64)
+    characters = np.empty(_BUFFER, np.uint32)
     source, n_bytes = buffer.ctypes.data, len(buffer)
     for i in range(len(begins)):
-        stop = _look_up(source, n_bytes, begins[i], ends[i], False, anchors, case, folds, words)
+        stop = _look_up(source, n_bytes, begins[i], ends[i], False, anchors, case, folds, words, characters)
         flags[i] = 0 if stop == ends[i] else 1
     return flags
 
@@ -130,7 +169,7 @@ def _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits):
         elif whole and whole <= stops[item] - starts[item]:
             key = _whole_key(hashes, starts[item], whole)
             insert(mixed(key ^ WHOLE_SALT), bits, keys)
-            place = _whole_place(key, len(whole_bits))
+            place = bit_place(key, len(whole_bits))
             whole_bits[place >> _SIX] |= _ONE << (place & _SIX_BITS)
 
 
@@ -151,14 +190,8 @@ def _whole_key(hashes, at, size):
     return key
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _whole_place(key, n_words):
-    """Return the bit of a key among `n_words` words of bits, a power of two."""
-    return (key >> np.uint64(40)) & np.uint64(64 * n_words - 1)
-
-
 @njit(nogil=True, cache=True)
-def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words):
+def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words, characters):
     """Check a line's syntax and look up its text. Keys with escapes, or the field twice: a parser must tell."""
     depth, objects, expected, n_found, is_text = 0, np.int64(0), VALUE, 0, False
     while p < end:
@@ -175,7 +208,7 @@ def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words):
                 expected = COLON
             elif expected == VALUE or expected == FIRST_VALUE:
                 if is_text:
-                    p = _look_up(source, n_bytes, p + 1, end, True, anchors, case, folds, words) + 1
+                    p = _look_up(source, n_bytes, p + 1, end, True, anchors, case, folds, words, characters) + 1
                     n_found += 1
                 else:
                     p, _ = string_end(source, p + 1, end, n_bytes)
@@ -202,16 +235,24 @@ def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words):
 
 
 @njit(nogil=True, cache=True)
-def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words):
+def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, characters):
     """Read a text from p; return where it ends, or a negative number if it must be looked at.
 
     In JSON the text is the inside of a string, which ends at its quotation mark; else it ends at `end`.
     """
     n, start = 0, np.int64(-1)  # of the word that is being read
+    # characters that are kept, and where a word begins that no separator divides from what was before
+    m, joined, has_grams = 0, np.int64(-1), len(anchors.gram_bits) > 0
+    if anchors.is_all:
+        return _LOOK_AT_IT
     while True:
         if n >= len(words) - WIDTH:
             n = _taken(words, n, anchors)
             if n < 0:
+                return _LOOK_AT_IT
+        if m >= len(characters) - _LONG - 2 * WIDTH:
+            m = taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
+            if m < 0:
                 return _LOOK_AT_IT
         letters, n_read = _letters(source, n_bytes, p, min(WIDTH, end - p), is_json)
         before = letters << _ONE | np.uint64(start >= 0)
@@ -222,6 +263,10 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words):
                 begins &= begins - _ONE
             place = p + trailing_zeros(ends)
             ends &= ends - _ONE
+            if has_grams:
+                if place - start > _LONG:
+                    return _LOOK_AT_IT
+                m = with_word(source, start, place, case, start != joined, characters, m)
             words[n] = ascii_hash(source, start, place, n_bytes, case)
             n, start = n + 1, -1
         if begins:
@@ -230,7 +275,11 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words):
         if n_read == WIDTH:
             continue
         if p < end and (byte(source, p) > 127 or byte(source, p) == 92):
-            p, n = _read_hard(source, p, end, start, is_json, anchors, folds, words, n)
+            if has_grams and start >= 0:
+                if p - start > _LONG:
+                    return _LOOK_AT_IT
+                m = with_word(source, start, p, case, start != joined, characters, m)
+            p, n, m, joined = _read_hard(source, p, end, start, is_json, anchors, folds, words, n, characters, m)
             if p < 0:
                 return _LOOK_AT_IT
             start = -1
@@ -239,8 +288,14 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words):
             return _LOOK_AT_IT
         break
     if start >= 0:
+        if has_grams:
+            if p - start > _LONG:
+                return _LOOK_AT_IT
+            m = with_word(source, start, p, case, start != joined, characters, m)
         words[n] = ascii_hash(source, start, p, n_bytes, case)
         n += 1
+    if has_grams and taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys) < 0:
+        return _LOOK_AT_IT
     return _LOOK_AT_IT if _taken(words, n, anchors) < 0 else p
 
 
@@ -268,17 +323,18 @@ def _letters(source, n_bytes, p, size, is_json):
 
 
 @njit(nogil=True, cache=True)
-def _read_hard(source, p, end, start, is_json, anchors, folds, words, n):
+def _read_hard(source, p, end, start, is_json, anchors, folds, words, n, characters, m):
     """Read on character by character, until outside of a word and before a byte of ASCII.
 
     Args:
         start: where the word begins that p is in; negative: in none.
-        n: words that are kept.
+        n: words that are kept; `m`: characters.
 
     Returns:
-        where it ends, negative if the text must be looked at, and how many words are kept.
+        where it ends, negative if the text must be looked at; how many words and characters are kept; where a word may
+        begin that no separator divides from the last one, or a negative number.
     """
-    h, state = new_hash(), OUTSIDE if start < 0 else IN_WORD
+    h, state, is_apart, has_grams = new_hash(), OUTSIDE if start < 0 else IN_WORD, True, len(anchors.gram_bits) > 0
     if start >= 0:
         for i in range(start, p):
             h = with_point(h, folds[byte(source, i)] & np.uint32(CODE_POINT))
@@ -286,31 +342,44 @@ def _read_hard(source, p, end, start, is_json, anchors, folds, words, n):
         if n >= len(words) - WIDTH:
             n = _taken(words, n, anchors)
             if n < 0:
-                return np.int64(_LOOK_AT_IT), 0
+                return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
+        if m >= len(characters) - _LONG - 2 * WIDTH:
+            m = taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
+            if m < 0:
+                return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
         is_plain = p >= end or (byte(source, p) < 128 and not (is_json and byte(source, p) == 92))
         if is_plain and (state == OUTSIDE or state == IN_SINGLE or p >= end or (is_json and byte(source, p) == 34)):
             break
         point, size = _one(source, p, end, is_json)
         if size <= 0:
-            return np.int64(_LOOK_AT_IT), 0
+            return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
         p += size
         entry = folds[point]
         if entry & np.uint32(LOOK):
-            return np.int64(_LOOK_AT_IT), 0
+            return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
         if kind > SINGLE or (kind == MARK and state == OUTSIDE):
             continue  # invisible, or with nothing that it belongs to
         if state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE)):
             words[n], state, h = hash_of(h), OUTSIDE, new_hash()
-            n += 1
-        if kind != SEPARATOR:
-            if state == OUTSIDE:
-                state = IN_SINGLE if kind == SINGLE else IN_WORD
-            h = with_point(h, entry & np.uint32(CODE_POINT))
+            n, is_apart = n + 1, False
+        if kind == SEPARATOR:
+            is_apart = True
+            continue
+        if state == OUTSIDE:
+            state = IN_SINGLE if kind == SINGLE else IN_WORD
+            if has_grams and is_apart:
+                characters[m] = 32
+                m += 1
+        h = with_point(h, entry & np.uint32(CODE_POINT))
+        if has_grams:
+            characters[m] = entry & np.uint32(CODE_POINT)
+            m += 1
+    joined = np.int64(p if state == IN_SINGLE else -1)
     if state != OUTSIDE:
         words[n] = hash_of(h)
         n += 1
-    return np.int64(p), n
+    return np.int64(p), n, m, joined
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -327,7 +396,7 @@ def _one(source, p, end, is_json):
 @njit(nogil=True, cache=True)
 def _taken(words, n, anchors):
     """Look up what can be, move the rest to the front and return its size; -1 if something was found."""
-    k, step, whole, bits, keys, whole_bits = anchors
+    k, step, whole, bits, keys, whole_bits, _, _ = anchors
     at = 0
     while at + k <= n:
         key = np.uint64(0)
@@ -351,7 +420,7 @@ def _has_whole(words, n, whole, bits, keys, whole_bits):
     key, out = _whole_key(words, 0, whole - 1), 13 * whole & 63
     for i in range(whole - 1, n):
         key = rotated(key, 13) ^ words[i]
-        place = _whole_place(key, len(whole_bits))
+        place = bit_place(key, len(whole_bits))
         if whole_bits[place >> _SIX] >> (place & _SIX_BITS) & _ONE and holds(mixed(key ^ WHOLE_SALT), bits, keys):
             return True
         key ^= rotated(words[i - whole + 1], out - 13 & 63)

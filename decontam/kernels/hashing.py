@@ -143,3 +143,9 @@ def insert(key, bits, keys):
         at = (at + _ONE) & mask
     keys[at] = key
     return True
+
+
+@njit(nogil=True, cache=True, inline="always")
+def bit_place(key, n_words):
+    """Return the bit of a key among `n_words` words of bits, a power of two."""
+    return (key >> np.uint64(40)) & np.uint64(64 * n_words - 1)

@@ -50,12 +50,27 @@ def split(folded: Folded) -> Words:
     return Words(hashes, begins, ends, entries & np.uint32(CODE_POINT), single)
 
 
+def split_stretches(folded: Folded) -> Words:
+    """Cut a folded text where separators are, and nowhere else; marks that belong to nothing are left out."""
+    entries = folded.entries
+    hashes, begins, ends = _split_stretches(entries)
+    return Words(hashes, begins, ends, entries & np.uint32(CODE_POINT), np.zeros(len(hashes), np.bool_))
+
+
 class VocabularyBuilder:
     """A vocabulary that grows; texts come in batches, and only the code points of new words are kept."""
 
     def __init__(self) -> None:
         self._n_words = self._n_points = 0
         self._made = _empty(1 << 12, 1 << 15)
+
+    def __len__(self) -> int:
+        return self._n_words
+
+    def text(self, number: int) -> str:
+        """Return a word's folded text."""
+        made = self._made
+        return made.points[made.begins[number] : made.ends[number]].astype("<u4").tobytes().decode("utf-32-le")
 
     def add(self, words: Words) -> npt.NDArray[np.int32]:
         """Return the numbers of words, giving new ones to those that are not there yet."""
@@ -129,6 +144,24 @@ def _split(entries):
         hashes[n], ends[n] = hash_of(h), size
         n += 1
     return hashes[:n].copy(), begins[:n].copy(), ends[:n].copy(), single[:n].copy()
+
+
+@njit(nogil=True, cache=True)
+def _split_stretches(entries):
+    size = len(entries)
+    hashes, begins, ends = np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.int64)
+    n, is_inside, h = 0, False, new_hash()
+    for i in range(size + 1):
+        kind = SEPARATOR if i == size else (entries[i] >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
+        if kind == SEPARATOR:
+            if is_inside:
+                hashes[n], ends[n], is_inside = hash_of(h), i, False
+                n += 1
+        elif is_inside or kind != MARK:
+            if not is_inside:
+                h, begins[n], is_inside = new_hash(), i, True
+            h = with_point(h, entries[i] & np.uint32(CODE_POINT))
+    return hashes[:n].copy(), begins[:n].copy(), ends[:n].copy()
 
 
 @njit(nogil=True, cache=True)

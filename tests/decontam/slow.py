@@ -72,7 +72,35 @@ def lcs(first, second):
     return row[-1]
 
 
+def stripped(text, *, fold_case=True):
+    """What is left without separators: stretches of letters, digits and marks, with a space before each."""
+    found, is_apart = "", True
+    for character in unicodedata.normalize("NFKC", text):
+        category = unicodedata.category(character)
+        if category == "Cf" and character != "\u200b":
+            continue
+        if category[0] not in "LNM":
+            is_apart = True
+        elif category[0] != "M" or not is_apart:
+            found += (" " if is_apart else "") + fold(character, fold_case)
+            is_apart = False
+    return found
+
+
+TOKENIZERS = {}
+"""By what rules call them."""
+
+
+def read(text, rule):
+    """A text's tokens."""
+    if rule.tokenizer == "words":
+        return words(text, fold_case=rule.fold_case)
+    return TOKENIZERS[rule.tokenizer].encode(stripped(text, fold_case=rule.fold_case), add_special_tokens=False).ids
+
+
 def size_of(reference, rule):
+    if rule.tokenizer != "words":
+        return rule.ngram_size
     both = tokens(reference.text + "\n" + reference.answer, fold_case=rule.fold_case)
     n_single = sum(token.is_single for token in both)
     return rule.sizes[1] if 2 * n_single > len(both) else rule.sizes[0]
@@ -80,15 +108,15 @@ def size_of(reference, rule):
 
 def parts(reference, rule):
     """The sequences of an item: question, and question with answer."""
-    question = words(reference.text, fold_case=rule.fold_case)
-    return question, question + words(reference.answer, fold_case=rule.fold_case)
+    question = read(reference.text, rule)
+    return question, question + read(reference.answer, rule)
 
 
 def is_strict(text, reference, rule):
     """Whether the text and the item share an n-gram."""
     size = size_of(reference, rule)
     both = parts(reference, rule)[1]
-    return bool(ngrams(words(text, fold_case=rule.fold_case), size) & ngrams(both, size))
+    return bool(ngrams(read(text, rule), size) & ngrams(both, size))
 
 
 def windows(document, item, size, rule):
@@ -105,7 +133,7 @@ def windows(document, item, size, rule):
 
 def is_qwen2(text, reference, rule):
     """Whether a part of the item shares an n-gram, and a long enough subsequence, with the text."""
-    document, size = words(text, fold_case=rule.fold_case), size_of(reference, rule)
+    document, size = read(text, rule), size_of(reference, rule)
     for item in parts(reference, rule):
         if not ngrams(document, size) & ngrams(item, size):
             continue
@@ -119,7 +147,7 @@ def is_qwen2(text, reference, rule):
 def is_whole(text, reference, rule):
     """Whether a short item, or its question, stands in the text as a whole."""
     question, both = parts(reference, rule)
-    document = words(text, fold_case=rule.fold_case)
+    document = read(text, rule)
     if len(both) >= size_of(reference, rule) or len(both) < rule.min_whole:
         return False
     return any(len(part) >= rule.min_whole and tuple(part) in ngrams(document, len(part)) for part in (question, both))

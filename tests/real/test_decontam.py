@@ -13,6 +13,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from rapidfuzz.distance import LCSseq
+from tokenizers import Tokenizer
 
 from decontam import Reference, ReferenceIndex, Rule
 from tests.decontam import slow
@@ -128,3 +129,23 @@ def test_the_quick_look_passes_over_most_other_texts(items, documents):
         buffer = np.frombuffer(text, np.uint8)
         flagged += int(index.flag_texts(buffer, np.array([0]), np.array([len(text)]))[0])
     assert flagged < 0.2 * len(others)
+
+
+def test_tokens_of_the_real_tokenizer(items, documents, real_model):
+    """The strict rule in Qwen2's own tokens: what is found is what reading the whole stripped text finds."""
+    rule, name = Rule(tokenizer=f"hf:{real_model}"), f"hf:{real_model}"
+    slow.TOKENIZERS[name] = Tokenizer.from_file(str(real_model / "tokenizer.json"))
+    index, found = ReferenceIndex.build(items, rule), defaultdict(set)
+    for item in items:
+        for ngram in slow.ngrams(slow.parts(item, rule)[1], SIZE):
+            found[ngram].add(item.id)
+    n_pairs = n_flagged = 0
+    for text, _, _ in documents:
+        expected = {one for ngram in slow.ngrams(slow.read(text, rule), SIZE) for one in found.get(ngram, ())}
+        assert {match.reference_id for match in index.find_pairs(text) if match.rule != "whole"} == expected
+        data = text.encode()
+        flag = index.flag_texts(np.frombuffer(data, np.uint8), np.array([0]), np.array([len(data)]))[0]
+        assert flag or not expected
+        n_pairs, n_flagged = n_pairs + len(expected), n_flagged + int(flag)
+    assert n_pairs > N_PLANTED
+    assert n_flagged < len(documents)

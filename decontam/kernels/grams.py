@@ -1,0 +1,106 @@
+"""Runs of characters of a stripped text: words, each with a space before it where a separator is. Numba.
+
+They find what words don't: n-grams of a tokenizer's tokens that hold hardly a whole word. There are three sizes, since
+twelve letters in a row are common, and twelve digits are not.
+"""
+
+import numpy as np
+from numba import njit
+
+from decontam.kernels.blocks import byte, eight_bytes
+from decontam.kernels.hashing import BASE, bit_place, holds, insert, mixed
+
+SIZES = _A, _B, _C = (12, 16, 24)
+"""Characters of a gram."""
+_SALT = np.uint64(0x2545F4914F6CDD1D)
+_SIX, _SIX_BITS, _ONE = np.uint64(6), np.uint64(63), np.uint64(1)
+
+
+@njit(nogil=True, cache=True)
+def gram_keys(points, lows, highs):
+    """Return for each stretch [low, high) of a text, given as code points, the key of one of its grams.
+
+    It is one of the largest size that it has, that with the smallest key: stretches that overlap mostly have the same.
+    """
+    found = np.empty(len(lows), np.uint64)
+    for size in SIZES:
+        keys = _all_keys(points, size)
+        for i in range(len(lows)):
+            if highs[i] - lows[i] >= size:
+                found[i] = keys[lows[i] : highs[i] - size + 1].min()
+    return found
+
+
+@njit(nogil=True, cache=True)
+def fill_grams(grams, bits, keys, gram_bits):
+    """Put keys into the set."""
+    for key in grams:
+        insert(mixed(key ^ _SALT), bits, keys)
+        place = bit_place(key, len(gram_bits))
+        gram_bits[place >> _SIX] |= _ONE << (place & _SIX_BITS)
+
+
+@njit(nogil=True, cache=True)
+def taken_grams(characters, n, gram_bits, bits, keys):
+    """Look up the grams of n characters, move the last ones to the front and return how many; -1 if one was found."""
+    source, n_words, a, b, c = gram_bits.ctypes.data, len(gram_bits), np.uint64(0), np.uint64(0), np.uint64(0)
+    power_a, power_b, power_c = _power(_A), _power(_B), _power(_C)
+    for i in range(n):
+        value = np.uint64(characters[i] + 1)
+        a, b, c = a * BASE + value, b * BASE + value, c * BASE + value
+        if i >= _A:
+            a -= np.uint64(characters[i - _A] + 1) * power_a
+        if i >= _B:
+            b -= np.uint64(characters[i - _B] + 1) * power_b
+        if i >= _C:
+            c -= np.uint64(characters[i - _C] + 1) * power_c
+        if i >= _A - 1 and _may_hold(mixed(a), source, n_words) and holds(mixed(mixed(a) ^ _SALT), bits, keys):
+            return -1
+        if i >= _B - 1 and _may_hold(mixed(b), source, n_words) and holds(mixed(mixed(b) ^ _SALT), bits, keys):
+            return -1
+        if i >= _C - 1 and _may_hold(mixed(c), source, n_words) and holds(mixed(mixed(c) ^ _SALT), bits, keys):
+            return -1
+    n_kept = min(n, _C - 1)
+    for i in range(n_kept):
+        characters[i] = characters[n - n_kept + i]
+    return n_kept
+
+
+@njit(nogil=True, cache=True)
+def with_word(source, start, stop, case, has_space, characters, m):
+    """Keep the characters of a word of ASCII, and the space before it; return how many are kept."""
+    lower = np.uint32(case & np.uint64(0x20))
+    if has_space:
+        characters[m] = 32
+        m += 1
+    for i in range(start, stop):
+        characters[m] = np.uint32(byte(source, i)) | lower
+        m += 1
+    return m
+
+
+@njit(nogil=True, cache=True)
+def _all_keys(points, size):
+    keys, power, key = np.zeros(len(points), np.uint64), _power(size), np.uint64(0)
+    for i in range(len(points)):
+        key = key * BASE + np.uint64(points[i] + 1)
+        if i >= size:
+            key -= np.uint64(points[i - size] + 1) * power
+        if i >= size - 1:
+            keys[i - size + 1] = mixed(key)
+    return keys
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _may_hold(key, source, n_words):
+    """Whether the bit of a key is set among words of bits at an address."""
+    place = bit_place(key, n_words)
+    return eight_bytes(source, np.int64(place >> _SIX) * 8) >> (place & _SIX_BITS) & _ONE != np.uint64(0)
+
+
+@njit(nogil=True, cache=True)
+def _power(size):
+    power = np.uint64(1)
+    for _ in range(size):
+        power *= BASE
+    return power
