@@ -72,6 +72,8 @@ class Chunk(NamedTuple):
     """Where the buffer begins in a plain file; -1 where records have no place in bytes."""
     is_json: bool
     """Lines of JSON; else texts."""
+    n_missing: int = 0
+    """Records that have no text, and lie here as empty ones."""
 
 
 def json_text(line: bytes, row: int, options: ReadOptions, problems: list[Problem]) -> str | None:

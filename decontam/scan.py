@@ -123,7 +123,7 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
             else:
                 flags = index.flag_texts(chunk.buffer, chunk.begins, chunk.ends)
             texts = _texts(chunk, np.flatnonzero(flags).tolist(), result.problems, options)
-            result.n_documents += len(flags) - int(flags.sum()) + len(texts)
+            result.n_documents += len(flags) - int(flags.sum()) + len(texts) - chunk.n_missing
         _search(chunk, texts, result, index)
         result.n_rows = chunk.first_row + len(chunk.begins)
         result.n_bytes += int((chunk.ends - chunk.begins).sum())

@@ -64,6 +64,23 @@ def test_an_answer_field_is_searched_too(tmp_path, references, capsys):
     assert json.loads(capsys.readouterr().out)["counts"][0]["n_contaminated_qwen2"] == 1
 
 
+def test_a_tokenizer_that_is_not_there(tmp_path, references, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(["nothing"]))
+    assert main(scan_args(tmp_path, references, "--tokenizer", f"hf:{tmp_path}")) == 64
+    assert "give hf:PATH of a folder with a tokenizer.json" in capsys.readouterr().err
+    assert main(scan_args(tmp_path, references, "--tokenizer", "qwen3")) == 64
+    assert "give words, qwen2 or hf:PATH" in capsys.readouterr().err
+
+
+def test_the_filter_tells_what_was_not_scanned(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(b"broken\n" + as_jsonl([ITEMS[0].text]))
+    assert main(scan_args(tmp_path, references)) == 3
+    found, clean = str(tmp_path / "out"), str(tmp_path / "clean")
+    assert main(["decontam", "filter", str(tmp_path / "a.jsonl"), "--matches", found, "--output", clean]) == 0
+    assert "1 records could not be scanned and are kept" in capsys.readouterr().out
+
+
 def test_filter_and_show(tmp_path, references, capsys):
     (tmp_path / "a.jsonl").write_bytes(as_jsonl([ITEMS[0].text, "nothing"]))
     assert main(scan_args(tmp_path, references)) == 0

@@ -118,6 +118,7 @@ def test_parquet_without_the_column_and_with_nulls(tmp_path, index):
         [1, "missing_field"],
     ]
     assert results.matches.document_row.tolist() == [1]
+    assert results.manifest["totals"]["n_documents"] == 1
 
 
 def test_a_line_that_is_too_long(tmp_path, index):
