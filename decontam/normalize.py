@@ -83,10 +83,10 @@ def fold_table(fold_case: bool) -> npt.NDArray[np.uint32]:
             table[low : high + 1][is_letter] |= kind << CLASS_SHIFT
     plain = {point for low, high in (*_PLAIN_HAN[:2], _HANGUL) for point in range(low, high + 1)}
     others = [*range(_LAST_OTHER + 1), *range(0x2F800, 0x2FA20), *range(_VARIATION_SELECTORS[0], 0xE01F0), 0xE0001]
+    others = [point for point in others if point not in plain and unicodedata.category(chr(point)) != "Cn"]
     maybe = _can_melt(others)
     for point in others:
-        if point not in plain:
-            table[point] = _entry(point, maybe, fold_case=fold_case)
+        table[point] = _entry(point, maybe, fold_case=fold_case)
     table.setflags(write=False)
     return table
 

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 WIDTH = 64
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _BYTE, _BITS = ir.IntType(8), ir.IntType(64)
-_BLOCK = ir.VectorType(_BYTE, WIDTH)
+_BLOCK, _LANES = ir.VectorType(_BYTE, WIDTH), ir.VectorType(_BITS, 8)
 _PLACE = (types.uint64, types.int64)
 """What loads take: an address, and how many bytes behind it. Nobody checks that it is inside of an array."""
 
@@ -132,6 +132,41 @@ def trailing_zeros(_: Any, _mask: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def ones(_: Any, _mask: Any) -> Any:
+    """Return how many bits are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def lcs_step(_: Any, _states: Any, _masks: Any, _lows: Any, _highs: Any, _t: Any) -> Any:
+    """Take a text's token t into the states of eight subsequences at once; see `lcs`.
+
+    The first four are addresses of eight 64-bit numbers each: states, where the items have the token, and the first and
+    one past the last token of the text that each is compared with.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        states, masks, lows, highs = (_loaded(builder, (arg, ir.Constant(_BITS, 0)), _LANES) for arg in args[:4])
+        one = builder.insert_element(ir.Constant(_LANES, ir.Undefined), args[4], ir.Constant(ir.IntType(32), 0))
+        all_t = builder.shuffle_vector(
+            one, ir.Constant(_LANES, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+        )
+        is_in = builder.and_(builder.icmp_signed("<=", lows, all_t), builder.icmp_signed(">", highs, all_t))
+        masks = builder.select(is_in, masks, ir.Constant(_LANES, [0] * 8))
+        both = builder.and_(states, masks)
+        grown = builder.or_(builder.add(states, both), builder.and_(states, builder.not_(both)))
+        stored = builder.store(grown, builder.inttoptr(args[0], _LANES.as_pointer()))
+        stored.align = 1
+        return ir.Constant(_BITS, 0)
+
+    return types.int64(types.uint64, types.uint64, types.uint64, types.uint64, types.int64), generate
 
 
 def _each(value: int) -> Any:

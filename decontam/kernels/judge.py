@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from decontam.kernels.lcs import lcs_length
+from decontam.kernels.lcs import LANES, lcs_length, lcs_lengths
 
 Ints = npt.NDArray[np.int64]
 TEXT, ITEM, WITH_ANSWER, HOLDS, N_SHARED, LONGEST, LCS, N_SHORTER = range(8)
@@ -91,6 +91,8 @@ class _Scratch(NamedTuple):
     """(vocabulary + 1,) 0"""
     bag: npt.NDArray[np.int32]
     """(vocabulary,) 0"""
+    masks: npt.NDArray[np.uint64]
+    """(513, 8) 0"""
 
 
 @njit(nogil=True, cache=True)
@@ -159,6 +161,7 @@ def _scratch(n_items, n_words):
         np.zeros(n_items, np.int64),
         np.zeros(n_words + 1, np.int32),
         np.zeros(n_words, np.int32),
+        np.zeros((64 * LANES + 1, LANES), np.uint64),
     )
 
 
@@ -179,6 +182,7 @@ def _judge(ids, positions, ngrams, table, sought, limit, scratch):
     shared, longest = np.zeros(2, np.int64), np.zeros(2, np.int64)
     bag = _Bag(ids, _widest(items, sought, table.size), scratch.bag)
     first, last = -1, -1  # n-grams of the text that the bag is about
+    known, known_shorter = _question_lcs(ids, items, offsets, at, places, table.size, sought, scratch, is_exact)
     for i in range(len(items)):
         item, low, high = items[i], offsets[i], offsets[i + 1]
         start, n_both = sought.starts_I[item], sought.stops_I[item] - sought.starts_I[item]
@@ -192,7 +196,10 @@ def _judge(ids, positions, ngrams, table, sought, limit, scratch):
             if not n_kept or (is_found and (facts[i, HOLDS] or n_tokens == n_question)):
                 continue
             length, shorter, is_held = 0, min(len(ids), n_tokens), False
-            if has_lcs:
+            if has_lcs and part == 0 and known[i] >= 0:
+                length, shorter = known[i], known_shorter[i]
+                is_held = length >= sought.min_lcs and length >= sought.min_lcs_ratio * shorter - 1e-9
+            elif has_lcs:
                 is_hopeless = False
                 if not is_exact:
                     if (at[low], at[high - 1]) != (first, last):
@@ -220,6 +227,48 @@ def _judge(ids, positions, ngrams, table, sought, limit, scratch):
                 break
     _empty_bag(bag, first, last)
     return _One(items, facts, offsets, at, places, numbers)
+
+
+@njit(nogil=True, cache=True)
+def _question_lcs(ids, items, offsets, at, places, size, sought, scratch, is_exact):
+    """Return the lengths for short questions that are compared with one stretch of the text; -1 for others.
+
+    Also the tokens of the shorter sequence. Eight are computed at once, which is worth it where items are many.
+    """
+    known, shorter = np.full(len(items), -1, np.int64), np.ones(len(items), np.int64)
+    if is_exact or (sought.min_lcs == 0 and sought.min_lcs_ratio == 0):
+        return known, shorter
+    chosen, starts, sizes = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    lows, highs, n = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64), 0
+    for i in range(len(items)):
+        start = sought.starts_I[items[i]]
+        n_tokens = sought.question_stops_I[items[i]] - start
+        first, last = _only_run(at, places, offsets[i], offsets[i + 1], n_tokens - size, size)
+        if first >= 0 and n_tokens <= 64:
+            margin = max(2 * n_tokens, n_tokens + size)
+            lows[n] = 0 if sought.whole_document else max(0, first - margin)
+            highs[n] = len(ids) if sought.whole_document else min(len(ids), last + size + margin)
+            chosen[n], starts[n], sizes[n] = i, start, n_tokens
+            n += 1
+        if n == LANES or (n and i + 1 == len(items)):
+            found = lcs_lengths(sought.ids_T, starts[:n], sizes[:n], ids, lows, highs, scratch.slots, scratch.masks)
+            for lane in range(n):
+                known[chosen[lane]] = found[lane]
+                shorter[chosen[lane]] = min(highs[lane] - lows[lane], sizes[lane])
+            lows[:], highs[:], n = 0, 0, 0
+    return known, shorter
+
+
+@njit(nogil=True, cache=True)
+def _only_run(at, places, low, high, last_place, size):
+    """Return the first and last n-gram of a part of an item if each overlaps or touches the next, else -1 for both."""
+    first = last = np.int64(-1)
+    for j in range(low, high):
+        if places[j] <= last_place:
+            if last >= 0 and at[j] > last + size:
+                return np.int64(-1), np.int64(-1)
+            first, last = at[j] if first < 0 else first, at[j]
+    return first, last
 
 
 @njit(nogil=True, cache=True)

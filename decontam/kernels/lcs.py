@@ -3,6 +3,9 @@
 import numpy as np
 from numba import njit
 
+from decontam.kernels.blocks import first_bits, lcs_step, ones
+
+LANES = 8
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -33,6 +36,41 @@ def lcs_length(item, text, slots):
     for i in range(len(item)):
         found += (state[i >> 6] >> np.uint64(i & 63)) & np.uint64(1) == np.uint64(0)
         slots[item[i]] = 0
+    return found
+
+
+@njit(nogil=True, cache=True)
+def lcs_lengths(ids_T, starts, sizes, text, lows, highs, slots, masks):
+    """Return the lengths for up to eight short items and the same text at once.
+
+    Args:
+        ids_T: all items' word numbers; `starts`: where each of the items begins; `sizes`: its tokens, at most 64.
+        text: word numbers; each item is compared with it from `lows` to `highs` (one past); 0 in places without item.
+        slots: as for `lcs_length`.
+        masks: (at least 513, 8) uint64, all 0, and again when this returns.
+    """
+    n_distinct, states = 0, np.full(LANES, _ALL)
+    for lane in range(len(starts)):
+        for i in range(sizes[lane]):
+            token = ids_T[starts[lane] + i]
+            if slots[token] == 0:
+                n_distinct += 1
+                slots[token] = n_distinct
+            masks[slots[token], lane] |= np.uint64(1) << np.uint64(i)
+    to_states, to_masks, to_lows, to_highs = states.ctypes.data, masks.ctypes.data, lows.ctypes.data, highs.ctypes.data
+    for t in range(lows[: len(starts)].min(), highs.max()):
+        slot = slots[text[t]]
+        if slot:
+            lcs_step(to_states, to_masks + np.uint64(slot * 8 * LANES), to_lows, to_highs, t)
+    found = np.zeros(LANES, np.int64)
+    for lane in range(len(starts)):
+        found[lane] = ones(~states[lane] & first_bits(sizes[lane]))
+        for i in range(sizes[lane]):
+            token = ids_T[starts[lane] + i]
+            masks[slots[token], lane] = 0
+    for lane in range(len(starts)):
+        for i in range(sizes[lane]):
+            slots[ids_T[starts[lane] + i]] = 0
     return found
 
 

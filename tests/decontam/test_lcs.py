@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import LCSseq
 
-from decontam.kernels.lcs import lcs_length
+from decontam.kernels.lcs import LANES, lcs_length, lcs_lengths
 from tests.decontam.slow import lcs
 
 N_WORDS = 300
@@ -25,6 +25,29 @@ def ours(item, text):
 def test_length_is_rapidfuzzs_and_the_textbooks(item, text):
     known = [token if token >= 0 else N_WORDS + i for i, token in enumerate(text)]
     assert ours(item, text) == LCSseq.similarity(item, known) == lcs(item, known)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    pairs=st.lists(
+        st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=64), st.integers(0, 80), st.integers(0, 90)),
+        min_size=1,
+        max_size=8,
+    ),
+    text=st.lists(st.integers(-1, 6), min_size=1, max_size=120),
+)
+def test_eight_at_once_are_as_one_by_one(pairs, text):
+    ids = np.array([token for item, _, _ in pairs for token in item], np.int32)
+    sizes = np.array([len(item) for item, _, _ in pairs], np.int64)
+    lows, highs = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    for lane, (_, low, size) in enumerate(pairs):
+        lows[lane], highs[lane] = min(low, len(text) - 1), min(low + size + 1, len(text))
+    slots, masks = np.zeros(N_WORDS + 1, np.int32), np.zeros((513, LANES), np.uint64)
+    found = lcs_lengths(ids, np.cumsum(sizes) - sizes, sizes, np.array(text, np.int32), lows, highs, slots, masks)
+    assert not slots.any()
+    assert not masks.any()
+    for lane, (item, _, _) in enumerate(pairs):
+        assert found[lane] == ours(item, text[lows[lane] : highs[lane]])
 
 
 def test_long_sequences():
