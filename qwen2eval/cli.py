@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval import __version__
 from qwen2eval.cli_decontam import add_decontam_verbs
 from qwen2eval.cli_model import add_model_verbs
+from qwen2eval.cli_sandbox import add_sandbox_verbs
 from qwen2eval.config import RunConfig, load_config, parse_key_values
 from qwen2eval.errors import ConfigError, Qwen2EvalError
 from qwen2eval.reporting.markup import visible
@@ -124,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--format", default="html,md", metavar="LIST", help="html, md or both [default: html,md]")
     add_decontam_verbs(verbs, _verb)
     add_model_verbs(verbs, _verb)
+    add_sandbox_verbs(verbs, _verb)
     return parser
 
 

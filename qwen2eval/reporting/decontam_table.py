@@ -58,7 +58,9 @@ def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None
     if totals["n_not_editable"]:
         console.print(Text(f"{totals['n_not_editable']:,} of them dropped: nested too deeply to edit", style="yellow"))
     if totals["n_not_scanned"]:
-        told = f"{totals['n_not_scanned']:,} records could not be scanned and are kept as they are: see problems.parquet"
+        told = (
+            f"{totals['n_not_scanned']:,} records could not be scanned and are kept as they are: see problems.parquet"
+        )
         console.print(Text(told, style="yellow"))
     console.print(Text.assemble(("cleaned  ", "bold"), visible(output)), soft_wrap=True)
 

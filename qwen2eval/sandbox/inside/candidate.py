@@ -1,0 +1,90 @@
+"""The process in which a program's functions are called; it sees arguments, never tests or expected values.
+
+Nothing in here decides anything: whatever the program does to this process, what it writes is a value, right or wrong.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from qwen2eval.sandbox.inside.codec import UncarriedError, decode, encode
+from qwen2eval.sandbox.inside.wire import Channel
+
+LOADED, LOAD_ERROR, RESULT, CHANGED, RAISED, UNCARRIED = b"L", b"E", b"R", b"M", b"X", b"U"
+MAX_TEXT = 2_000  # characters of an error message
+
+
+def load_program(source: bytes, *, is_text: bool, name: str) -> ModuleType:
+    """Run a program's source in a new module and return it. Raises whatever the program raises."""
+    module = ModuleType(name)
+    sys.modules[name] = module
+    text: str | bytes = source.decode("utf-8") if is_text else source
+    exec(compile(text, "<program>", "exec", dont_inherit=True), vars(module))  # noqa: S102  # what the sandbox is for
+    return module
+
+
+def find_entry_point(module: ModuleType, entry_point: str) -> Any:
+    """Return the function named `entry_point`; of `Class.method`, the method of one new object."""
+    first, *rest = entry_point.split(".")
+    found: Any = vars(module)[first] if first in vars(module) else getattr(module, first)
+    for name in rest:
+        found = getattr(found() if isinstance(found, type) else found, name)
+    if not callable(found):
+        raise TypeError(f"{entry_point!r} is not callable")
+    return found
+
+
+def serve(channel: Channel, source: bytes, *, is_text: bool, entry_point: str) -> None:
+    """Load the program, say so, and answer calls until the tests have no more."""
+    try:
+        function = find_entry_point(load_program(source, is_text=is_text, name="program"), entry_point)
+    except BaseException as err:  # noqa: BLE001  # sys.exit() in a program is one, too
+        _flush()
+        channel.send(LOAD_ERROR, encode(_told(err, entry_point)))
+        return
+    _flush()
+    channel.send(LOADED, b"")
+    while True:
+        _, body = channel.receive()
+        channel.send(*answer(function, body))
+        _flush()
+
+
+def answer(function: Any, body: bytes) -> tuple[bytes, bytes]:
+    """Call the function with the arguments in `body` and return the message that answers."""
+    number, args, kwargs = decode(body)
+    before = encode((args, kwargs))
+    try:
+        value = function(*args, **kwargs)
+        try:
+            changed = encode((args, kwargs)) != before
+        except UncarriedError:
+            changed = True
+        if changed:
+            return CHANGED, encode((number, args, kwargs, value))
+        return RESULT, encode((number, value))
+    except UncarriedError as err:
+        return UNCARRIED, encode((number, str(err)))
+    except BaseException as err:  # noqa: BLE001  # as above
+        return RAISED, encode((number, *_told(err)))
+
+
+def _told(err: BaseException, missing: str = "") -> tuple[str, str]:
+    """Return the name of the nearest built-in class of an exception, and its text."""
+    if (
+        missing
+        and isinstance(err, AttributeError | KeyError)
+        and str(err).strip("'") in (missing, missing.split(".", maxsplit=1)[0])
+    ):
+        return "NameError", f"the program does not define {missing!r}"
+    nearest = next(kind for kind in type(err).__mro__ if kind.__module__ == "builtins")
+    text = f"{err}" if type(err) is nearest else f"{type(err).__name__}: {err}"
+    return nearest.__name__, text[:MAX_TEXT]
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001, S112  # a program may have put anything there, or closed it
+            continue

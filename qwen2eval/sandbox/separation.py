@@ -1,0 +1,102 @@
+"""Can these tests run in another process than the program? Decided from the tests alone, which are trusted."""
+
+import ast
+import builtins
+import functools
+import threading
+import warnings
+from typing import NamedTuple
+
+from qwen2eval.sandbox.execution import Check
+
+_ABOUT_OBJECTS = frozenset(
+    {"id", "globals", "locals", "vars", "eval", "exec", "compile", "getattr", "setattr", "hasattr"}
+)
+_SINGLETONS = (None, True, False, ...)
+_BUILTINS = frozenset(dir(builtins))
+_parsing = threading.Lock()
+
+
+class Separation(NamedTuple):
+    """How tests are to be run.
+
+    Attributes:
+        why_together: why tests and program must share a process, `None` if they need not.
+        defines_check: the tests define `check(candidate)`; else they are asserts that call the function by its name.
+    """
+
+    why_together: str | None
+    defines_check: bool
+
+
+def examine_tests(check: Check) -> Separation:
+    """Return how the tests of a check are to be run.
+
+    Tests that can't be compiled are separate: the tester tells what is wrong with them.
+
+    >>> examine_tests(Check("", entry_point="f", tests="assert f(1) == 2"))
+    Separation(why_together=None, defines_check=False)
+    >>> examine_tests(Check("", entry_point="f", tests="assert f(Pair(1, 2)) == 2")).why_together
+    "the tests use 'Pair' of the program"
+    """
+    with _parsing:  # what parsers warn of can be kept from the user's screen by one thread at a time
+        return _examine((check.entry_point or "").rpartition(".")[2], check.setup, check.tests or "")
+
+
+@functools.lru_cache(maxsize=4_096)  # many samples of one doc have the same tests
+def _examine(entry: str, setup_source: str, tests_source: str) -> Separation:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            setup, tests = ast.parse(setup_source), ast.parse(tests_source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return Separation(None, False)
+    checks = [node for node in tests.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
+    candidates = {entry} | {node.args.args[0].arg for node in checks if node.args.args}
+    known = _BUILTINS | candidates | _bound_names(setup) | _bound_names(tests)
+    called = {id(node.func) for node in ast.walk(tests) if isinstance(node, ast.Call)}
+    objections = (_objection(node, candidates, known, called) for node in (*ast.walk(setup), *ast.walk(tests)))
+    return Separation(next(filter(None, objections), None), bool(checks))
+
+
+def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[str], called: set[int]) -> str | None:
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        if node.id not in known:
+            return f"the tests use {node.id!r} of the program"
+        if node.id in _ABOUT_OBJECTS and id(node) in called:
+            return f"the tests call {node.id}()"
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in candidates:
+        return f"the tests look at {node.value.id}.{node.attr}"
+    if isinstance(node, ast.Compare) and _compares_identity(node):
+        return "the tests ask whether two values are the same object"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in candidates:
+        parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if any(isinstance(part, ast.Lambda) for part in parts):
+            return "the tests pass functions"
+    if isinstance(node, ast.Name | ast.alias) and (node.id if isinstance(node, ast.Name) else node.name) == "inspect":
+        return "the tests inspect the program"
+    return None
+
+
+def _compares_identity(node: ast.Compare) -> bool:
+    if not any(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops):
+        return False
+    sides = [node.left, *node.comparators]
+    return not any(isinstance(side, ast.Constant) and side.value in _SINGLETONS for side in sides)
+
+
+def _bound_names(tree: ast.Module) -> set[str]:
+    """Return all names that are bound anywhere in a module: enough, since the tests are trusted."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+    return names

@@ -1,0 +1,34 @@
+"""250 attacks on verdicts, files, secrets, network, processes, kernel and resources, by root and by an ordinary user.
+
+`attacks/` has them with the verdicts that are right; `run_attacks.py` runs them and looks at the effects from outside.
+"""
+
+import json
+
+import pytest
+
+from qwen2eval.sandbox import STRONG_LEVELS
+from tests.sandbox.attacks.right_programs import RIGHT
+from tests.sandbox.conftest import run_as, skip_without
+from tests.sandbox.run_attacks import ATTACKS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("user", ["caller", "ordinary"])
+@pytest.mark.parametrize("level", STRONG_LEVELS)
+def test_no_attack_succeeds(level, user):
+    skip_without(level)
+    process = run_as(user, "run_attacks.py", level)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err.decode()
+    result = json.loads(out)
+    assert result["level"] == level
+    assert {row["name"]: row["wrong"] for row in result["rows"] if row["wrong"]} == {}
+    assert len(result["rows"]) > 200
+    assert (result["more_processes"], result["processes_left"], result["boxes_left"]) == (0, [], [])
+
+
+def test_there_are_enough_attacks():
+    names = [attack.name for attack in ATTACKS]
+    assert len(names) == len(set(names))
+    assert len(names) - len(RIGHT) >= 60

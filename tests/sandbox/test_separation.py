@@ -1,0 +1,66 @@
+"""Which tests can run in another process than the program, decided from the tests."""
+
+import pytest
+
+from qwen2eval.errors import ConfigError
+from qwen2eval.sandbox import Check
+from qwen2eval.sandbox.separation import examine_tests
+
+
+def why(tests, setup="", entry_point="f"):
+    return examine_tests(Check("", entry_point=entry_point, tests=tests, setup=setup)).why_together
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "assert f(1) == 2",
+        "def check(candidate):\n    assert candidate([1]) == [2]\n    assert candidate(None) is None",
+        "import math\ndef check(c):\n    for i in range(9):\n        assert math.isclose(c(i), i)",
+        "METADATA = {}\ndef check(candidate):\n    assert all(candidate(x) == y for x, y in [(1, 2)])",
+        "assert list(map(f, [1, 2])) == [3, 4]",
+        "try:\n    f(1)\nexcept ValueError as err:\n    assert str(err)",
+        "this is no Python",
+    ],
+)
+def test_these_can(tests):
+    assert why(tests) is None
+
+
+@pytest.mark.parametrize(
+    ("tests", "words"),
+    [
+        ("assert f(Pair(1, 2)) == 3", "'Pair'"),
+        ("assert f(lambda x: x) == 3", "functions"),
+        ("x = [1]\nassert f(x) is x", "same object"),
+        ("assert f.__name__ == 'f'", "__name__"),
+        ("import inspect\nassert inspect.getsource(f)", "inspect"),
+        ("assert id(f(1)) == 1", "id()"),
+        ("def check(candidate):\n    assert candidate(helper(1)) == 2", "'helper'"),
+    ],
+)
+def test_these_cannot(tests, words):
+    assert words in why(tests)
+
+
+def test_helpers_of_the_setup_are_known():
+    assert why("assert f(helper(1)) == 2", setup="def helper(x): return x") is None
+    assert "'Node'" in why("assert f(1) == 2", setup="root = Node(1)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"tests": "assert f(1)"}, "entry_point"),
+        ({"entry_point": "f"}, "without tests"),
+        ({"tests": "assert f(1)", "entry_point": "f", "stdin": "x"}, "whole program"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds"),
+        ({"memory_mb": 0}, "memory_mb"),
+        ({"program": None}, "program"),
+        ({"stdin": 5}, "stdin"),
+    ],
+)
+def test_arguments_that_make_no_check(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        Check(**{"program": "", **arguments})
