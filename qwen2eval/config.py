@@ -88,6 +88,8 @@ class RunConfig:
     """Where a corpus record's text is."""
     matches: str | None = None
     """Folder of a finished `qwen2eval decontam scan`, instead of a corpus."""
+    sandbox: str = "auto"
+    """Where programs that the model wrote are run: a level of `qwen2eval.sandbox`, or the strongest that works here."""
     output_path: str = "runs"
     offline: bool = False
     """Open no socket: data and models must be on this machine."""
@@ -161,6 +163,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "corpus": (tuple,),
     "text_field": _TEXT,
     "matches": _OPTIONAL_TEXT,
+    "sandbox": _TEXT,
     "output_path": _TEXT,
     "offline": (bool,),
 }

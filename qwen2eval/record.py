@@ -174,6 +174,7 @@ def describe_scoring(task: Any) -> dict[str, Any]:
         "filters": [ensemble.name for ensemble in task._filters],
         "metrics": {name: {"higher_is_better": higher} for name, higher in better.items()},
         "task_hash": task_hash(task),
+        "sandbox": getattr(task, "sandbox_level", None),
     }
 
 
@@ -181,7 +182,7 @@ def describe_failure(error: Qwen2EvalError) -> dict[str, Any]:
     """Return the entry of a task that has no score: the same keys, mostly empty."""
     unknown = ("description", "version", "output_type", "num_fewshot", "n_prompt_tokens", "shared_prefix_ratio")
     empty = dict.fromkeys((*unknown, "generation_kwargs", "cluster", "task_hash", "template_hash", "preflight"))
-    empty |= dict.fromkeys(("first_prompt", "chance"))
+    empty |= dict.fromkeys(("first_prompt", "chance", "sandbox"))
     counts = dict.fromkeys(("n_docs", "n_docs_total", "n_requests"), 0)
     rest = {"filters": [], "metrics": {}, "apply_chat_template": False, "data": {"source": None, "sha256": None}}
     return {"status": "failed", "error": str(error), **empty, **counts, **rest}

@@ -265,8 +265,7 @@ def _schema(metrics: Sequence[str]) -> "pa.Schema":
             ("truncated", pa.bool_()),
             ("contamination", pa.string()),
             ("contamination_qwen2", pa.string()),
-            ("cell", pa.string()),
-            ("error", pa.string()),
+            *[(name, pa.string()) for name in ("cell", "verdict", "verdict_detail", "error")],
         ]
     )
 

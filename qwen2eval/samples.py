@@ -18,10 +18,12 @@ from qwen2eval.requests import Answer
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
+    from qwen2eval.sandbox import Execution
+
 SAMPLE_COLUMNS = (
     *("task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "repeat", "filter", "cluster", "prompt", "response"),
     *("extracted", "target", "finish_reason", "n_prompt_tokens", "n_response_tokens", "truncated", "contamination"),
-    *("contamination_qwen2", "cell", "error"),
+    *("contamination_qwen2", "cell", "verdict", "verdict_detail", "error"),
 )
 """The columns of samples/<task>.parquet that every task has; its metrics follow."""
 NO_EXTRACTION = "[invalid]"
@@ -45,6 +47,8 @@ class DocSample:
     """None: not scored."""
     error: str | None = None
     """Why it is not scored."""
+    executions: "Sequence[Execution] | None" = None
+    """For tasks of programs: what came of each repeat's."""
 
     @cached_property
     def doc_hash(self) -> str:
@@ -91,6 +95,7 @@ def score_task(planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer]) -
     with compiled_templates():
         filtered = _filter_answered(planned, by_doc, given, problems)
         for name, per_doc in filtered.items():
+            _run_programs(planned, per_doc)
             samples.by_filter[name] = [
                 _score_doc(
                     planned, doc_id, doc, name, by_doc[doc_id], given[doc_id], per_doc.get(doc_id), problems[doc_id]
@@ -153,6 +158,8 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
                 if samples.contamination_qwen2 is None
                 else samples.contamination_qwen2[sample.doc_id],
                 "cell": None,
+                "verdict": None if sample.executions is None else sample.executions[repeat].verdict,
+                "verdict_detail": None if sample.executions is None else sample.executions[repeat].detail or None,
                 "error": sample.error,
                 **{metric_column(m): as_number(v) for m, v in (sample.metrics or {}).items() if repeat == 0},
             }
@@ -284,7 +291,20 @@ def _score_doc(
         # a task author's scorer may raise anything on one odd answer: that doc is not scored, the others are
         except Exception as err:  # noqa: BLE001
             problem = f"the scorer failed: {type(err).__name__}: {err}"
-    return DocSample(doc_id, doc, filter_name, requests, answers, filtered or [], target, metrics, problem)
+    executions = planned.task.executions(doc, filtered) if filtered is not None and _is_code(planned.task) else None
+    return DocSample(doc_id, doc, filter_name, requests, answers, filtered or [], target, metrics, problem, executions)
+
+
+def _is_code(task: "Task") -> bool:
+    """Whether a task's answers are programs; see `code_task`."""
+    return hasattr(task, "run_programs")
+
+
+def _run_programs(planned: TaskPlan, per_doc: Mapping[int, list[Any]]) -> None:
+    """Run the programs of all docs at once, where there are some."""
+    if _is_code(planned.task):
+        by_id = dict(zip(planned.doc_ids, planned.docs, strict=True))
+        planned.task.run_programs([(by_id[doc_id], results) for doc_id, results in per_doc.items()])
 
 
 def _extracted_text(planned: TaskPlan, sample: DocSample) -> str | None:

@@ -214,7 +214,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str
 
     known = registry.needed_by(entry)
     _refuse_unsafe_code(entry, known)
-    metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline}
+    metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
     manager = TaskManager(include_defaults=False, metadata=metadata)
     manager._index = {
         name: Entry(

@@ -101,7 +101,8 @@ def test_model_written_code_is_refused_before_anything_of_the_task_is_imported(t
 
 
 def test_unsafe_members_of_a_group_are_found():
-    assert isinstance(load_tasks(RunConfig(tasks=("humaneval",))).failures["humaneval"], TaskFileError)
+    loaded = load_tasks(RunConfig(tasks=("lm_eval:humaneval",)))
+    assert isinstance(loaded.failures["humaneval"], TaskFileError)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """GSM8K's published files: `train.jsonl` and `test.jsonl` with `question` and `answer` (openai/grade-school-math)."""
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,14 @@ def load(
 
 
 def read_jsonl(path: Path, *, columns: tuple[str, ...]) -> Rows:
-    """Read a JSON-lines file, naming the line that is broken or lacks one of `columns`."""
+    """Read a JSON-lines file, plain or .gz, naming the line that is broken or lacks one of `columns`."""
     rows: Rows = []
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig") as file
+        ):
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
@@ -52,8 +58,8 @@ def read_jsonl(path: Path, *, columns: tuple[str, ...]) -> Rows:
         raise DataFileError(f"{path}, line {number}: not JSON ({err.msg}); is the line cut off?") from err
     except UnicodeDecodeError as err:
         raise DataFileError(f"{path}: not UTF-8 ({err.reason} at byte {err.start})") from err
-    except OSError as err:
-        raise DataFileError(f"{path} can't be read: {err.strerror}") from err
+    except (OSError, EOFError, zlib.error) as err:
+        raise DataFileError(f"{path} can't be read: {getattr(err, 'strerror', None) or err}") from err
     if not rows:
         raise DataFileError(f"{path} holds no rows")
     return rows
