@@ -17,7 +17,7 @@ Lao, Khmer, Myanmar) is a token of its own.
 """
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -133,6 +133,11 @@ def _can_melt(points: list[int]) -> frozenset[int]:
     return frozenset(found | jamo)
 
 
+@lru_cache(1 << 14)
+def _melted_piece(piece: str) -> str:
+    return unicodedata.normalize("NFKC", piece)
+
+
 def _melted(
     text: str, entries: npt.NDArray[np.uint32], table: npt.NDArray[np.uint32]
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -141,18 +146,13 @@ def _melted(
     is_start[:1] = True
     starts = np.flatnonzero(is_start)
     stops = np.append(starts[1:], len(entries))
-    special = np.flatnonzero((stops - starts > 1) | (entries[starts] & LOOK != 0))
+    is_special = (stops - starts > 1) | (entries[starts] & LOOK != 0)
+    special = np.flatnonzero(is_special)
+    pieces = [_melted_piece(text[begin:end]) for begin, end in zip(starts[special], stops[special], strict=True)]
     sizes = np.ones(len(starts), np.int64)
-    pieces: list[npt.NDArray[np.uint32]] = []
-    for at in special.tolist():
-        melted = unicodedata.normalize("NFKC", text[starts[at] : stops[at]])
-        pieces.append(table[np.frombuffer(melted.encode("utf-32-le", "surrogatepass"), "<u4")])
-        sizes[at] = len(pieces[-1])
-    out = np.empty(int(sizes.sum()), np.uint32)
-    places = np.cumsum(sizes) - sizes
-    is_plain = np.ones(len(starts), np.bool_)
-    is_plain[special] = False
-    out[places[is_plain]] = entries[starts[is_plain]]
-    for at, piece in zip(special.tolist(), pieces, strict=True):
-        out[places[at] : places[at] + len(piece)] = piece
+    sizes[special] = [len(piece) for piece in pieces]
+    of_special = np.repeat(is_special, sizes)
+    out = np.empty(len(of_special), np.uint32)
+    out[~of_special] = entries[starts[~is_special]]
+    out[of_special] = table[np.frombuffer("".join(pieces).encode("utf-32-le", "surrogatepass"), "<u4")]
     return out, np.repeat(starts, sizes).astype(np.int64), np.repeat(stops, sizes).astype(np.int64)
