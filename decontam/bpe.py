@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 QWEN2 = "Qwen/Qwen2-7B"
 MARKERS = ("Ġ", "▁")
 """With what a token begins that has the space before it, byte by byte or as in SentencePiece."""
-_KEPT = 200_000
-"""Stretches that are kept with their tokens."""
+_KEPT, _KEPT_CHARACTERS = 200_000, 4_000_000
+"""Stretches that are kept with their tokens, and their characters."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -96,7 +96,7 @@ class BpeTokens:
         """Return a folded text's tokens."""
         stretches = split_stretches(folded)
         with self._lock:
-            if len(self._stretches) > _KEPT:
+            if len(self._stretches) > _KEPT or self._stretches.n_characters > _KEPT_CHARACTERS:
                 self._forget()
             numbers = self._stretches.add(stretches)
             self._tokenize_new()

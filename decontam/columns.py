@@ -23,15 +23,20 @@ def flags(values: npt.NDArray[Any]) -> Any:
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
 
 
-def strings(texts: Sequence[str]) -> Any:
-    """Return a column of text.
+def strings(texts: Sequence[str], *, is_large: bool = False) -> Any:
+    """Return a column of text; a large one may have more than 2 GB.
 
     Raises:
         UnicodeEncodeError: half a surrogate pair.
+        OverflowError: more than 2 GB in a column that isn't large.
     """
     encoded = [text.encode() for text in texts]
-    offsets = np.concatenate(([0], np.cumsum([len(one) for one in encoded], dtype=np.int64))).astype(np.int32)
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+    offsets = np.concatenate(([0], np.cumsum([len(one) for one in encoded], dtype=np.int64)))
+    if not is_large and offsets[-1] >= 1 << 31:
+        raise OverflowError("more than 2 GB of text in one column")
+    kind = pa.LargeStringArray if is_large else pa.StringArray
+    places = offsets if is_large else offsets.astype(np.int32)
+    return kind.from_buffers(len(texts), pa.py_buffer(places), pa.py_buffer(b"".join(encoded)))
 
 
 def lists(stops: Ints, values: Any) -> Any:

@@ -30,7 +30,7 @@ from decontam.rule import Rule
 
 _BATCH_CHARACTERS = 250_000
 """Text of items that is folded at once."""
-_VERSION = 1
+_VERSION = 2
 """Of what matches are found; part of the fingerprint."""
 
 Bytes = npt.NDArray[np.uint8]

@@ -34,6 +34,7 @@ Part = Literal["question", "question+answer"]
 RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole")
 """By the numbers that findings have for them."""
 STRICT, QWEN2, WHOLE = range(3)
+_FOLDED_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,17 @@ def _read_bpe(vocabulary: BpeVocabulary, texts: Sequence[str], *, fold_case: boo
 
 def _read_melting(vocabulary: Vocabulary, text: str, *, fold_case: bool) -> tuple[npt.NDArray[Any], ...]:
     """Return the words of a text whose NFKC is not found character by character, as `read_texts` would."""
-    folded = fold(text, fold_case=fold_case)
-    words = split(folded)
-    ids = find_words(words.hashes, words.begins, words.ends, words.points, *vocabulary)
-    begins, ends = folded.begins[words.begins], folded.ends[words.ends - 1]
-    return np.append(ids, np.int32(UNKNOWN)), np.append(begins, len(text)), np.append(ends, len(text))
+    found, begin = list[tuple[npt.NDArray[Any], ...]](), 0
+    while begin < len(text):
+        # block by block, where no word goes on: what is needed to fold a text is many times as large
+        end = text.find(" ", begin + _FOLDED_CHARACTERS) + 1 or len(text)
+        folded = fold(text[begin:end], fold_case=fold_case)
+        words = split(folded)
+        ids = find_words(words.hashes, words.begins, words.ends, words.points, *vocabulary)
+        found.append((ids, folded.begins[words.begins] + begin, folded.ends[words.ends - 1] + begin))
+        begin = end
+    last = np.array([UNKNOWN], np.int32), *(np.array([len(text)], np.int64) for _ in range(2))
+    return tuple(np.concatenate(column) for column in zip(*found, last, strict=True))
 
 
 def _findings(judged: Judged, offset: int, *, has_lcs: bool) -> Findings:

@@ -141,12 +141,20 @@ def _melted_piece(piece: str) -> str:
 def _melted(
     text: str, entries: npt.NDArray[np.uint32], table: npt.NDArray[np.uint32]
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Apply NFKC piece by piece: a piece is a character and all that can melt into it."""
+    """Apply NFKC piece by piece: a piece is a character and all that can melt into it, where something does."""
     is_start = entries & MAYBE == 0
     is_start[:1] = True
+    is_start[1:] |= entries[:-1] & CODE_POINT == ord("\n")  # texts that are folded together stay apart
+    is_settled = np.zeros(len(entries), np.bool_)
     starts = np.flatnonzero(is_start)
     stops = np.append(starts[1:], len(entries))
-    is_special = (stops - starts > 1) | (entries[starts] & LOOK != 0)
+    several = stops - starts > 1
+    for begin, end in zip(starts[several].tolist(), stops[several].tolist(), strict=True):
+        if _melted_piece(text[begin:end]) == text[begin:end]:
+            is_start[begin:end] = is_settled[begin:end] = True
+    starts = np.flatnonzero(is_start)
+    stops = np.append(starts[1:], len(entries))
+    is_special = ~is_settled[starts] & ((stops - starts > 1) | (entries[starts] & LOOK != 0))
     special = np.flatnonzero(is_special)
     pieces = [_melted_piece(text[begin:end]) for begin, end in zip(starts[special], stops[special], strict=True)]
     sizes = np.ones(len(starts), np.int64)

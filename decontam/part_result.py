@@ -1,10 +1,11 @@
 """What the scan of one part found: a value, and the file that marks the part as done."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -39,17 +40,18 @@ MATCH_SCHEMA = pa.schema(
     ]
 )
 """A scan's matches; `docs/decontamination.md` says what each column holds."""
+PROBLEM_SCHEMA = pa.schema([("path", pa.string()), ("row", pa.int64()), ("kind", pa.string()), ("detail", pa.string())])
 _SCHEMA = pa.schema(
     [
         *(MATCH_SCHEMA.field(name) for name in ("document_row", "document_begin", "document_end")),
         *(("item", pa.int32()), ("with_answer", pa.bool_()), ("rule", pa.int8())),
         *(MATCH_SCHEMA.field(name) for name in ("n_shared_ngrams", "longest_match", "lcs_length", "lcs_ratio")),
-        *(MATCH_SCHEMA.field(name) for name in ("spans", "excerpt", "excerpt_begin")),
+        *(MATCH_SCHEMA.field("spans"), ("excerpt", pa.large_string()), MATCH_SCHEMA.field("excerpt_begin")),
         ("ngram_ids", pa.list_(pa.int32())),
     ]
 )
 """The same in a part's file, where items and rules are numbers."""
-FORMAT = 2
+FORMAT = 3
 """Of part files; another one is not read."""
 _FACTS, _NGRAMS = b"qwen2eval.part", b"qwen2eval.ngrams"
 
@@ -115,13 +117,39 @@ class PartResult:
             "part": self.part,
             "counts": [self.n_rows, self.n_documents, self.n_documents_matched, self.n_bytes],
             "items": [_pairs(of_rule).tolist() for of_rule in self.counts.of_item],
-            "problems": self.problems,
+            "n_problems": len(self.problems),
         }
+        if self.problems:
+            with beside(_problems_path(path)) as scratch:
+                pq.write_table(problem_table(self.part.path, self.problems), scratch)
         table = pa.concat_tables([_SCHEMA.empty_table(), *self.tables]).replace_schema_metadata(
             {_FACTS: json.dumps(facts), _NGRAMS: _pairs(self.counts.of_ngram).astype("<i8").tobytes()}
         )
         with beside(path) as scratch:
             pq.write_table(table, scratch, use_dictionary=False)
+
+
+def problem_table(path: str, problems: Sequence[Problem]) -> pa.Table:
+    """Return problems of a file as a table: PROBLEM_SCHEMA. There may be one for each of millions of lines."""
+    columns = [
+        strings([path]).take(numbers(np.zeros(len(problems)), pa.int64())),
+        numbers(np.array([problem.row for problem in problems], np.int64), pa.int64()),
+        strings([problem.kind for problem in problems]),
+        strings([problem.detail.encode("utf-8", "replace").decode() for problem in problems]),
+    ]
+    return pa.Table.from_arrays(columns, schema=PROBLEM_SCHEMA)
+
+
+def _problems_path(path: Path) -> Path:
+    return path.with_suffix(".problems.parquet")
+
+
+def _read_problems(path: Path, facts: dict[str, Any]) -> list[Problem]:
+    if not facts["n_problems"]:
+        return []
+    told = pq.read_table(_problems_path(path), columns=["kind", "row", "detail"])
+    kinds, rows, details = (column.to_pylist() for column in told.columns)
+    return [Problem(kind, row, sys.intern(detail)) for kind, row, detail in zip(kinds, rows, details, strict=True)]
 
 
 def _table(found: Findings, documents: Documents) -> pa.Table:
@@ -142,7 +170,7 @@ def _table(found: Findings, documents: Documents) -> pa.Table:
         numbers(found.lcs_R, pa.int32(), is_null=no_lcs),
         numbers(found.lcs_R / found.n_shorter_R, pa.float64(), is_null=no_lcs),
         lists(found.span_stops_R, pa.StructArray.from_arrays(spans, ["begin", "end"])),
-        *(strings(excerpts), numbers(begins, pa.int64())),
+        *(strings(excerpts, is_large=True), numbers(begins, pa.int64())),
         lists(found.ngram_stops_R, numbers(found.ngrams, pa.int32())),
     ]
     return pa.Table.from_arrays(columns, schema=_SCHEMA)
@@ -162,8 +190,7 @@ def add_ngram_counts(path: Path, total: Ints) -> None:
 
 def read_problems(path: Path) -> list[Problem]:
     """Read of a part's result only what could not be read; whatever else is wrong with the file raises an error."""
-    facts = json.loads(pq.read_table(path).schema.metadata[_FACTS])
-    return [Problem(*problem) for problem in facts["problems"]]
+    return _read_problems(path, json.loads(pq.read_table(path).schema.metadata[_FACTS]))
 
 
 def _read_ngrams(schema: pa.Schema) -> Ints:
@@ -191,5 +218,5 @@ def read_part_result(path: Path, *, n_items: int, n_ngrams: int) -> PartResult:
         n_documents_matched=n_documents_matched,
         n_bytes=n_bytes,
         tables=[table.replace_schema_metadata()],
-        problems=[Problem(*problem) for problem in facts["problems"]],
+        problems=_read_problems(path, facts),
     )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -106,7 +107,7 @@ def plain_text(data: bytes, row: int, problems: list[Problem]) -> str:
 
 
 def _tell(problems: list[Problem], row: int, kind: ProblemKind, detail: str) -> None:
-    problems.append(Problem(kind, row, detail))
+    problems.append(Problem(kind, row, sys.intern(detail)))  # often the same for millions of lines
 
 
 def whole_text(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:

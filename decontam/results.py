@@ -29,14 +29,13 @@ from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.index import ReferenceIndex
 from decontam.matching import RULES
-from decontam.part_result import MATCH_SCHEMA, PartResult
+from decontam.part_result import MATCH_SCHEMA, PROBLEM_SCHEMA, PartResult, problem_table
 from decontam.records import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.json"
-_PROBLEMS = pa.schema([("path", pa.string()), ("row", pa.int64()), ("kind", pa.string()), ("detail", pa.string())])
 _GROUP_ROWS = 1_024
 """Of matches and problems that are held to be written together."""
 
@@ -105,13 +104,12 @@ def finish(
     sums, names = _Sums.of(index), _Names.of(index)
     with (
         _table_writer(folder / "matches.parquet", MATCH_SCHEMA) as add_matches,
-        _table_writer(folder / "problems.parquet", _PROBLEMS) as add_problems,
+        _table_writer(folder / "problems.parquet", PROBLEM_SCHEMA) as add_problems,
     ):
         for result, first_row, problems in _with_rows_of_files(parts):
             for table in result.tables:
                 add_matches(_matches(table, result.part.path, first_row, n_documents_of, names))
-            rows = [{"path": result.part.path, **problem._asdict()} for problem in problems]
-            add_problems(pa.Table.from_pylist(rows, _PROBLEMS) if rows else _PROBLEMS.empty_table())
+            add_problems(problem_table(result.part.path, problems))
             sums.add(result, problems)
     counts, shards = _counts(index, sums), list(sums.shards.values())
     with beside(folder / "references.parquet") as scratch:
@@ -181,7 +179,8 @@ def _matches(table: pa.Table, path: str, first_row: int, n_documents_of: Ints, n
         "min_df": _least(table["ngram_ids"].combine_chunks(), n_documents_of),
     }
     columns = [told[name] if name in told else table[name] for name in MATCH_SCHEMA.names]
-    return pa.Table.from_arrays(columns, schema=MATCH_SCHEMA).take(numbers(order, pa.int64()))
+    # not as in the schema yet: all excerpts together may have more than 2 GB
+    return pa.Table.from_arrays(columns, names=MATCH_SCHEMA.names).take(numbers(order, pa.int64()))
 
 
 def _least(ngrams: pa.ListArray, n_documents_of: Ints) -> pa.Array:
@@ -298,19 +297,20 @@ def _frame(path: Path) -> "pd.DataFrame":
 @contextmanager
 def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Write a table as its rows come, whole or not at all; where one addition ends leaves no trace in the file."""
-    pending = schema.empty_table()
+    pending: pa.Table | None = None
     with beside(path) as scratch, pq.ParquetWriter(scratch, schema) as writer:
 
         def add(table: pa.Table) -> None:
             nonlocal pending
-            pending = pa.concat_tables([pending, table])
+            pending = table if pending is None else pa.concat_tables([pending, table])
             while len(pending) >= _GROUP_ROWS:
-                writer.write_table(pending[:_GROUP_ROWS].combine_chunks())
+                # all rows together may be too long for the schema's types
+                writer.write_table(pending[:_GROUP_ROWS].combine_chunks().cast(schema))
                 pending = pending[_GROUP_ROWS:]
 
         yield add
-        if len(pending):
-            writer.write_table(pending.combine_chunks())
+        if pending is not None and len(pending):
+            writer.write_table(pending.combine_chunks().cast(schema))
 
 
 def write_text(path: Path, text: str) -> None:

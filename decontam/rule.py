@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from decontam.errors import DecontamError
 
+_MOST_TOKENS = 100_000
 RuleName = Literal["qwen2", "strict", "whole"]
 """What holds for a document and an item. qwen2: an n-gram and the longest common subsequence, so strict, too; whole: an
 item too short for an n-gram stands in the document as a whole."""
@@ -33,8 +34,8 @@ class Rule:
     """What of a document is compared: the text around shared n-grams, twice the item's length to each side; or all of
     it, the paper's words, which in a long document are fulfilled by chance."""
     tokenizer: str = "words"
-    """What a token is; "words": a run of letters and digits, or one character where no spaces divide words; "qwen2" or
-    "hf:PATH": as the model's tokenizer reads what is left without symbols and punctuation."""
+    """What a token is; "words": a run of letters and digits, or one character where no spaces divide words; "qwen2",
+    "hf:PATH" or "hf:NAME" of the hub: as the model's tokenizer reads what is left without symbols and punctuation."""
     fold_case: bool = True
     """Whether upper and lower case are the same."""
     min_whole: int = 5
@@ -42,9 +43,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         for name, low in (("ngram_size", 2), ("min_lcs", 0), ("min_whole", 2)):
-            _check(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
-        if self.ngram_size_cjk is not None:
-            _check(self.ngram_size_cjk >= 2, "ngram_size_cjk", self.ngram_size_cjk, "at least 2")
+            _check(low <= getattr(self, name) <= _MOST_TOKENS, name, getattr(self, name), f"{low} to {_MOST_TOKENS:,}")
+        if (size := self.ngram_size_cjk) is not None:
+            _check(2 <= size <= _MOST_TOKENS, "ngram_size_cjk", size, f"2 to {_MOST_TOKENS:,}")
         _check(0 <= self.min_lcs_ratio <= 1, "min_lcs_ratio", self.min_lcs_ratio, "from 0 to 1")
         _check(self.sequence in ("window", "document"), "sequence", self.sequence, "window or document")
         is_known = self.tokenizer in ("words", "qwen2") or self.tokenizer.startswith("hf:")

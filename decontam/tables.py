@@ -86,7 +86,10 @@ def column_chunk(values: Any, column: str, first_row: int, options: ReadOptions,
     _, offsets, data = values.buffers()
     begins = np.frombuffer(offsets, np.int64)[values.offset : values.offset + len(values) + 1]
     buffer = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    return Chunk(buffer, begins[:-1], begins[1:], first_row, -1, is_json=False, n_missing=values.null_count)
+    is_null = values.is_null().to_numpy(zero_copy_only=False)
+    # under a null may lie anything
+    firsts = np.where(is_null, begins[1:], begins[:-1])
+    return Chunk(buffer, firsts, begins[1:], first_row, -1, is_json=False, n_missing=values.null_count)
 
 
 def _is_text(kind: Any) -> bool:

@@ -50,6 +50,8 @@ from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, LOOK, MARK, SEPA
 
 _BUFFER = 4_096
 """Words that are kept until they are looked up, at least."""
+_LARGEST_STEP = 512
+"""Words between two anchors; so many are kept at most."""
 _LOOK_AT_IT = -1
 _LONG = 1_024
 """Characters of a word that is looked at by itself where grams are looked for."""
@@ -96,7 +98,7 @@ def build_anchors(
     Args:
         starts: where items begin among the hashes; `stops`: one past their ends.
         is_short: items to be found whole.
-        ngram_size: the smallest.
+        ngram_size: the smallest of the rule; a smaller one is exact, too.
         whole: the first words by which short items are found; no short item has fewer. 0: there are none.
     """
     k = anchor_size(ngram_size)
@@ -105,7 +107,8 @@ def build_anchors(
     keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
     whole_bits = np.zeros(1 << max(10, (16 * int(is_short.sum()) // 64).bit_length()), np.uint64)
     _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
-    return AnchorSet(k, ngram_size - k + 1, whole, bits, keys, whole_bits, np.empty(0, np.uint64), False)
+    step = min(ngram_size - k + 1, _LARGEST_STEP)
+    return AnchorSet(k, step, whole, bits, keys, whole_bits, np.empty(0, np.uint64), False)
 
 
 def build_bpe_anchors(
@@ -264,9 +267,9 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, char
             place = p + trailing_zeros(ends)
             ends &= ends - _ONE
             if has_grams:
-                if place - start > _LONG:
+                m = _with_word(source, start, place, case, joined, characters, m)
+                if m < 0:
                     return _LOOK_AT_IT
-                m = with_word(source, start, place, case, start != joined, characters, m)
             words[n] = ascii_hash(source, start, place, n_bytes, case)
             n, start = n + 1, -1
         if begins:
@@ -276,9 +279,9 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, char
             continue
         if p < end and (byte(source, p) > 127 or byte(source, p) == 92):
             if has_grams and start >= 0:
-                if p - start > _LONG:
+                m = _with_word(source, start, p, case, joined, characters, m)
+                if m < 0:
                     return _LOOK_AT_IT
-                m = with_word(source, start, p, case, start != joined, characters, m)
             p, n, m, joined = _read_hard(source, p, end, start, is_json, anchors, folds, words, n, characters, m)
             if p < 0:
                 return _LOOK_AT_IT
@@ -289,14 +292,20 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, char
         break
     if start >= 0:
         if has_grams:
-            if p - start > _LONG:
-                return _LOOK_AT_IT
-            m = with_word(source, start, p, case, start != joined, characters, m)
+            m = _with_word(source, start, p, case, joined, characters, m)
         words[n] = ascii_hash(source, start, p, n_bytes, case)
         n += 1
-    if has_grams and taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys) < 0:
+    if m < 0 or (has_grams and taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys) < 0):
         return _LOOK_AT_IT
     return _LOOK_AT_IT if _taken(words, n, anchors) < 0 else p
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _with_word(source, start, stop, case, joined, characters, m):
+    """Keep a word's characters; return how many are kept then, -1 for a word that is too long."""
+    return (
+        np.int64(-1) if stop - start > _LONG else with_word(source, start, stop, case, start != joined, characters, m)
+    )
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -405,6 +414,8 @@ def _taken(words, n, anchors):
         if holds(mixed(key), bits, keys):
             return -1
         at += step
+    # the next place may lie in words that are not there yet
+    at = min(at, n // step * step)
     if whole:
         if n >= whole and _has_whole(words, n, whole, bits, keys, whole_bits):
             return -1

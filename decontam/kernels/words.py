@@ -67,6 +67,11 @@ class VocabularyBuilder:
     def __len__(self) -> int:
         return self._n_words
 
+    @property
+    def n_characters(self) -> int:
+        """Of all words."""
+        return self._n_points
+
     def text(self, number: int) -> str:
         """Return a word's folded text."""
         made = self._made

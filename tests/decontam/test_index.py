@@ -153,6 +153,25 @@ def test_rules_that_make_no_sense(options):
         Rule(**options)
 
 
+def test_what_stands_before_an_item_does_not_change_it():
+    """A vowel sign of Hangul melts into what is before it, but not into a line end."""
+    items = [
+        Reference("b/0", "one two ﬁve \u0301"),
+        Reference("c/0", "\u1161 is the sixth of these words here today", ""),
+    ]
+    index = ReferenceIndex.build(items, Rule(ngram_size=5))
+    assert index.n_tokens.tolist() == [3, 9]
+    assert [match.reference_id for match in index.find_pairs(items[1].text)] == ["c/0"]
+
+
+def test_long_texts_that_melt_are_read_in_blocks(monkeypatch):
+    text = " ".join(f"e\u0301{i} ﬁ, \u0301x" for i in range(300)) + " " + FOX.text
+    whole = ReferenceIndex.build([FOX], Rule()).find_matches(text)
+    monkeypatch.setattr("decontam.matching._FOLDED_CHARACTERS", 50)
+    assert len(whole) == 1
+    assert ReferenceIndex.build([FOX], Rule()).find_matches(text) == whole
+
+
 def test_empty_texts():
     index = ReferenceIndex.build([Reference("e/0", ""), FOX], Rule())
     assert index.find_pairs("") == []
