@@ -303,9 +303,9 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, char
 @njit(nogil=True, cache=True, inline="always")
 def _with_word(source, start, stop, case, joined, characters, m):
     """Keep a word's characters; return how many are kept then, -1 for a word that is too long."""
-    return (
-        np.int64(-1) if stop - start > _LONG else with_word(source, start, stop, case, start != joined, characters, m)
-    )
+    if stop - start > _LONG:
+        return np.int64(-1)
+    return with_word(source, start, stop, case, start != joined, characters, m)
 
 
 @njit(nogil=True, cache=True, inline="always")

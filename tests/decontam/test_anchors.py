@@ -52,12 +52,13 @@ def test_an_item_is_found_at_any_place_of_a_long_text(n_before, separator):
     assert index.flag_texts(*rows([text.encode(), short.encode()])).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("short_items", [[], [CAPITAL]], ids=["without", "with short items"])
 @pytest.mark.parametrize("size", [16, 20, 50, 600, 5_000])
-def test_long_ngrams_neither_flag_other_texts_nor_miss_any(size):
+def test_long_ngrams_neither_flag_other_texts_nor_miss_any(size, short_items):
     """Anchors lie further apart than they are long, and further than words are kept."""
     rng = random.Random(size)
     words = [f"w{rng.randrange(5_000)}" for _ in range(size + 50)]
-    index = ReferenceIndex.build([Reference("a/0", " ".join(words)), CAPITAL], Rule(ngram_size=size, min_whole=4))
+    index = ReferenceIndex.build([Reference("a/0", " ".join(words)), *short_items], Rule(ngram_size=size, min_whole=4))
     others = [" ".join(f"v{i}" for i in range(n)) for n in (0, 1, 15, 40, 99, 200, 4_100, 12_000)]
     assert index.flag_texts(*rows([text.encode() for text in others])).tolist() == [0] * len(others)
     for n_before in (0, 1, 7, 30, 511, 4_090):
