@@ -31,7 +31,7 @@ PART_BYTES = 64 << 20
 _BATCH_CHARACTERS = 1 << 18
 """Of texts that are searched at once."""
 MOST_MATCHES = 16
-"""Items of one document, for each size of n-grams, of which evidence is kept, besides the best one of each benchmark and
+"""Items of one document, for each size of n-grams, of which evidence is kept, besides the best of each benchmark and
 of each set of places: a document with a template of a benchmark shares n-grams with a thousand items. All of them are
 counted."""
 
