@@ -12,6 +12,7 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_MEMORY_MB = 512
+MAX_NAME = 1_000  # characters: it has to fit in one message to the worker
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Check:
         self._refuse_other_types()
         if self.tests is not None and not self.entry_point:
             raise ConfigError("tests need entry_point, the name of the function that they call")
+        if len(self.entry_point or "") > MAX_NAME:
+            raise ConfigError(f"entry_point of {len(self.entry_point or ''):,} characters: give at most {MAX_NAME:,}")
         if self.tests is not None and (self.stdin is not None or self.expected_stdout is not None):
             raise ConfigError(
                 "give tests, or stdin and expected_stdout: a check is of a function or of a whole program"

@@ -55,6 +55,7 @@ class Sandbox:
         self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # the last one used is warm
         for _ in range(self.n_workers):
             self._idle.put(None)  # a worker is started when it is first needed
+        self._busy: set[Worker] = set()
         self._alone = threading.Lock()
         self._closed = False
         self._finalizer = weakref.finalize(self, _close_workers, self._idle, os.getpid())
@@ -169,23 +170,31 @@ class Sandbox:
                 raise SandboxError("this sandbox is closed")
             if worker is None:
                 worker = Worker(self.level, self.packages)
+            self._busy.add(worker)
+            if self._closed:  # `close` may have looked before
+                raise SandboxError("this sandbox is closed")
             yield worker
         except InseparableError:
             raise
         except BaseException:
             if worker is not None:
+                self._busy.discard(worker)
                 worker.close()
             worker = None
             raise
         finally:
+            if worker is not None:
+                self._busy.discard(worker)
             if worker is not None and (self._closed or _has_done_enough(worker)):
                 worker.close()
                 worker = None
             self._idle.put(worker)
 
     def close(self) -> None:
-        """End all workers. What runs meanwhile is ended, too."""
+        """End all workers. Checks that run or wait in other threads end with `SandboxError`."""
         self._closed = True
+        for worker in list(self._busy):
+            worker.interrupt()
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -220,8 +229,12 @@ def _lost_execution(level: str, why: str, check: Check) -> Execution:
 def _close_workers(idle: "queue.LifoQueue[Worker | None]", owner: int) -> None:
     if os.getpid() != owner:  # a fork of ours: the workers are not its own
         return
+    n_taken = 0
     with contextlib.suppress(queue.Empty):
         while True:
             worker = idle.get_nowait()
+            n_taken += 1
             if worker is not None:
                 worker.close()
+    for _ in range(n_taken):
+        idle.put(None)  # who waits for a worker is told that there are none

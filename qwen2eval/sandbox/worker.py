@@ -154,6 +154,11 @@ class Worker:
         with open(f"/proc/{self.pid}/statm") as file:  # noqa: PTH123  # a hundred times a second
             return int(file.read().split()[field]) * os.sysconf("SC_PAGESIZE")
 
+    def interrupt(self) -> None:
+        """Have the zygote end; a thread that waits for it has lost its worker."""
+        with contextlib.suppress(OSError):  # closed meanwhile
+            self.control.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End the zygote and all it started, and remove its directory."""
         self.control.close()

@@ -163,6 +163,84 @@ def test_workers_are_replaced_after_some_time(monkeypatch):
     assert pids[0] != pids[2]
 
 
+def test_what_tests_write_to_stderr_does_not_add_up_over_checks(sandbox):
+    """The tester wrote to a file of the worker: when that was full, the tests of other checks came out as broken."""
+    tests = "import sys\nsys.stderr.write('x' * (1 << 20))\nsys.stderr.flush()\nassert f(1) == 1"
+    checks = [Check("def f(x): return x", entry_point="f", tests=tests)] * (20 * sandbox.n_workers)
+    assert {execution.detail for execution in sandbox.check_many(checks)} == {""}
+
+
+def test_files_of_tests_are_limited_too(sandbox):
+    """They were not counted: without namespaces, tests could fill the disk."""
+    tests = (
+        "for i in range(60):\n  open(str(i), 'wb').write(b'x' * (15 << 20))\nimport time\ntime.sleep(1)\nassert f(1)"
+    )
+    execution = sandbox.check("def f(x): return x", entry_point="f", tests=tests)
+    assert execution.verdict in ("output_limit", "not_run")
+
+
+def test_tests_may_call_from_threads(sandbox):
+    """Calls and answers of several threads were mixed up, and the program timed out."""
+    tests = (
+        "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(4) as threads:\n"
+        "  assert list(threads.map(f, range(200))) == list(range(200))"
+    )
+    assert sandbox.check("def f(x): return x", entry_point="f", tests=tests, timeout_seconds=3).passed
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "",
+        "x = 1",
+        "async def check(candidate):\n  assert candidate(2) == 5",
+        "if True:\n  def check(candidate):\n    assert candidate(2) == 5",
+        "check = lambda candidate: candidate(2) == 5",
+    ],
+    ids=["empty", "no-call", "async", "nested", "lambda"],
+)
+def test_tests_that_never_call_the_program_are_not_run(any_sandbox, tests):
+    execution = any_sandbox.check("def f(x): return x", entry_point="f", tests=tests)
+    assert (execution.verdict, "never called" in execution.detail) == ("not_run", True)
+    assert any_sandbox.check("def f(", entry_point="f", tests=tests).verdict == "error"
+
+
+def test_a_name_too_long_for_a_message_is_refused_at_once():
+    """It ended the worker, twice, and the program had crashed."""
+    with pytest.raises(ConfigError, match="entry_point"):
+        Check(ADD, entry_point="f" * 100_000, tests="assert 1")
+
+
+def test_closing_ends_what_runs(any_sandbox):
+    """A check that was to be repeated alone waited for ever for workers of a closed sandbox."""
+    with Sandbox(any_sandbox.level, workers=2) as sandbox:
+        seen = []
+
+        def ask(name):
+            try:
+                seen.append(sandbox.check(f"import time; time.sleep(5); print({name})"))
+            except SandboxError as err:
+                seen.append(str(err))
+
+        threads = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        start = time.monotonic()
+        sandbox.close()
+        for thread in threads:
+            thread.join(timeout=4)
+        assert time.monotonic() - start < 3
+        assert ["closed" in str(one) for one in seen] == [True] * 4
+        again = threading.Thread(target=lambda: seen.append(sandbox._run_alone(Check(""))), daemon=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("threading.excepthook", lambda raised: seen.append(str(raised.exc_value)))
+            again.start()
+            again.join(timeout=2)
+        assert "closed" in str(seen[-1])
+        assert len(seen) == 5
+
+
 def test_a_closed_sandbox_says_so():
     with Sandbox() as sandbox:
         pass

@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from qwen2eval.sandbox.inside.codec import UncarriedError, decode, encode
+from qwen2eval.sandbox.inside.codec import UncarriedError, decode, encode, room_on_the_stack
 from qwen2eval.sandbox.inside.wire import Channel
 
 LOADED, LOAD_ERROR, RESULT, CHANGED, RAISED, UNCARRIED = b"L", b"E", b"R", b"M", b"X", b"U"
@@ -46,23 +46,26 @@ def serve(channel: Channel, source: bytes, *, is_text: bool, entry_point: str) -
     channel.send(LOADED, b"")
     while True:
         _, body = channel.receive()
-        channel.send(*answer(function, body))
-        _flush()
+        message = answer(function, body)
+        _flush()  # before the answer: after the last one this process is ended
+        channel.send(*message)
 
 
 def answer(function: Any, body: bytes) -> tuple[bytes, bytes]:
     """Call the function with the arguments in `body` and return the message that answers."""
-    number, args, kwargs = decode(body)
-    before = encode((args, kwargs))
+    with room_on_the_stack():
+        number, args, kwargs = decode(body)
+        before = encode((args, kwargs))
     try:
         value = function(*args, **kwargs)
-        try:
-            changed = encode((args, kwargs)) != before
-        except UncarriedError:
-            changed = True
-        if changed:
-            return CHANGED, encode((number, args, kwargs, value))
-        return RESULT, encode((number, value))
+        with room_on_the_stack():
+            try:
+                changed = encode((args, kwargs)) != before
+            except UncarriedError:
+                changed = True
+            if changed:
+                return CHANGED, encode((number, args, kwargs, value))
+            return RESULT, encode((number, value))
     except UncarriedError as err:
         return UNCARRIED, encode((number, str(err)))
     except BaseException as err:  # noqa: BLE001  # as above

@@ -10,6 +10,7 @@ object on the other side, too. What cannot be carried becomes an `Opaque`, which
 """
 
 import builtins
+import contextlib
 import struct
 import sys
 from collections import Counter, OrderedDict, deque
@@ -24,6 +25,7 @@ MAX_BYTES = 16 << 20
 MAX_DEPTH = 400
 MAX_NODES = 2_000_000
 MAX_DRAINED = 100_000  # items taken from an iterator
+STACK_FRAMES = 5 * MAX_DEPTH  # that coding and merging of a value of this depth may need
 
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
@@ -88,6 +90,17 @@ class Opaque:
 
     def __repr__(self) -> str:
         return f"<object of type {self.type_name!r}, which is not carried>"
+
+
+@contextlib.contextmanager
+def room_on_the_stack() -> Iterator[None]:
+    """Allow the recursion that a deep value needs, whatever limit a program has set, which then holds again."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, STACK_FRAMES))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def encode(value: Any, *, exact: bool = False) -> bytes:

@@ -5,6 +5,7 @@ import resource
 MAX_DESCRIPTORS = 64
 MAX_THREADS = 512  # of one program: the host counts them now and then
 MAX_TASKS = 8_192  # of all programs together, where the kernel counts them: one must not use up what others need
+MAX_SIGNALS = 1_024  # waiting signals and timers, which the kernel counts a user
 MAX_FILES = 5_000
 MAX_FILE_BYTES = 16 << 20  # of one file
 MAX_TOTAL_BYTES = 64 << 20
@@ -25,6 +26,7 @@ def set_limits(*, address_space_bytes: int, cpu_seconds: int, limit_threads: boo
         resource.RLIMIT_NOFILE: MAX_DESCRIPTORS,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_SIGPENDING: MAX_SIGNALS,
     }
     if limit_threads:
         limits[resource.RLIMIT_NPROC] = MAX_TASKS

@@ -1,10 +1,13 @@
 """A whole program, as `python program.py` runs it: `__main__`, standard input, output and exit status."""
 
 import atexit
+import builtins
+import gc
 import sys
 import threading
 import traceback
 from types import ModuleType
+from typing import Any
 
 MEMORY_STATUS = 120  # a label only: both this and any other status but 0 fail
 
@@ -12,18 +15,27 @@ MEMORY_STATUS = 120  # a label only: both this and any other status but 0 fail
 def run_program(source: bytes, *, is_text: bool) -> int:
     """Run it to the end, with its threads and exit functions, and return its exit status."""
     main = ModuleType("__main__")
-    main.__dict__.update({"__file__": "program.py", "__builtins__": __builtins__})
+    main.__dict__.update({"__file__": "program.py", "__builtins__": builtins})
     sys.modules["__main__"] = main
     sys.argv = ["program.py"]
     status = _run(source, main, is_text=is_text)
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter does at its end
         atexit._run_exitfuncs()
-        sys.stderr.flush()
-        sys.stdout.flush()
-    except BaseException:  # noqa: BLE001  # a program's own exit functions; a closed stdout
+        _flush(sys.stderr, sys.stdout)
+        del main
+        sys.modules.pop("__main__", None)
+        gc.collect()  # objects have their `__del__`, with all globals still there; files that are open are written
+        _flush(sys.__stderr__, sys.__stdout__)
+    except BaseException:  # noqa: BLE001  # a program's own exit functions; a stream that can't be written
         status = status or 1
     return status
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
 
 
 def _run(source: bytes, main: ModuleType, *, is_text: bool) -> int:
@@ -32,7 +44,8 @@ def _run(source: bytes, main: ModuleType, *, is_text: bool) -> int:
         exec(compile(text, "program.py", "exec", dont_inherit=True), vars(main))  # noqa: S102  # what the sandbox is for
     except SystemExit as err:
         if err.code is None or isinstance(err.code, int):
-            return (err.code or 0) & 0xFF
+            code = err.code or 0
+            return code & 0xFF if -(1 << 63) <= code < 1 << 63 else 0xFF
         sys.stderr.write(f"{err.code}\n")
         return 1
     except BaseException as err:  # noqa: BLE001  # programs may raise anything

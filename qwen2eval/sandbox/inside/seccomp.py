@@ -23,7 +23,7 @@ dup 32 23, dup2 33 -, dup3 292 24, pipe 22 -, pipe2 293 59, poll 7 -, ppoll 271 
 epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441,
 eventfd 284 -, eventfd2 290 19, timerfd_create 283 85, timerfd_settime 286 86, timerfd_gettime 287 87, signalfd 282 -,
 signalfd4 289 74, sendfile 40 71, copy_file_range 326 285, splice 275 76, tee 276 77, recvfrom 45 207,
-getsockopt 55 209, setsockopt 54 208, getsockname 51 204, getpeername 52 205, shutdown 48 210, mmap 9 222,
+getsockopt 55 209, getsockname 51 204, getpeername 52 205, shutdown 48 210, mmap 9 222,
 munmap 11 215, mprotect 10 226, mremap 25 216, brk 12 214, madvise 28 233, mincore 27 232, msync 26 227, futex 202 98,
 futex_waitv 449 449, set_robust_list 273 99, rseq 334 293, membarrier 324 283, sched_yield 24 124,
 sched_getaffinity 204 123, sched_getparam 143 121, sched_getscheduler 145 120, sched_get_priority_max 146 125,

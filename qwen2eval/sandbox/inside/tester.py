@@ -5,13 +5,15 @@ The tests come from a data set, so this runs under the same limits; what it says
 
 import builtins
 import linecache
+import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from qwen2eval.sandbox.inside import candidate as far
-from qwen2eval.sandbox.inside.codec import BrokenValueError, UncarriedError, decode, encode
+from qwen2eval.sandbox.inside.codec import STACK_FRAMES, BrokenValueError, UncarriedError, decode, encode
 from qwen2eval.sandbox.inside.wire import Channel, ChannelError
 
 MAX_TEXT = 2_000
@@ -39,6 +41,7 @@ class FarFunction:
         self.n_calls = 0
         self.uncarried: set[str] = set()
         self.lost: BaseException | None = None
+        self.one_at_a_time = threading.Lock()  # tests may have threads; the channel carries one call
 
     def load(self) -> None:
         """Wait until the program is loaded."""
@@ -51,6 +54,10 @@ class FarFunction:
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what the function returns; lists, dicts and sets that it changed are changed here, too."""
+        with self.one_at_a_time:
+            return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.lost:
             raise self.lost
         self.n_calls += 1
@@ -132,6 +139,7 @@ def run_tests(
     """Return the verdict of compiled tests on a function that is far away."""
     try:
         function.load()
+        sys.setrecursionlimit(sys.getrecursionlimit() + STACK_FRAMES)  # tests may call from any depth of their own
         execute_tests(code, candidate, job)
     except CandidateLoadError as err:
         memory = str(err).startswith("MemoryError")
@@ -146,6 +154,8 @@ def run_tests(
         return failure(err, called=function.n_calls > 0, uncarried=function.uncarried)
     if function.lost:
         return {"verdict": "lost", "detail": str(function.lost)}
+    if not function.n_calls:  # `check` may be async, or of a kind that is not found
+        return {"verdict": "not_run", "detail": "the tests never called the program"}
     return {"verdict": "passed", "detail": ""}
 
 

@@ -120,6 +120,11 @@ NETWORK = [
     act("pair-connects", "a, b = socket.socketpair(); a.connect('@UNIX@'); a.send(b'x')"),
     act("pair-sends", "a, b = socket.socketpair(); a.sendto(b'x', '@DGRAM@')"),
     act("abstract", "s = socket.socket(socket.AF_UNIX); s.connect('\\0@ABSTRACT@'); s.send(b'x')"),
+    act(
+        "filter-on-a-pair",
+        "a, b = socket.socketpair()\ncode = ctypes.create_string_buffer(b'\\x06\\0\\0\\0\\xff\\xff\\0\\0', 8)\n"
+        "import struct\na.setsockopt(socket.SOL_SOCKET, 26, struct.pack('@HP', 1, ctypes.addressof(code)))",
+    ),
     act("listens", "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()"),
     act("netlink", "socket.socket(16, socket.SOCK_RAW, 0)"),
     act("packet", "socket.socket(17, socket.SOCK_RAW, 0)"),

@@ -97,6 +97,14 @@ RESOURCES = [
     use("binary", bytes(range(256)) * 40, "error"),
     use("reads-input-for-ever", "import sys\nwhile True: sys.stdin.read()", "timed_out"),
     use("status-1", "print('ab')\nraise SystemExit(1)", "error", expected_stdout="ab"),
+    use("huge-status", "import sys\nsys.exit(1 << 100)", "error"),  # Python makes 255 of it
+    use(
+        "timers",  # the kernel counts them a user: others could have none
+        "import ctypes\nt, n = ctypes.c_long(), 0\n"
+        "while n < 5000 and ctypes.CDLL(None).timer_create(1, None, ctypes.byref(t)) == 0: n += 1\n"
+        "print('refused' if n < 5000 else 'ESCAPED')",
+        "passed",
+    ),
     use("hard-status-0-without-output", "import os\nos._exit(0)", "failed", expected_stdout="ab"),
     use("wrong-output", "print('abc')", "failed", expected_stdout="ab"),
     use(

@@ -108,6 +108,38 @@ RIGHT = [
         "print(sqlite3.connect(':memory:').execute('select 1+1').fetchone()[0])",
         expected_stdout="2",
     ),
+    right("closes-stdout", "import sys\nprint(1)\nsys.stdout.close()", expected_stdout="1"),
+    right(
+        "wraps-stdout",
+        "import sys\nclass Log:\n  def write(s, t): sys.__stdout__.write(t)\n  def flush(s): pass\n"
+        "sys.stdout = Log()\nprint(1)",
+        expected_stdout="1",
+    ),
+    right("opens-stdout", "import os\nout = os.fdopen(1, 'w')\nout.write('1')", expected_stdout="1"),
+    right("says-good-bye", "import os\nclass A:\n  def __del__(self): print(os.sep)\na = A()", expected_stdout="/"),
+    right("has-no-streams", "import sys\nsys.stdout = sys.stderr = None", expected_stdout=""),
+    right("built-ins-module", "print(__builtins__.abs(-1))", expected_stdout="1"),
+    *[
+        right(
+            f"deep-{name}",
+            f"def f(x):\n  v = {empty}\n  for _ in range(390): v = {layer}\n  return v",
+            entry_point="f",
+            tests=f"v = {empty}\nfor _ in range(390): v = {layer}\nassert f(v) == v",
+        )
+        for name, empty, layer in (("tuple", "()", "(v,)"), ("list", "[]", "[v]"), ("dict", "{}", "{1: v}"))
+    ],
+    right(
+        "deep-and-changed",
+        "def f(x):\n  x[0] = 5",
+        entry_point="f",
+        tests="v = [1]\nfor _ in range(120): v = [2, {1: (v,)}]\nf(v)\nassert v[0] == 5",
+    ),
+    right(
+        "small-recursion-limit",
+        "import sys\nsys.setrecursionlimit(60)\ndef f(x):\n  assert sys.getrecursionlimit() == 60\n  return [x]",
+        entry_point="f",
+        tests="v = 1\nfor _ in range(100): v = [v]\nassert f(v) == [v] and f(1) == [1]",
+    ),
     right("time-zone", "import zoneinfo\nprint(len(zoneinfo.available_timezones()) >= 0)", expected_stdout="True"),
 ]
 
