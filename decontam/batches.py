@@ -13,6 +13,7 @@ import pyarrow as pa
 from decontam.errors import DecontamError
 from decontam.index import ReferenceIndex
 from decontam.matching import Match
+from decontam.part_result import MATCH_SCHEMA
 from decontam.records import Problem, ReadOptions, plain_text
 from decontam.scan import MOST_MATCHES
 from decontam.tables import column_chunk
@@ -21,19 +22,11 @@ IndexSource = ReferenceIndex | bytes | str | Path
 """An index, the same pickled, or a file that `ReferenceIndex.save` wrote."""
 
 CONTAMINATED, CONTAMINATION = "contaminated", "contamination"
-MATCH_TYPE = pa.struct(
-    [
-        ("reference_id", pa.string()),
-        ("benchmark", pa.string()),
-        ("reference_part", pa.string()),
-        ("rule", pa.string()),
-        ("n_shared_ngrams", pa.int32()),
-        ("longest_match", pa.int32()),
-        ("lcs_length", pa.int32()),
-        ("lcs_ratio", pa.float64()),
-        ("spans", pa.list_(pa.struct([("begin", pa.int64()), ("end", pa.int64())]))),
-    ]
+_TOLD = (
+    *("reference_id", "benchmark", "reference_part", "rule", "n_shared_ngrams", "longest_match"),
+    *("lcs_length", "lcs_ratio", "spans"),
 )
+MATCH_TYPE = pa.struct([MATCH_SCHEMA.field(name) for name in _TOLD])
 """One match: a row of a scan's `matches.parquet` less what tells the document."""
 COLUMNS = (pa.field(CONTAMINATED, pa.bool_()), pa.field(CONTAMINATION, pa.list_(MATCH_TYPE)))
 
