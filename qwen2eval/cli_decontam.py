@@ -223,7 +223,7 @@ def _add_scan(commands: Any, add_verb: AddVerb) -> None:
     add("--output", required=True, metavar="DIR", help="where matches, counts and manifest go")
     add("--text_field", default="text", metavar="NAME", help="of a record, a.b for nested ones [default: text]")
     add("--workers", type=int, metavar="N", help="threads, or Ray tasks at a time [default: all cores]")
-    add("--engine", choices=("threads", "ray"), default="threads", help="what does the work [default: threads]")
+    add("--engine", choices=("local", "ray"), default="local", help="threads of this machine, or Ray [default: local]")
     add(
         "--address",
         metavar="HOST:PORT",

@@ -152,7 +152,7 @@ def test_a_bug_keeps_its_traceback():
         list(run_on_ray(work, PARTS))
 
 
-@pytest.mark.parametrize("engine", ["threads", "ray"])
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_strict_input_is_the_same_error(tmp_path, capsys, corpus, engine):
     where = ["--references", references(tmp_path), "--output", str(tmp_path / "out"), "--engine", engine]
     assert main(["decontam", "scan", str(corpus / "broken.jsonl"), *where, "--strict_input"]) == 64
