@@ -92,8 +92,8 @@ class CodeTask(ConfigurableTask):
 def pass_at_k(n: int, n_passed: int, k: int) -> float:
     """Return the unbiased estimate of the chance that one of k tries passes, from n tries (Chen et al. 2021, eq. 1).
 
-    >>> pass_at_k(10, 3, 1)
-    0.3
+    >>> pass_at_k(4, 2, 1)
+    0.5
     """
     return 1 - comb(n - n_passed, k) / comb(n, k)
 
