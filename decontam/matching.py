@@ -188,7 +188,7 @@ def _read_melting(vocabulary: Vocabulary, text: str, *, fold_case: bool) -> tupl
         end = text.find(" ", begin + _FOLDED_CHARACTERS) + 1 or len(text)
         folded = fold(text[begin:end], fold_case=fold_case)
         words = split(folded)
-        ids = find_words(words.hashes, words.begins, words.ends, words.points, *vocabulary)
+        ids = find_words(words.hashes, words.begins, words.ends, words.points, vocabulary)
         found.append((ids, folded.begins[words.begins] + begin, folded.ends[words.ends - 1] + begin))
         begin = end
     last = np.array([UNKNOWN], np.int32), *(np.array([len(text)], np.int64) for _ in range(2))

@@ -18,7 +18,6 @@ from decontam.kernels.blocks import line_ends
 from decontam.text_fields import text_of
 
 CHUNK_BYTES = 4 << 20
-_READ_BYTES = CHUNK_BYTES
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Bytes = npt.NDArray[np.uint8]
@@ -113,12 +112,12 @@ def _tell(problems: list[Problem], row: int, kind: ProblemKind, detail: str) -> 
 def whole_text(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
     """Yield a file of text as one record."""
     with open_binary(part.path) as stream:
-        data, error = _read(stream, options.max_line_bytes + 1)
-    if len(data) > options.max_line_bytes:
+        room = np.empty(options.max_line_bytes + 1, np.uint8)  # what isn't written to takes no memory
+        n_bytes, error = _read_into(stream, memoryview(room.data))
+    if n_bytes > options.max_line_bytes:
         problems.append(Problem("line_too_long", 0, f"a text of more than {options.max_line_bytes:,} bytes"))
-    elif data:
-        buffer = np.frombuffer(data, np.uint8)
-        yield Chunk(buffer, np.zeros(1, np.int64), np.array([len(data)]), 0, 0, is_json=False)
+    elif n_bytes:
+        yield Chunk(room[:n_bytes], np.zeros(1, np.int64), np.array([n_bytes]), 0, 0, is_json=False)
     if error:
         raise error
 
@@ -173,7 +172,7 @@ def _larger(room: Bytes, n_bytes: int, size: int) -> Bytes:
 
 
 def _read_into(stream: BinaryIO, room: memoryview) -> tuple[int, Exception | None]:
-    """Read as many bytes as there is room for, as `_read` does."""
+    """Read as many bytes as there is room for; fewer at the end, and where reading fails: what came before is kept."""
     n_bytes = 0
     try:
         while n_bytes < len(room) and (n_read := cast("io.BufferedReader", stream).readinto1(room[n_bytes:])):
@@ -181,18 +180,6 @@ def _read_into(stream: BinaryIO, room: memoryview) -> tuple[int, Exception | Non
     except (*DAMAGED, OSError) as err:
         return n_bytes, err
     return n_bytes, None
-
-
-def _read(stream: BinaryIO, n_bytes: int) -> tuple[bytes, Exception | None]:
-    """Read so many bytes; fewer at the end, and where reading fails: what came before is not lost with it."""
-    pieces: list[bytes] = []
-    try:
-        while n_bytes and (piece := cast("io.BufferedReader", stream).read1(min(n_bytes, _READ_BYTES))):
-            pieces.append(piece)
-            n_bytes -= len(piece)
-    except (*DAMAGED, OSError) as err:
-        return b"".join(pieces), err
-    return b"".join(pieces), None
 
 
 def _tell_long(row: int, options: ReadOptions, problems: list[Problem]) -> None:

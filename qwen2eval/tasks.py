@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
-from qwen2eval.data.gsm8k import read_jsonl
+from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.errors import (
     ConfigError,
     DataFileError,

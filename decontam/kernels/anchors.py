@@ -45,8 +45,8 @@ from decontam.kernels.json_syntax import (
     string_end,
 )
 from decontam.kernels.utf8 import decoded
-from decontam.kernels.words import IN_SINGLE, IN_WORD, OUTSIDE
-from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, LOOK, MARK, SEPARATOR, SINGLE
+from decontam.kernels.words import IN_SINGLE, IN_WORD, OUTSIDE, ends_word, is_passed_over
+from decontam.normalize import CLASS_SHIFT, CODE_POINT, LOOK, SEPARATOR, SINGLE
 
 _BUFFER = 4_096
 """Words that are kept until they are looked up, at least."""
@@ -367,9 +367,9 @@ def _read_hard(source, p, end, start, is_json, anchors, folds, words, n, charact
         if entry & np.uint32(LOOK):
             return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
-        if kind > SINGLE or (kind == MARK and state == OUTSIDE):
+        if is_passed_over(kind, state):
             continue  # invisible, or with nothing that it belongs to
-        if state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE)):
+        if ends_word(kind, state):
             words[n], state, h = hash_of(h), OUTSIDE, new_hash()
             n, is_apart = n + 1, False
         if kind == SEPARATOR:

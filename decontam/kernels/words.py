@@ -126,6 +126,18 @@ def _placed(
     return Vocabulary(places, hashes, begins, ends, points)
 
 
+@njit(nogil=True, cache=True, inline="always")
+def is_passed_over(kind, state):
+    """Whether a character is as if it weren't there: invisible, or a mark with nothing that it belongs to."""
+    return kind > SINGLE or (kind == MARK and state == OUTSIDE)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def ends_word(kind, state):
+    """Whether the word before a character ends there."""
+    return state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE))
+
+
 @njit(nogil=True, cache=True)
 def _split(entries):
     size = len(entries)
@@ -134,9 +146,9 @@ def _split(entries):
     n, state, h = 0, OUTSIDE, new_hash()
     for i in range(size):
         kind = (entries[i] >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
-        if kind == MARK and state == OUTSIDE:
+        if is_passed_over(kind, state):
             continue
-        if state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE)):
+        if ends_word(kind, state):
             hashes[n], ends[n], state = hash_of(h), i, OUTSIDE
             n += 1
         if kind == SEPARATOR:
@@ -206,9 +218,9 @@ def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n)
             return -1
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
         character += 1
-        if kind > SINGLE or (kind == MARK and state == OUTSIDE):
+        if is_passed_over(kind, state):
             continue
-        if state != OUTSIDE and (kind == SEPARATOR or kind == SINGLE or (kind == LETTER and state == IN_SINGLE)):
+        if ends_word(kind, state):
             ids[n], ends[n], state = _number(hash_of(h), points, n_points, vocabulary), last, OUTSIDE
             n += 1
         if kind != SEPARATOR:
@@ -277,17 +289,11 @@ def _intern(hashes, begins, ends, points, places, hashes_V, begins_V, ends_V, po
 
 
 @njit(nogil=True, cache=True)
-def find_words(hashes, begins, ends, points, places, hashes_V, begins_V, ends_V, points_V):
+def find_words(hashes, begins, ends, points, vocabulary):
     """Return the numbers of a text's words, UNKNOWN for those that the vocabulary hasn't."""
     ids = np.empty(len(hashes), np.int32)
-    mask = np.uint64(len(places) - 1)
     for i in range(len(hashes)):
-        at = (mixed(hashes[i]) >> np.uint64(13)) & mask
-        while places[at] >= 0:
-            if _same(places[at], hashes[i], begins[i], ends[i], points, hashes_V, begins_V, ends_V, points_V):
-                break
-            at = (at + np.uint64(1)) & mask
-        ids[i] = places[at]
+        ids[i] = _number(hashes[i], points[begins[i] : ends[i]], ends[i] - begins[i], vocabulary)
     return ids
 
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.data.gsm8k import read_jsonl
+from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import find_folder, load_hub, missing
 from qwen2eval.data.splits import LoadedData
 

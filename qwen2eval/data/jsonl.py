@@ -1,0 +1,35 @@
+"""Reading JSON-lines files, the form in which most benchmarks are published."""
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+from qwen2eval.data.locate import Rows, require_columns
+from qwen2eval.errors import DataFileError
+
+
+def read_jsonl(path: Path, *, columns: tuple[str, ...]) -> Rows:
+    """Read a JSON-lines file, plain or .gz, naming the line that is broken or lacks one of `columns`."""
+    rows: Rows = []
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig") as file
+        ):
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                require_columns(row, columns, path=path, line=number)
+                rows.append({column: row[column] for column in columns})
+    except json.JSONDecodeError as err:
+        raise DataFileError(f"{path}, line {number}: not JSON ({err.msg}); is the line cut off?") from err
+    except UnicodeDecodeError as err:
+        raise DataFileError(f"{path}: not UTF-8 ({err.reason} at byte {err.start})") from err
+    except (OSError, EOFError, zlib.error) as err:
+        raise DataFileError(f"{path} can't be read: {getattr(err, 'strerror', None) or err}") from err
+    if not rows:
+        raise DataFileError(f"{path} holds no rows")
+    return rows
