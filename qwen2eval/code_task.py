@@ -1,11 +1,10 @@
 """Tasks whose answers are programs: each is run against the doc's tests in the sandbox, and pass@k counted.
 
-YAML selects it with `class:`; a filter makes whole programs of the responses. All of a task's programs run at once, on
-all cores, before its docs are scored.
+YAML selects it with `class:`; a filter of `scoring.programs` makes whole programs of the responses. All of a task's
+programs run at once, on all cores, before its docs are scored.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import comb
 from typing import Any
@@ -13,25 +12,35 @@ from typing import Any
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
+from qwen2eval.program_runs import ProgramRuns
 from qwen2eval.sandbox import Check, Execution, Sandbox
-
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 class CodeTask(ConfigurableTask):
-    """A task whose docs have `prompt`, `entry_point` and `test`, the source of `check(candidate)`, as HumanEval's.
+    """A task whose docs have `entry_point`, `prompt` and `test`, as HumanEval's.
 
-    `metadata`: `k`, a list of how many tries pass@k is about (1 by default); `timeout_seconds` of one program.
+    Tests are source of `check(candidate)`, or asserts that call the function by its name.
+
+    What the tests may use besides is the doc's `setup`, where it has that column, else its `prompt`.
+
+    `metadata`: `k`, a list of how many tries pass@k is about (1 by default); `timeout_seconds` and `memory_mb` of one
+    program; `packages`, what programs and tests may import besides the standard library; `test_column`, another column
+    for `test`.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         config = {key: value for key, value in config.items() if key != "class"}
         super().__init__(config=config)
         metadata = self.config.metadata
-        self._level = str(metadata.get("sandbox") or "auto")
-        self._timeout_seconds = float(metadata.get("timeout_seconds", 10))
+        level = str(metadata.get("sandbox") or "auto")
+        packages = tuple(metadata.get("packages", ()))
+        self._limits = {
+            "timeout_seconds": float(metadata.get("timeout_seconds", 10)),
+            "memory_mb": int(metadata.get("memory_mb", 512)),
+        }
+        self._test_column = str(metadata.get("test_column", "test"))
         self._k = tuple(int(k) for k in metadata.get("k", (1,)))
-        self._executions: dict[str, Execution] = {}
+        self._runs = ProgramRuns(lambda: Sandbox(level, packages=packages))
 
     def aggregation(self) -> dict[str, Any]:
         """Return how each pass@k is aggregated: as a mean over docs."""
@@ -44,7 +53,7 @@ class CodeTask(ConfigurableTask):
     @property
     def sandbox_level(self) -> str | None:
         """The level that programs ran at; None: none has run."""
-        return next((one.level for one in self._executions.values()), None)
+        return self._runs.level
 
     def run_programs(self, answered: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> None:
         """Run the programs of docs, all at once; those that ran before are not run again.
@@ -55,17 +64,13 @@ class CodeTask(ConfigurableTask):
         Raises:
             SandboxError: no level of the sandbox works on this machine.
         """
-        checks = {_key(doc, program): (doc, program) for doc, results in answered for program in results[0]}
-        new = {key: pair for key, pair in checks.items() if key not in self._executions}
-        if new:
-            with Sandbox(self._level) as sandbox:
-                done = sandbox.check_many(self._check(*pair) for pair in new.values())
-            self._executions.update(zip(new, done, strict=True))
+        programs = {self.key(doc, program): (doc, program) for doc, results in answered for program in results[0]}
+        self._runs.run({key: self.checks(*pair) for key, pair in programs.items() if key not in self._runs})
 
     def executions(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[Execution]:
         """Return what came of a doc's programs, in the order of the responses."""
         self.run_programs([(doc, results)])
-        return [self._executions[_key(doc, program)] for program in results[0]]
+        return [self._runs[self.key(doc, program)] for program in results[0]]
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
         """Return pass@k of one doc.
@@ -79,14 +84,20 @@ class CodeTask(ConfigurableTask):
         n_passed = sum(one.passed for one in found)
         return {f"pass@{k}": pass_at_k(len(found), n_passed, k) for k in self._k if k <= len(found)}
 
-    def _check(self, doc: Mapping[str, Any], program: str) -> Check:
-        return Check(
-            program,
-            entry_point=doc["entry_point"],
-            tests=doc["test"],
-            setup=doc["prompt"],
-            timeout_seconds=self._timeout_seconds,
-        )
+    def checks(self, doc: Mapping[str, Any], program: str) -> list[Check]:
+        """Return what decides on a program: it has to pass all of these."""
+        setup = doc["setup"] if "setup" in doc else doc["prompt"]
+        tests = doc[self._test_column]
+        return [Check(program, entry_point=doc["entry_point"], tests=tests, setup=setup, **self._limits)]  # type: ignore[arg-type]
+
+    def key(self, doc: Mapping[str, Any], program: str) -> str:
+        """Return what a program and its tests are known by."""
+        return digest(doc[self._test_column], doc["entry_point"], program)
+
+
+def digest(*parts: str) -> str:
+    """Return a sha256 of texts, in hex."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
 def pass_at_k(n: int, n_passed: int, k: int) -> float:
@@ -96,30 +107,3 @@ def pass_at_k(n: int, n_passed: int, k: int) -> float:
     0.5
     """
     return 1 - comb(n - n_passed, k) / comb(n, k)
-
-
-def complete(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return programs of which the prompt is the beginning: a base model goes on with the function's body."""
-    return [[doc["prompt"] + text for text in of_doc] for of_doc, doc in zip(responses, docs, strict=True)]
-
-
-def extract(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the programs of a chat model's answers: the first fenced block that defines the function, else all of it.
-
-    A block with the function's body only is put behind the prompt.
-    """
-    return [[_extracted(text, doc) for text in of_doc] for of_doc, doc in zip(responses, docs, strict=True)]
-
-
-def _extracted(text: str, doc: Mapping[str, Any]) -> str:
-    blocks = _FENCE.findall(text) or [text]
-    defines = re.compile(rf"^\s*(?:async\s+)?def\s+{re.escape(doc['entry_point'])}\b", re.MULTILINE)
-    for block in blocks:
-        if defines.search(block):
-            # what the prompt imports and defines, the answer may use
-            return f"{doc['prompt']}    pass\n\n{block}"
-    return str(doc["prompt"]) + str(blocks[0])
-
-
-def _key(doc: Mapping[str, Any], program: str) -> str:
-    return hashlib.sha256("\0".join((doc["test"], doc["entry_point"], program)).encode("utf-8", "replace")).hexdigest()

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from qwen2eval import RunConfig, run
 from qwen2eval.cli import main
-from qwen2eval.code_task import extract, pass_at_k
+from qwen2eval.code_task import pass_at_k
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.rescore import rescore
+from qwen2eval.scoring.programs import extract
 from qwen2eval.tasks import load_tasks
 
 DOUBLE = {

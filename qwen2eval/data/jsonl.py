@@ -9,8 +9,12 @@ from qwen2eval.data.locate import Rows, require_columns
 from qwen2eval.errors import DataFileError
 
 
-def read_jsonl(path: Path, *, columns: tuple[str, ...]) -> Rows:
-    """Read a JSON-lines file, plain or .gz, naming the line that is broken or lacks one of `columns`."""
+def read_jsonl(path: Path, *, columns: tuple[str, ...] | None) -> Rows:
+    """Read a JSON-lines file, plain or .gz, naming the line that is broken or lacks one of `columns`.
+
+    Args:
+        columns: those that are kept and must be there; None: whatever there is.
+    """
     rows: Rows = []
     try:
         with (
@@ -22,8 +26,8 @@ def read_jsonl(path: Path, *, columns: tuple[str, ...]) -> Rows:
                 if not line.strip():
                     continue
                 row = json.loads(line)
-                require_columns(row, columns, path=path, line=number)
-                rows.append({column: row[column] for column in columns})
+                require_columns(row, columns or (), path=path, line=number)
+                rows.append(row if columns is None else {column: row[column] for column in columns})
     except json.JSONDecodeError as err:
         raise DataFileError(f"{path}, line {number}: not JSON ({err.msg}); is the line cut off?") from err
     except UnicodeDecodeError as err:

@@ -8,6 +8,7 @@ from qwen2eval.errors import ConfigError
 Verdict = Literal[
     "passed", "failed", "error", "timed_out", "out_of_memory", "crashed", "output_limit", "not_run"
 ]  # of one check
+Comparison = Literal["text", "numbers"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -29,6 +30,8 @@ class Check:
             program only has to end with status 0.
         timeout_seconds: of run time, without waiting for a processor.
         memory_mb: MiB of address space above what the interpreter has.
+        compare: `numbers`: lines of what is printed are also equal if they are the same decimal numbers (`1.50` and
+            `1.5`), and white space before a line does not count.
     """
 
     program: str | bytes
@@ -39,6 +42,7 @@ class Check:
     expected_stdout: str | bytes | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     memory_mb: int = DEFAULT_MEMORY_MB
+    compare: Comparison = "text"
 
     def __post_init__(self) -> None:
         self._refuse_other_types()
@@ -56,6 +60,9 @@ class Check:
             raise ConfigError(f"timeout_seconds {self.timeout_seconds!r}: give seconds above 0, at most a day")
         if not 1 <= self.memory_mb <= 1 << 20:
             raise ConfigError(f"memory_mb {self.memory_mb!r}: give MiB from 1 to {1 << 20:,}")
+
+        if self.compare not in get_args(Comparison):
+            raise ConfigError(f"compare {self.compare!r}: give one of {', '.join(get_args(Comparison))}")
 
     def _refuse_other_types(self) -> None:
         values: dict[str, tuple[Any, Any]] = {

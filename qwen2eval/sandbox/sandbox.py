@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from qwen2eval.errors import ConfigError
-from qwen2eval.sandbox.execution import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_SECONDS, Check, Execution
+from qwen2eval.sandbox.execution import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_SECONDS, Check, Comparison, Execution
 from qwen2eval.sandbox.levels import SandboxError
 from qwen2eval.sandbox.probe import choose_level
 from qwen2eval.sandbox.separation import examine_tests
@@ -71,6 +71,7 @@ class Sandbox:
         expected_stdout: str | bytes | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         memory_mb: int = DEFAULT_MEMORY_MB,
+        compare: Comparison = "text",
     ) -> Execution:
         """Run one program and return what came of it; the arguments are those of `Check`.
 
@@ -86,6 +87,7 @@ class Sandbox:
             expected_stdout,
             timeout_seconds=timeout_seconds,
             memory_mb=memory_mb,
+            compare=compare,
         )
         return self.check_many([one])[0]
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from qwen2eval.sandbox.clock import RunClock
@@ -118,7 +119,8 @@ def _decide_program(check: Check, run: Run, process: dict[str, Any]) -> tuple[Ve
         return "passed", ""
     if run.stdout.n_bytes > len(run.stdout.kept):
         return "output_limit", f"it printed more than {len(run.stdout.kept) >> 10} KiB, far more than expected"
-    if same_text(bytes(run.stdout.kept), as_bytes(check.expected_stdout)):
+    same = same_numbers if check.compare == "numbers" else same_text
+    if same(bytes(run.stdout.kept), as_bytes(check.expected_stdout)):
         return "passed", ""
     return "failed", "it printed something else"
 
@@ -130,6 +132,26 @@ def same_text(printed: bytes, expected: bytes) -> bool:
     (True, False)
     """
     return _without_ends(printed) == _without_ends(expected)
+
+
+def same_numbers(printed: bytes, expected: bytes) -> bool:
+    r"""Return whether the lines of two texts are equal, or the same decimal numbers.
+
+    >>> same_numbers(b" 1.50 2\nyes", b"1.5 2.0\nyes\n"), same_numbers(b"1.5000001", b"1.5")
+    (True, False)
+    """
+    lines, wanted = (text.decode(errors="replace").strip().split("\n") for text in (printed, expected))
+    return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
+
+
+def _same_line(line: str, wanted: str) -> bool:
+    if line.strip() == wanted.strip():
+        return True
+    try:
+        numbers, wanted_numbers = ([Decimal(part) for part in text.split()] for text in (line, wanted))
+    except InvalidOperation:
+        return False
+    return all(number.is_finite() for number in numbers) and numbers == wanted_numbers
 
 
 def as_bytes(text: str | bytes) -> bytes:

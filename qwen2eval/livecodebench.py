@@ -1,0 +1,49 @@
+"""LiveCodeBench: contest problems, whole programs with stdin and stdout or a method that is called."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from qwen2eval.code_task import CodeTask, digest
+from qwen2eval.sandbox import Check
+
+
+class LiveCodeBenchTask(CodeTask):
+    """A `CodeTask` whose docs' tests are in their data's `case_file`; each test is a run of its own.
+
+    As LiveCodeBench does it (`lcb_runner/evaluation/testing_util.py`): lines are compared without outer white space, or
+    as decimal numbers; of what a method returns a tuple counts as a list. Otherwise than there, programs get a real
+    standard input, run as `__main__`, and have to end with status 0.
+    """
+
+    def checks(self, doc: Mapping[str, Any], program: str) -> list[Check]:
+        """Return a check for each test of the problem."""
+        name = doc["func_name"]
+        cases = self.dataset.case_file.cases(doc["question_id"])
+        if not name:
+            return [
+                Check(program, stdin=case.input, expected_stdout=case.output, compare="numbers", **self._limits)  # type: ignore[arg-type]
+                for case in cases
+            ]
+        entry_point = f"Solution.{name}" if "class Solution" in program else name
+        return [
+            Check(
+                program,
+                entry_point=entry_point,
+                tests=_CALL.format(input=case.input, output=case.output),
+                **self._limits,  # type: ignore[arg-type]
+            )
+            for case in cases
+        ]
+
+    def key(self, doc: Mapping[str, Any], program: str) -> str:
+        """Return what a program and its tests are known by."""
+        return digest(doc["question_id"], program)
+
+
+_CALL = """
+import json
+def check(candidate):
+    arguments = [json.loads(line) for line in {input!r}.split("\\n")]
+    got = candidate(*arguments)
+    assert (list(got) if isinstance(got, tuple) else got) == json.loads({output!r})
+"""

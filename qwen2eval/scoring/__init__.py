@@ -1,0 +1,1 @@
+"""Metrics and answer extraction, one module a family of benchmarks."""
