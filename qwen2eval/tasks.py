@@ -7,6 +7,7 @@ skips the first two. lm-eval is imported only by `load_tasks`.
 import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -212,8 +213,9 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._index import Entry, Kind
 
+    from qwen2eval.code_eval import instead_of_code_eval, take_over
+
     known = registry.needed_by(entry)
-    _refuse_unsafe_code(entry, known)
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
     manager = TaskManager(include_defaults=False, metadata=metadata)
     manager._index = {
@@ -226,7 +228,13 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str
         for name, e in known.items()
     }
     try:
-        built = dict(manager.load([entry.name]))
+        with ExitStack() as while_loading:
+            if _runs_programs(entry, known):
+                while_loading.enter_context(instead_of_code_eval())
+            built = dict(manager.load([entry.name]))
+        for task in built["tasks"].values():
+            if getattr(task.config, "unsafe_code", False):
+                take_over(task, config.sandbox)
     except Qwen2EvalError:
         raise
     # task files name functions and data sets of anyone's: whatever they raise is that task's failure, not the run's
@@ -293,22 +301,21 @@ def _broken_line(entry: TaskEntry) -> str | None:
     return None
 
 
-def _refuse_unsafe_code(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int = 0) -> None:
-    """Refuse tasks that run model-written code before lm-eval imports (and so runs) anything of theirs."""
+def _runs_programs(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int = 0) -> bool:
+    """Whether an entry, or a member of it, has lm-eval's flag of tasks that run what the model wrote."""
     if entry.kind == "tag":
         members: Iterable[Any] = entry.members
     else:
         config = read_task_yaml(Path(entry.path or ""))
         if config.get("unsafe_code"):
-            raise TaskFileError(
-                f"Task {entry.name!r} runs code that the model wrote; this version has no sandbox for it yet and does "
-                "not run it unprotected"
-            )
+            return True
         members = config.get("task") if isinstance(config.get("task"), list) else ()  # type: ignore[assignment]
-    for member in members:
-        name = member if isinstance(member, str) else member.get("task") or member.get("group")
-        if isinstance(name, str) and name in known and name != entry.name and depth < 8:
-            _refuse_unsafe_code(known[name], known, depth + 1)
+    names = [member if isinstance(member, str) else member.get("task") or member.get("group") for member in members]
+    return any(
+        _runs_programs(known[name], known, depth + 1)
+        for name in names
+        if isinstance(name, str) and name in known and name != entry.name and depth < 8
+    )
 
 
 def _apply_overrides(task: "Task", config: RunConfig) -> None:

@@ -90,21 +90,6 @@ def test_search_puts_ours_and_the_exact_name_first():
     assert "gsm8k_cot" in names
 
 
-def test_model_written_code_is_refused_before_anything_of_the_task_is_imported(tmp_path):
-    folder = tmp_path / "unsafe"
-    folder.mkdir()
-    (folder / "helper.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef f(doc, results): return {{}}\n")
-    (folder / "t.yaml").write_text("task: runs_code\nunsafe_code: true\nprocess_results: !function helper.f\n")
-    loaded = load_tasks(RunConfig(tasks=("runs_code",), include_path=(str(folder),)))
-    assert isinstance(loaded.failures["runs_code"], TaskFileError)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_unsafe_members_of_a_group_are_found():
-    loaded = load_tasks(RunConfig(tasks=("lm_eval:humaneval",)))
-    assert isinstance(loaded.failures["humaneval"], TaskFileError)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,0 +1,216 @@
+"""lm-eval's own tasks of programs: what they would run unprotected is run in our sandbox.
+
+Two ways of running programs are taken over: HF's `code_eval`, which lm-eval fetches from the hub when it imports such a
+task (HumanEval, MBPP, infilling), and `check_correctness`, which CRUXEval runs itself. A task of `unsafe_code` that has
+another way is refused.
+"""
+
+import ast
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.code_task import digest, pass_at_k
+from qwen2eval.data.mbpp import called_function
+from qwen2eval.errors import TaskFileError
+from qwen2eval.program_runs import ProgramRuns
+from qwen2eval.sandbox import Check, Execution, Sandbox
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+
+TIMEOUT_SECONDS = 3.0
+"""What HF's code_eval allows."""
+_SECRET = secrets.token_hex(16)
+
+
+class CodeEval:
+    """Stands in for `evaluate.load("code_eval")`; outside of a task's scoring it runs nothing and passes nothing."""
+
+    def __init__(self) -> None:
+        self.asking: _Asking | None = None
+
+    def compute(
+        self,
+        *,
+        predictions: Sequence[Sequence[str]],
+        references: Sequence[str],
+        k: Sequence[int] = (1, 10, 100),
+        num_workers: int = 4,  # noqa: ARG002  # HF's arguments
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> tuple[dict[str, float], dict[int, list[Any]]]:
+        """Return pass@k and the results by task, as code_eval does.
+
+        Args:
+            predictions: for each task its programs.
+            references: for each task the tests that are put behind them.
+            timeout: seconds of run time.
+        """
+        passed = [
+            [self.run(check_of(program, tests, timeout_seconds=timeout)) for program in programs]
+            for programs, tests in zip(predictions, references, strict=True)
+        ]
+        results = {
+            number: [(i, {"task_id": number, "passed": one, "completion_id": i}) for i, one in enumerate(of_task)]
+            for number, of_task in enumerate(passed)
+        }
+        at_k = {
+            f"pass@{one_k}": sum(pass_at_k(len(of_task), sum(of_task), one_k) for of_task in passed) / len(passed)
+            for one_k in k
+            if passed and all(one_k <= len(of_task) for of_task in passed)
+        }
+        return at_k, results
+
+    def run_whole(self, program: str, timeout: float = TIMEOUT_SECONDS) -> bool:
+        """Return whether a program comes to its end; CRUXEval's `check_correctness`."""
+        return self.run(whole_program(program, timeout_seconds=timeout))
+
+    def run(self, check: Check) -> bool:
+        """Return whether a check is passed."""
+        return self.asking is not None and self.asking.run(check)
+
+
+CODE_EVAL = CodeEval()
+
+
+@dataclass
+class _Asking:
+    """A scorer is at work: its checks are only noted, or, when they have been run, answered."""
+
+    runs: ProgramRuns
+    noted: dict[str, Check] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    answers: bool = False
+
+    def run(self, check: Check) -> bool:
+        key = digest(str(check.program), check.tests or "", check.entry_point or "")
+        self.keys.append(key)
+        if not self.answers:
+            self.noted[key] = check
+            return False
+        self.runs.run({key: [check]})
+        execution = self.runs[key]
+        if execution.verdict == "not_run":
+            raise ValueError(f"the tests could not be run: {execution.detail}")
+        return execution.passed
+
+
+class TakenOver:
+    """What `CodeTask` has, for a task of lm-eval's: its scorer's programs are found by asking it twice.
+
+    Args:
+        task: the task as lm-eval built it.
+        level: of the sandbox.
+    """
+
+    def __init__(self, task: "Task", level: str) -> None:
+        self._task = task
+        self._score: Callable[[dict[str, Any], list[Any]], dict[str, Any]] = task.process_results
+        self._runs = ProgramRuns(lambda: Sandbox(level))
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        """Score a doc as the task does."""
+        with self._asking(answers=True):
+            return self._score(doc, results)
+
+    def run_programs(self, answered: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> None:
+        """Run the programs of docs, all at once."""
+        noted: dict[str, Check] = {}
+        for doc, results in answered:
+            noted |= self._note(doc, results).noted
+        self._runs.run({key: [check] for key, check in noted.items()})
+        self._task.sandbox_level = self._runs.level
+
+    def executions(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[Execution] | None:
+        """Return what came of a doc's programs; None if the task has not one for each response."""
+        n_programs = len(results[0]) if isinstance(results[0], list) else 1
+        keys = self._note(doc, results).keys
+        return [self._runs[key] for key in keys] if len(keys) == n_programs else None
+
+    def _note(self, doc: Mapping[str, Any], results: Sequence[Any]) -> _Asking:
+        with self._asking(answers=False) as asking, contextlib.suppress(Exception):  # it is told when it scores
+            self._score(dict(doc), list(results))
+        return asking
+
+    @contextlib.contextmanager
+    def _asking(self, *, answers: bool) -> Iterator[_Asking]:
+        before, CODE_EVAL.asking = CODE_EVAL.asking, _Asking(self._runs, answers=answers)
+        try:
+            yield CODE_EVAL.asking
+        finally:
+            CODE_EVAL.asking = before
+
+
+@contextlib.contextmanager
+def instead_of_code_eval() -> Iterator[None]:
+    """While tasks are loaded, `evaluate.load("code_eval")` gives ours: no network, and nothing is run."""
+    import evaluate
+
+    original = evaluate.load
+
+    def load(path: str, *args: Any, **kwargs: Any) -> Any:
+        return CODE_EVAL if path == "code_eval" else original(path, *args, **kwargs)
+
+    evaluate.load = load
+    try:
+        yield
+    finally:
+        evaluate.load = original
+
+
+def take_over(task: "Task", level: str) -> None:
+    """Let a task of `unsafe_code` run its programs in our sandbox.
+
+    Raises:
+        TaskFileError: it has a way of its own to run them.
+    """
+    modules = [vars_of for function in _functions(task) if (vars_of := getattr(function, "__globals__", None))]
+    is_routed = False
+    for names in modules:
+        if "check_correctness" in names:
+            names["check_correctness"] = CODE_EVAL.run_whole
+        is_routed |= "check_correctness" in names or any(value is CODE_EVAL for value in names.values())
+    if not is_routed:
+        raise TaskFileError(
+            f"Task {task.task_name!r} runs code that the model wrote, in a way of its own. Only what goes through HF's "
+            "`code_eval` (or a `check_correctness` as CRUXEval's) can be run in the sandbox; nothing is run unprotected"
+        )
+    taken = TakenOver(task, level)
+    for name in ("process_results", "run_programs", "executions"):
+        setattr(task, name, getattr(taken, name))
+
+
+def check_of(program: str, tests: str, *, timeout_seconds: float) -> Check:
+    """Return the check for a program and the source that code_eval would put behind it.
+
+    A last `check(function)` is left to the sandbox, so that the function can be in another process.
+    """
+    entry_point, source = "", tests
+    try:
+        tree = ast.parse(tests)
+    except (SyntaxError, ValueError, RecursionError):  # the sandbox tells what is wrong with them
+        return Check(program, entry_point="candidate", tests=tests, timeout_seconds=timeout_seconds)
+    match tree.body[-1] if tree.body else None:
+        case ast.Expr(value=ast.Call(func=ast.Name(id="check"), args=[ast.Name(id=name)], keywords=[])):
+            if any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body):
+                entry_point = name
+                source = ast.unparse(ast.Module(tree.body[:-1], type_ignores=[]))
+    entry_point = entry_point or called_function(tests)
+    if not entry_point:
+        return whole_program(f"{program}\n{tests}", timeout_seconds=timeout_seconds)
+    return Check(program, entry_point=entry_point, tests=source, timeout_seconds=timeout_seconds)
+
+
+def whole_program(program: str, *, timeout_seconds: float) -> Check:
+    """Return a check that is passed when a program comes to its end: then a function of an unknown name is there."""
+    name = f"reached_{digest(_SECRET, program)[:16]}"
+    source = f"{program}\n\ndef {name}():\n    return True\n"
+    return Check(source, entry_point=name, tests=f"assert {name}() is True", timeout_seconds=timeout_seconds)
+
+
+def _functions(task: "Task") -> Iterator[Any]:
+    yield getattr(task.config, "process_results", None)
+    for metric in getattr(task, "_metric_fn_list", {}).values():
+        yield getattr(metric, "__self__", metric)  # lm-eval keeps a function as its `__call__`
