@@ -6,11 +6,14 @@ Counts are facts and always there; a flag is raised only where a count or a test
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from qwen2eval.samples import NO_EXTRACTION, DocSample, TaskSamples
+
+if TYPE_CHECKING:
+    from qwen2eval.sandbox import Execution
 
 MIN_DOCS_FOR_TESTS = 20
 CONSTANT_CHOICE_RATIO = 0.9
@@ -45,6 +48,10 @@ class Health:
     n_scoring_errors: int = 0
     n_extraction_failures: dict[str, int] = field(default_factory=dict)
     """By filter, for filters that extract an answer."""
+    verdicts: dict[str, int] = field(default_factory=dict)
+    """Of the model's programs, in tasks that have some; repeats count."""
+    n_same_process: int = 0
+    """Programs that shared a process with their tests, which can't be separated: a hostile one could have cheated."""
     flags: list[Flag] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,7 +77,15 @@ def check_health(samples: TaskSamples) -> Health:
             if _extracts(samples, name)
         },
     )
-    health.flags = [*_count_flags(health, docs), *_choice_flags(samples, docs), *_response_flags(docs)]
+    executions = [one for doc in docs for one in doc.executions or ()]
+    health.verdicts = dict(Counter(one.verdict for one in executions).most_common())
+    health.n_same_process = sum(one.separated is False for one in executions)
+    health.flags = [
+        *_program_flags(executions),
+        *_count_flags(health, docs),
+        *_choice_flags(samples, docs),
+        *_response_flags(docs),
+    ]
     return health
 
 
@@ -80,6 +95,16 @@ def chance_score(samples: TaskSamples) -> float | None:
         return None
     counts = Counter(request.doc_id for request in samples.plan.requests)
     return sum(_requests_a_choice(samples) / n for n in counts.values()) / len(counts)
+
+
+def _program_flags(executions: "Sequence[Execution]") -> Iterable[Flag]:
+    if any(one.level == "none" for one in executions):
+        yield Flag(
+            "no_sandbox",
+            "warning",
+            f"{len(executions)} programs of the model's ran without a sandbox (--sandbox none): each could read, "
+            "change and send what you can, and forge its verdict. Don't publish this score",
+        )
 
 
 def _count_flags(health: Health, docs: list[DocSample]) -> Iterable[Flag]:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from qwen2eval import RunConfig, run
 from qwen2eval.cli import main
 from qwen2eval.code_task import pass_at_k
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.reporting.console import print_summary
 from qwen2eval.rescore import rescore
 from qwen2eval.scoring.programs import extract
 from qwen2eval.tasks import load_tasks
@@ -94,9 +96,24 @@ def test_the_command_line_names_a_level(tmp_path, data_dir, capsys):
     assert main([*command, "--output_path", str(tmp_path), "--sandbox", "landlock"]) == 0
 
 
-def test_the_level_none_is_told(tmp_path, data_dir):
+def test_the_level_none_marks_the_score(tmp_path, data_dir, capsys):
     finished = a_run(tmp_path, data_dir, sandbox="none")
     assert finished.info["tasks"]["humaneval"]["sandbox"] == "none"
+    assert [flag["check"] for flag in finished.info["health"]["humaneval"]["flags"]] == ["no_sandbox"]
+    print_summary(finished.info, finished.scores, file=sys.stdout)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "ran without a sandbox" in printed
+    assert "programs humaneval: 2 error (sandbox none)" in printed
+    assert "ran without a sandbox" in (finished.path / "report.html").read_text()
+    assert a_run(tmp_path, data_dir).info["health"]["humaneval"]["flags"] == []
+
+
+def test_the_report_counts_verdicts(tmp_path, data_dir):
+    finished = with_responses(a_run(tmp_path, data_dir), "humaneval", ["    return x + x\n", "    return x\n"])
+    health = finished.info["health"]["humaneval"]
+    assert (health["verdicts"], health["n_same_process"]) == ({"passed": 1, "failed": 1}, 0)
+    assert "1 passed, 1 failed" in (finished.path / "report.html").read_text()
+    assert "1 passed, 1 failed" in (finished.path / "report.md").read_text()
 
 
 def test_several_tries(data_dir, tmp_path):

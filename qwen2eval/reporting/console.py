@@ -12,7 +12,7 @@ from rich.text import Text
 
 from qwen2eval.reporting.contamination_table import print_contamination
 from qwen2eval.reporting.markup import fold_name, visible
-from qwen2eval.reporting.tables import ScoreRow, score_rows
+from qwen2eval.reporting.tables import ScoreRow, score_rows, verdicts_text
 from qwen2eval.reporting.watches import find_watches
 
 if TYPE_CHECKING:
@@ -50,6 +50,14 @@ def _print_all(console: Console, info: Mapping[str, Any], scores: "pd.DataFrame"
     # Beside the two columns of names the table takes 59.
     console.print(_score_table(score_rows(info, scores), room=max(console.width - 59, 21)))
     console.print()
+    programs = {name: verdicts_text(info["health"].get(name) or {}) for name in info["tasks"]}
+    for name, text in programs.items():
+        if text:
+            _print_wrapped(
+                console, "programs ", f"{name}: {text} (sandbox {info['tasks'][name]['sandbox']})", style="bold"
+            )
+    if any(programs.values()):
+        console.print()
     if info.get("contamination"):
         print_contamination(info["contamination"], console=console)
         console.print()

@@ -130,6 +130,18 @@ def task_health(info: Mapping[str, Any], task: str) -> tuple[HealthLevel, str]:
     return level, ", ".join(checks) if len(checks) <= 2 else f"{len(checks)} flags"
 
 
+def verdicts_text(health: Mapping[str, Any]) -> str:
+    """Return what came of a task's programs in words; empty for tasks that have none.
+
+    >>> verdicts_text({"verdicts": {"passed": 7, "timed_out": 1}, "n_same_process": 2})
+    '7 passed, 1 timed out; 2 in one process with their tests'
+    """
+    counts = (health.get("verdicts") or {}).items()
+    text = ", ".join(f"{numbers.format_count(count)} {verdict.replace('_', ' ')}" for verdict, count in counts)
+    n_same = health.get("n_same_process")
+    return f"{text}; {numbers.format_count(n_same)} in one process with their tests" if n_same else text
+
+
 def _task_row(info: Mapping[str, Any], name: str, record: Mapping[Any, Any]) -> ScoreRow:
     task = info["tasks"][name]
     metric = str(record["metric"])

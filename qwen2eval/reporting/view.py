@@ -20,7 +20,7 @@ from qwen2eval.reporting.contamination_table import (
 )
 from qwen2eval.reporting.examples import LONG_TEXT_CHARS, Example, choose_examples
 from qwen2eval.reporting.markup import clip
-from qwen2eval.reporting.tables import HealthLevel, ScoreRow, headline_rows, score_rows, task_health
+from qwen2eval.reporting.tables import HealthLevel, ScoreRow, headline_rows, score_rows, task_health, verdicts_text
 from qwen2eval.reporting.watches import MESSAGE_CHARS, Watch, find_watches
 
 if TYPE_CHECKING:
@@ -269,6 +269,10 @@ def _task_facts(task: Mapping[str, Any], health: Mapping[str, Any]) -> tuple[Fac
             ("Chat template", "applied" if task["apply_chat_template"] else "not applied", False),
             ("Errors clustered by", task["cluster"], True),
             ("Preflight", task["preflight"], False),
+        ),
+        *_known(
+            ("Programs", verdicts_text(health), False),
+            ("Sandbox", task.get("sandbox"), True),
         ),
         *_health_facts(health),
         *_known(

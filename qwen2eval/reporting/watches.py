@@ -16,6 +16,7 @@ _TITLES = {
     "empty": "empty answers",
     "unfinished": "unfinished answers",
     "extraction": "extraction failures",
+    "no_sandbox": "ran without a sandbox",
 }
 _REPEAT = "Mend the cause and run the same command again: answers that are in the store are not asked for again."
 
