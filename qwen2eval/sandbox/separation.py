@@ -8,12 +8,14 @@ import warnings
 from typing import NamedTuple
 
 from qwen2eval.sandbox.execution import Check
+from qwen2eval.sandbox.inside.codec import CARRIED_TYPES
 
 _ABOUT_OBJECTS = frozenset(
     {"id", "globals", "locals", "vars", "eval", "exec", "compile", "getattr", "setattr", "hasattr"}
 )
 _SINGLETONS = (None, True, False, ...)
 _BUILTINS = frozenset(dir(builtins))
+_CARRIED_ATTRIBUTES = frozenset(name for kind in CARRIED_TYPES for name in dir(kind))
 _parsing = threading.Lock()
 
 
@@ -55,8 +57,10 @@ def _examine(entry: str, setup_source: str, tests_source: str) -> Separation:
     candidates = {entry} | {node.args.args[0].arg for node in checks if node.args.args}
     known = _BUILTINS | candidates | _bound_names(setup) | _bound_names(tests)
     called = {id(node.func) for node in ast.walk(tests) if isinstance(node, ast.Call)}
-    objections = (_objection(node, candidates, known, called) for node in (*ast.walk(setup), *ast.walk(tests)))
-    return Separation(next(filter(None, objections), None), bool(checks))
+    nodes = [*ast.walk(setup), *ast.walk(tests)]
+    objections = [_objection(node, candidates, known, called) for node in nodes]
+    why = next(filter(None, objections), None) or _looks_into_results(nodes, candidates)
+    return Separation(why, bool(checks))
 
 
 def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[str], called: set[int]) -> str | None:
@@ -76,6 +80,29 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
     if isinstance(node, ast.Name | ast.alias) and (node.id if isinstance(node, ast.Name) else node.name) == "inspect":
         return "the tests inspect the program"
     return None
+
+
+def _looks_into_results(nodes: list[ast.AST], candidates: set[str]) -> str | None:
+    """Object to tests that use an attribute of what the program returns which no carried value has."""
+    of_results = {
+        target.id
+        for node in nodes
+        if isinstance(node, ast.Assign) and _is_call(node.value, candidates)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and node.attr not in _CARRIED_ATTRIBUTES:
+            inner: ast.expr = node.value
+            while isinstance(inner, ast.Attribute | ast.Subscript):
+                inner = inner.value
+            if _is_call(inner, candidates) or (isinstance(inner, ast.Name) and inner.id in of_results):
+                return f"the tests look at .{node.attr} of what the program returns"
+    return None
+
+
+def _is_call(node: ast.expr, candidates: set[str]) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in candidates
 
 
 def _compares_identity(node: ast.Compare) -> bool:

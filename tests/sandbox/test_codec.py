@@ -8,6 +8,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
+from itertools import chain, count, cycle, islice, repeat
 
 import pytest
 from hypothesis import given
@@ -195,10 +196,24 @@ def test_iterators_arrive_as_iterators():
     assert list(carried) == [0, 1, 4]
 
 
-def test_endless_iterators_and_large_values_are_told():
-    from itertools import count
+def fibonacci():
+    a, b = 0, 1
+    while True:
+        yield a
+        a, b = b, a + b
 
-    for value, words in ((count(), "iterator"), ("x" * (17 << 20), "16 MB"), (1 << (17 << 23), "16 MB")):
+
+@pytest.mark.parametrize("endless", [count(), fibonacci(), cycle(["x" * 10_000]), repeat(None)])
+def test_the_beginning_of_an_endless_iterator_arrives(endless):
+    first = list(islice(endless, 3))
+    carried = decode(encode(chain(first, endless)))
+    assert list(islice(carried, 3)) == first
+    with pytest.raises(TypeError, match="no more than its first"):
+        list(carried)
+
+
+def test_large_values_are_told():
+    for value, words in (("x" * (17 << 20), "16 MB"), (1 << (17 << 23), "16 MB")):
         with pytest.raises(UncarriedError, match=words):
             encode(value)
 

@@ -21,6 +21,10 @@ def why(tests, setup="", entry_point="f"):
         "assert list(map(f, [1, 2])) == [3, 4]",
         "try:\n    f(1)\nexcept ValueError as err:\n    assert str(err)",
         "this is no Python",
+        "assert f(1).upper() == 'A'",
+        "x = f(1)\nx.sort()\nassert x == [1] and f(2).keys() and f(3).numerator",
+        "import math\nassert math.isclose(f(1), 2)",
+        "class Own:\n    left = 1\nassert Own().left == f(1)",
     ],
 )
 def test_these_can(tests):
@@ -37,6 +41,8 @@ def test_these_can(tests):
         ("import inspect\nassert inspect.getsource(f)", "inspect"),
         ("assert id(f(1)) == 1", "id()"),
         ("def check(candidate):\n    assert candidate(helper(1)) == 2", "'helper'"),
+        ("assert f(1).left == 2", ".left"),
+        ("def check(candidate):\n    root = candidate(1)\n    assert root.next[0].value == 2", ".value"),
     ],
 )
 def test_these_cannot(tests, words):

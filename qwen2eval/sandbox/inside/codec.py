@@ -24,7 +24,7 @@ from typing import Any
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 400
 MAX_NODES = 2_000_000
-MAX_DRAINED = 100_000  # items taken from an iterator
+MAX_DRAINED, MAX_DRAINED_BYTES = 100_000, 4 << 20  # items taken from an iterator, and about their size
 STACK_FRAMES = 5 * MAX_DEPTH  # that coding and merging of a value of this depth may need
 
 _LENGTH = struct.Struct("<I")
@@ -56,6 +56,13 @@ _DATES: dict[type, tuple[bytes, tuple[str, ...]]] = {
 }
 _SHARED = (list, set, dict, deque)  # changeable: met twice, they are one object
 _ITERATORS = (Iterator, map, filter, zip)
+CARRIED_TYPES: tuple[type, ...] = (
+    *_SCALARS,
+    *_GROUPS,
+    *_DATES,
+    *(type(None), range, slice, Fraction, Decimal, timedelta, type, BaseException, type({}.keys())),
+)
+"""Types of what crosses; an attribute that none of them has is of an object of the program's own."""
 _MRO, _NAME = type.__dict__["__mro__"], type.__dict__["__name__"]  # a class can't override these
 _REAL, _IMAG = complex.__dict__["real"], complex.__dict__["imag"]
 
@@ -228,8 +235,9 @@ class _Encoder:
             own = kind is not Opaque  # an opaque came from the program: it may not decide where the tests run
             raise UncarriedError(f"a value of type {_name(kind)!r}", own_type=own)
         elif issubclass(kind, _ITERATORS):
-            self.put(b"I")
-            self.value(_drain(value), depth + 1)
+            items, is_cut = _drain(value)
+            self.put(b"J" if is_cut else b"I")
+            self.value(items, depth + 1)
         else:
             self.text(b"?", _name(kind).encode("utf-8", "replace")[:200])
 
@@ -268,13 +276,29 @@ def _plain_state(kind: type, value: Any) -> tuple[bytes, Any] | None:
     return None
 
 
-def _drain(iterator: Any) -> list[Any]:
-    items = []
+def _drain(iterator: Any) -> tuple[list[Any], bool]:
+    """Return the items of an iterator, and whether it was left before its end, for their number or their size."""
+    items: list[Any] = []
+    n_bytes = 0
     for item in iterator:
+        if len(items) == MAX_DRAINED or n_bytes > MAX_DRAINED_BYTES:
+            return items, True
         items.append(item)
-        if len(items) > MAX_DRAINED:
-            raise UncarriedError(f"an iterator of more than {MAX_DRAINED} items")
-    return items
+        n_bytes += _rough_size(item)
+    return items, False
+
+
+def _rough_size(value: Any) -> int:
+    kind = type(value)
+    if kind is int:
+        return int.bit_length(value) // 8
+    return len(value) if kind in (str, bytes, list, tuple, dict, set, frozenset) else 1
+
+
+def _cut_iterator(items: list[Any]) -> Iterator[Any]:
+    """Yield what was carried of an iterator, and then say that there was more."""
+    yield from items
+    raise TypeError(f"of the program's iterator no more than its first {len(items)} items are carried")
 
 
 def _name(kind: type) -> str:
@@ -374,5 +398,6 @@ _MAKERS: dict[bytes, Callable[[Any], Any]] = {
     b"V": lambda parts: dict(enumerate(parts)).values(),
     b"y": _TYPES.__getitem__,
     b"I": iter,
+    b"J": _cut_iterator,
     b"P": lambda item: item,
 }

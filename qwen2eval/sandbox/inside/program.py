@@ -3,17 +3,22 @@
 import atexit
 import builtins
 import gc
+import io
+import os
 import sys
 import threading
 import traceback
 from types import ModuleType
 from typing import Any
 
+_STREAMS = {f"/dev/{name}": number for number, name in enumerate(("stdin", "stdout", "stderr"))}
+_STREAMS |= {f"{folder}/fd/{number}": number for folder in ("/dev", "/proc/self") for number in range(3)}
 MEMORY_STATUS = 120  # a label only: both this and any other status but 0 fail
 
 
 def run_program(source: bytes, *, is_text: bool) -> int:
     """Run it to the end, with its threads and exit functions, and return its exit status."""
+    builtins.open = io.open = _opens_standard_streams(builtins.open)
     main = ModuleType("__main__")
     main.__dict__.update({"__file__": "program.py", "__builtins__": builtins})
     sys.modules["__main__"] = main
@@ -30,6 +35,16 @@ def run_program(source: bytes, *, is_text: bool) -> int:
     except BaseException:  # noqa: BLE001  # a program's own exit functions; a stream that can't be written
         status = status or 1
     return status
+
+
+def _opens_standard_streams(real: Any) -> Any:
+    """Return an `open` for which `/dev/stdin` and its like are the descriptors: the sandbox has no such files."""
+
+    def open(file: Any, *args: Any, **kwargs: Any) -> Any:
+        name = os.fspath(file) if isinstance(file, str | os.PathLike) else None
+        return real(os.dup(_STREAMS[name]) if name in _STREAMS else file, *args, **kwargs)
+
+    return open
 
 
 def _flush(*streams: Any) -> None:

@@ -34,6 +34,27 @@ RIGHT = [
     right("buffer", "import sys\nprint(len(sys.stdin.buffer.readlines()))", stdin=READS, expected_stdout="2"),
     right("iterates", "import sys\nfor line in sys.stdin: print(line.split()[0])", stdin=READS, expected_stdout="1\n3"),
     right("open-0", "print(open(0).read().split()[-1])", stdin=READS, expected_stdout="4"),
+    right("dev-stdin", "print(open('/dev/stdin').readline().split()[0])", stdin=READS, expected_stdout="1"),
+    right(
+        "dev-fd",
+        "import sys\nfrom pathlib import Path\nsys.stdin.readline\nprint(Path('/proc/self/fd/0').read_text()[-2])",
+        stdin=READS,
+        expected_stdout="4",
+    ),
+    right("dev-stdout", "with open('/dev/stdout', 'w') as out: out.write('a')\nprint('b')", expected_stdout="ab"),
+    right(
+        "attributes-of-a-result",
+        "class Node:\n  def __init__(self, x): self.left, self.x = None, x\ndef f(x):\n  root = Node(x)\n"
+        "  root.left = Node(x + 1)\n  return root",
+        entry_point="f",
+        tests="assert f(1).left.x == 2",
+    ),
+    right(
+        "endless-generator",
+        "def f():\n  a, b = 0, 1\n  while True:\n    yield a\n    a, b = b, a + b",
+        entry_point="f",
+        tests="import itertools\nassert list(itertools.islice(f(), 5)) == [0, 1, 1, 2, 3]\nassert next(f()) == 0",
+    ),
     right("os-read", "import os\nprint(len(os.read(0, 100)))", stdin=READS, expected_stdout="8"),
     right(
         "globals",
