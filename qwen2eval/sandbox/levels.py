@@ -6,10 +6,12 @@
 `none`: limits only. Must be typed.
 """
 
+import functools
 import os
 import platform
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -115,9 +117,7 @@ def prepare_launch(level: str, packages: Sequence[str] = ()) -> Launch:
     executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable) or sys.executable)
     prefix = Path(os.path.realpath(sys.base_prefix))
     if level == BWRAP:
-        return Launch(
-            [*_bwrap_command(prefix, folders, root=root), executable, *FLAGS, "/code/zygote.py"], config, None
-        )
+        return Launch([*bwrap_command(prefix, folders, root=root), executable, *FLAGS, "/code/zygote.py"], config, None)
     box = Path(tempfile.mkdtemp(prefix="qwen2eval-sandbox-", dir=_shared_tempdir()))
     if level == CONTAINER:
         config.update(uid=None, drop_capabilities=False, limit_threads=True, control_path="/control/socket")
@@ -145,10 +145,31 @@ def _package_folders(name: str) -> list[Path]:
     return [folder, *(path for path in [folder.with_name(f"{name}.libs")] if path.is_dir())]
 
 
-def _bwrap_command(prefix: Path, packages: list[Path], *, root: bool) -> list[str]:
+def bwrap_command(
+    prefix: Path,
+    packages: Sequence[Path],
+    *,
+    root: bool,
+    folders: Sequence[Path] = (),
+    options: Sequence[str] = (),
+    box_bytes: int = BOX_BYTES,
+) -> list[str]:
+    """Return the command before which a program is put to have it in namespaces of its own.
+
+    Args:
+        prefix: of the Python installation.
+        packages: folders to be seen in `/packages`.
+        root: the caller is root.
+        folders: to be seen where they are, though only root may be able to enter those above them.
+        options: further ones of bwrap.
+        box_bytes: size of `/box`, the only place that can be written.
+
+    Raises:
+        SandboxError: bwrap is not installed.
+    """
     # the system's own first: a distribution's AppArmor profile is for that one
-    folders = sorted(os.environ.get("PATH", os.defpath).split(os.pathsep), key=lambda folder: folder != "/usr/bin")
-    bwrap = shutil.which("bwrap", path=os.pathsep.join(folders))
+    search = sorted(os.environ.get("PATH", os.defpath).split(os.pathsep), key=lambda folder: folder != "/usr/bin")
+    bwrap = shutil.which("bwrap", path=os.pathsep.join(search))
     if bwrap is None:
         raise SandboxError("bwrap is not installed (Debian, Ubuntu, Fedora: package `bubblewrap`)")
     command = [bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
@@ -161,10 +182,11 @@ def _bwrap_command(prefix: Path, packages: list[Path], *, root: bool) -> list[st
             command += ["--symlink", str(path.readlink()), name]
         elif path.is_dir():
             command += ["--ro-bind", name, name]
-    if not prefix.is_relative_to("/usr"):
-        for folder in reversed(prefix.parents[:-1]):  # made by bwrap itself, only root could enter them
-            command += ["--perms", "0755", "--dir", str(folder)]
-        command += ["--ro-bind", str(prefix), str(prefix)]
+    for path in (prefix, *folders):
+        if not path.is_relative_to("/usr"):
+            for folder in reversed(path.parents[:-1]):  # made by bwrap itself, only root could enter them
+                command += ["--perms", "0755", "--dir", str(folder)]
+            command += ["--ro-bind", str(path), str(path)]
     for name in ("/etc/ld.so.cache", "/etc/localtime"):
         command += ["--ro-bind-try", name, name]
     command += ["--ro-bind", str(INSIDE), "/code", "--perms", "0755", "--dir", "/packages"]
@@ -173,14 +195,28 @@ def _bwrap_command(prefix: Path, packages: list[Path], *, root: bool) -> list[st
     command += ["--perms", "0755", "--dir", "/dev"]
     for device in ("null", "zero", "full", "random", "urandom"):
         command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    return [*command, "--size", str(BOX_BYTES), "--tmpfs", "/box", "--remount-ro", "/", "--"]
+    return [*command, *options, "--size", str(box_bytes), "--tmpfs", "/box", "--remount-ro", "/", "--"]
+
+
+@functools.cache
+def _container_engine() -> str:
+    """Return the first of docker and podman that answers: a client may be there without its daemon."""
+    said = []
+    for name in ("docker", "podman"):
+        if engine := shutil.which(name):
+            asked = subprocess.run([engine, "info"], capture_output=True, text=True, errors="replace", check=False)
+            if asked.returncode == 0:
+                return engine
+            said.append(f"{name}: {asked.stderr.strip()[-300:]}")
+    raise SandboxError("; ".join(said) or "neither docker nor podman is installed")
 
 
 def _container_command(box: Path, packages: list[Path]) -> list[str]:
-    engine = shutil.which("docker") or shutil.which("podman")
-    if engine is None:
+    try:
+        engine = _container_engine()
+    except SandboxError:
         shutil.rmtree(box)
-        raise SandboxError("neither docker nor podman is installed")
+        raise
     box.chmod(0o755)
     command = [engine, "run", "--rm", "--network", "none", "--read-only", "--user", f"{DROPPED_UID}:{DROPPED_UID}"]
     command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", str(MAX_THREADS)]
@@ -188,7 +224,8 @@ def _container_command(box: Path, packages: list[Path]) -> list[str]:
     command += ["--volume", f"{INSIDE}:/code:ro", "--volume", f"{box}:/control", "--workdir", "/"]
     for folder in packages:
         command += ["--volume", f"{folder}:/packages/{folder.name}:ro"]
-    for name, value in ENVIRONMENT.items():
+    # the official images have their Python in /usr/local
+    for name, value in {**ENVIRONMENT, "PATH": f"/usr/local/bin:{ENVIRONMENT['PATH']}"}.items():
         command += ["--env", f"{name}={value}"]
     return [*command, os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE]
 

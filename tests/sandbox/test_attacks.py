@@ -1,9 +1,10 @@
-"""250 attacks on verdicts, files, secrets, network, processes, kernel and resources, by root and by an ordinary user.
+"""280 programs: attacks on verdicts, files, secrets, network, processes, kernel and resources, by root and by an ordinary user.
 
 `attacks/` has them with the verdicts that are right; `run_attacks.py` runs them and looks at the effects from outside.
 """
 
 import json
+import os
 
 import pytest
 
@@ -26,6 +27,12 @@ def test_no_attack_succeeds(level, user):
     assert {row["name"]: row["wrong"] for row in result["rows"] if row["wrong"]} == {}
     assert len(result["rows"]) > 200
     assert (result["more_processes"], result["processes_left"], result["boxes_left"]) == (0, [], [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("QWEN2EVAL_SANDBOX_IMAGE" not in os.environ, reason="no image with Python is named")
+def test_no_attack_succeeds_in_a_container():
+    test_no_attack_succeeds("container", "caller")
 
 
 def test_there_are_enough_attacks():
