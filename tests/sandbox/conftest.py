@@ -10,7 +10,7 @@ import pytest
 
 from qwen2eval.sandbox import STRONG_LEVELS, Sandbox
 from qwen2eval.sandbox.inside.landlock import landlock_abi
-from qwen2eval.sandbox.levels import BWRAP
+from qwen2eval.sandbox.levels import BWRAP, IMAGE_VARIABLE
 from qwen2eval.sandbox.probe import probe
 
 NOBODY = 65_534
@@ -55,6 +55,7 @@ def run_as(user, script, *arguments, **variables):
             pytest.skip("the caller is an ordinary user already; another one needs root")
         command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", readable_python()]
     env = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(REPOSITORY), **variables}
+    env |= {name: os.environ[name] for name in (IMAGE_VARIABLE,) if name in os.environ}
     command += [str(Path(__file__).parent / script), *arguments]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/")
 

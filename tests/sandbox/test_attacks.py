@@ -1,4 +1,4 @@
-"""280 programs: attacks on verdicts, files, secrets, network, processes, kernel and resources, by root and by an ordinary user.
+"""280 programs: attacks on verdicts, files, secrets, network, processes and resources, by root and by an ordinary user.
 
 `attacks/` has them with the verdicts that are right; `run_attacks.py` runs them and looks at the effects from outside.
 """
