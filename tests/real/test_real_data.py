@@ -9,6 +9,7 @@ import json
 
 import pytest
 
+from qwen2eval.code_eval import instead_of_code_eval
 from qwen2eval.config import RunConfig
 from qwen2eval.libraries import quiet_libraries
 from qwen2eval.prompts import TokenCounter, compiled_templates
@@ -66,9 +67,14 @@ def their_tasks(data_dir, tmp_path_factory):
         point_to(folder, f"mmlu_{subject}", tasks_dir / "mmlu" / "default" / f"mmlu_{subject}.yaml", files)
     gsm8k = {split: str(data_dir / "gsm8k" / f"{split}.jsonl") for split in ("train", "test")}
     point_to(folder, "gsm8k", tasks_dir / "gsm8k" / "gsm8k.yaml", gsm8k)
+    humaneval = {"test": str(data_dir / "humaneval" / "HumanEval.jsonl.gz")}
+    point_to(folder, "humaneval", tasks_dir / "humaneval" / "humaneval.yaml", humaneval)
+    lines = (data_dir / "mbpp" / "mbpp.jsonl").read_text().splitlines(keepends=True)
+    (folder / "mbpp_test.jsonl").write_text("".join(lines[10:510]))
+    point_to(folder, "mbpp", tasks_dir / "mbpp" / "mbpp.yaml", {"test": str(folder / "mbpp_test.jsonl")})
 
     def load(names):
-        with quiet_libraries():
+        with quiet_libraries(), instead_of_code_eval():
             loaded = TaskManager(include_path=str(folder), include_defaults=False).load(list(names))["tasks"]
         for task in loaded.values():
             # as simple_evaluate does
@@ -136,6 +142,18 @@ def test_every_gsm8k_prompt_is_lm_evals(our_gsm8k, their_tasks):
     assert len(theirs) == N_GSM8K
     assert [(doc_id, *request) for doc_id, requests in ours_by_doc(our_gsm8k).items() for request in requests] == theirs
     assert len({str(r.prompt).split("\n\n")[0] for r in our_gsm8k.requests}) > 500  # the examples are drawn anew
+
+
+@pytest.mark.parametrize(("name", "n_docs"), [("humaneval", 164), ("mbpp", 500)])
+def test_every_prompt_of_a_code_task_is_lm_evals(plan_ours, their_tasks, name, n_docs):
+    planned = plan_ours(name)
+    with compiled_templates():
+        theirs = built(their_tasks([name])[name])
+    ours = [(doc_id, *request) for doc_id, requests in ours_by_doc(planned).items() for request in requests]
+    assert len(ours) == n_docs
+    assert [request[:3] for request in ours] == [request[:3] for request in theirs]
+    # lm-eval leaves its base tasks' length to the backend or says 1024; what ends an answer is the same
+    assert {tuple(request[3]["until"]) for request in ours} == {tuple(request[3]["until"]) for request in theirs}
 
 
 @pytest.mark.parametrize("name", ["mmlu_anatomy", "gsm8k"])
