@@ -239,6 +239,7 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
         "include_path",
         "data_dir",
         "sandbox",
+        "rope",
         "output_path",
         "offline",
         *_CORPUS,
@@ -292,6 +293,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--text_field", metavar="NAME", help="of a corpus record [default: text]")
     add("--matches", metavar="DIR", help="a finished `qwen2eval decontam scan`, instead of --corpus")
     add("--sandbox", metavar="LEVEL", help="where programs that the model wrote are run [default: the strongest here]")
+    add("--rope", metavar="R", help="longer contexts: none, yarn, yarn+dca [default: auto, if a task needs it]")
     add("--output_path", metavar="DIR", help=f"where run folders and the store go [default: {default.output_path}]")
     add("--config", metavar="FILE", help="YAML with any of these settings; flags win")
     add("--offline", action="store_const", const=True, help="open no connection beyond this machine")

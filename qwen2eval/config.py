@@ -15,6 +15,8 @@ from qwen2eval.errors import ConfigError
 from qwen2eval.redact import redacted
 
 LM_EVAL_SEEDS = (0, 1234, 1234, 1234)
+ROPES = ("auto", "none", "yarn", "yarn+dca")
+"""What `rope` may be."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class RunConfig:
     """Folder of a finished `qwen2eval decontam scan`, instead of a corpus."""
     sandbox: str = "auto"
     """Where programs that the model wrote are run: a level of `qwen2eval.sandbox`, or the strongest that works here."""
+    rope: str = "auto"
+    """How the context is stretched beyond the trained length: auto (only where a long-context task asks for more),
+    none, yarn, or yarn+dca. `--model qwen2` and `vllm` can do it."""
     output_path: str = "runs"
     offline: bool = False
     """Open no socket: data and models must be on this machine."""
@@ -111,6 +116,8 @@ class RunConfig:
             raise ConfigError(f"--num_fewshot {self.num_fewshot} is negative: give 0 or more")
         if not (self.batch_size == "auto" or (isinstance(self.batch_size, int) and self.batch_size > 0)):
             raise ConfigError(f'--batch_size {self.batch_size!r}: give "auto" or a positive integer')
+        if self.rope not in ROPES:
+            raise ConfigError(f"--rope {self.rope!r}: give one of {', '.join(ROPES)}")
         if self.corpus and self.matches:
             raise ConfigError("--corpus and --matches were both given: the matches of a scan stand for its corpus")
         if self.tasks and self.suite:
@@ -164,6 +171,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "text_field": _TEXT,
     "matches": _OPTIONAL_TEXT,
     "sandbox": _TEXT,
+    "rope": _TEXT,
     "output_path": _TEXT,
     "offline": (bool,),
 }

@@ -52,6 +52,7 @@ def store_identity(plan: Plan, backend: Backend) -> dict[str, Any]:
         "tokenizer": front.tokenizer_hash,
         "chat_template": front.chat_template_hash if plan.config.apply_chat_template else None,
         "max_length": backend.max_length,
+        "rope": front.rope,
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qwen2eval.backends.base import Backend
 from qwen2eval.backends.front import DEFAULT_MAX_GEN_TOKS, ModelFront, hash_tokenizer, open_hf_front, template_text
+from qwen2eval.backends.rope import with_rope
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 
@@ -30,7 +31,7 @@ def open_front(config: RunConfig) -> ModelFront:
     Raises:
         ModelError: unknown kind of model, a missing package, or a checkpoint that isn't there.
     """
-    return _spec(config).open_front(config)
+    return _spec(config).open_front(with_rope(config))
 
 
 def open_model(config: RunConfig, front: ModelFront) -> Backend:
@@ -39,7 +40,7 @@ def open_model(config: RunConfig, front: ModelFront) -> Backend:
     Raises:
         ModelError: it can't be opened.
     """
-    return _spec(config).open_model(config, front)
+    return _spec(config).open_model(with_rope(config), front)
 
 
 def _spec(config: RunConfig) -> BackendSpec:
@@ -91,11 +92,15 @@ def _demo_front(config: RunConfig) -> ModelFront:
 
 def _vllm_front(config: RunConfig) -> ModelFront:
     _require("vllm", extra="vllm")
-    from qwen2eval.backends.vllm_context import stretch
+    from qwen2eval.backends.vllm_context import stretch, stretchable_length
 
     args, path = config.model_args, _pretrained(config)
     front, stretched = open_hf_front(config, backend="vllm", path=path), stretch(config.model_args, path)
-    if stretched is None or args.get("max_length") or args.get("max_model_len"):
+    front = replace(front, trained_length=stretchable_length(path, args))
+    if stretched is None:
+        return front
+    front = replace(front, rope=stretched.rope)
+    if args.get("max_length") or args.get("max_model_len"):
         return front
     return replace(front, max_length=stretched.max_length)
 

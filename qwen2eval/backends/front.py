@@ -35,6 +35,8 @@ class ModelFront:
     max_gen_toks: int = DEFAULT_MAX_GEN_TOKS
     trained_length: int | None = None
     """Tokens of context that YARN stretches; None where the backend can't stretch it."""
+    rope: str | None = None
+    """How positions beyond that are handled: "none", "yarn x4", "yarn+dca x4"; None where the backend doesn't say."""
     chat_template: Callable[..., str] | None = None
     """(history, add_generation_prompt=True) -> prompt; None where the model has no template."""
     chat_template_text: str | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from qwen2eval.backends.front import ModelFront, open_hf_front
+from qwen2eval.backends.rope import rope_label
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.model import DualChunk, Qwen2Config
@@ -145,6 +146,7 @@ def open_qwen2_front(config: RunConfig, *, path: str) -> ModelFront:
     if length is None and (stretched.yarn or stretched.dual_chunk):
         length = stretched.max_length
     front = replace(front, max_length=length or front.max_length, trained_length=TRAINED_LENGTH)
+    front = replace(front, rope=rope_label(stretched))
     assert front.max_length is not None, "open_hf_front finds a length"
     stretched.check_length(front.max_length)
     return front

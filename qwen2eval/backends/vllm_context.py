@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from qwen2eval.backends.qwen2_args import Qwen2Args
+from qwen2eval.backends.rope import rope_label
 from qwen2eval.errors import ModelError
-from qwen2eval.model.config import Qwen2Config
+from qwen2eval.model.config import TRAINED_LENGTH, Qwen2Config
 
 CONTEXT_ARGS = ("yarn_factor", "dual_chunk", "chunk_size", "local_size")
 
@@ -20,6 +21,8 @@ class LongContext(NamedTuple):
     hf_overrides: dict[str, Any]
     max_length: int
     """Tokens of prompt and answer, unless the user asks for fewer."""
+    rope: str
+    """As `ModelFront.rope`."""
 
 
 def stretch(args: Mapping[str, Any], path: str) -> LongContext | None:
@@ -36,6 +39,15 @@ def stretch(args: Mapping[str, Any], path: str) -> LongContext | None:
     stretched = long_context(args, AutoConfig.from_pretrained(path, **options).to_dict())
     _check_dual_chunk(stretched.hf_overrides)
     return stretched
+
+
+def stretchable_length(path: str, args: Mapping[str, Any]) -> int | None:
+    """Return the trained context of a checkpoint that can be stretched; None for other architectures than Qwen2's."""
+    from transformers import AutoConfig
+
+    options = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
+    kind = AutoConfig.from_pretrained(path, **options).model_type
+    return TRAINED_LENGTH if kind in ("qwen2", "qwen2_moe") else None
 
 
 def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) -> LongContext:
@@ -65,13 +77,15 @@ def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) 
         }
         if config.yarn.attention_factor is not None:
             overrides["rope_parameters"]["attention_factor"] = config.yarn.attention_factor
+    elif given.yarn_factor == 1:  # the checkpoint's own YARN is taken off
+        overrides["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.dual_chunk:
         overrides["dual_chunk_attention_config"] = {
             "chunk_size": config.dual_chunk.chunk_size,
             "local_size": config.dual_chunk.local_size,
             "original_max_position_embeddings": config.dual_chunk.original_max_position_embeddings,
         }
-    return LongContext(overrides, config.max_length)
+    return LongContext(overrides, config.max_length, rope_label(config))
 
 
 def _check_dual_chunk(overrides: Mapping[str, Any]) -> None:
