@@ -141,16 +141,16 @@ def do_run(args: argparse.Namespace) -> int:
 
 def do_plan(args: argparse.Namespace) -> int:
     """qwen2eval plan."""
-    from qwen2eval.estimate import estimate_time
+    from qwen2eval.estimate import estimate_time, task_costs
     from qwen2eval.reporting.plan_table import plan_as_dict, print_plan
     from qwen2eval.run import plan
 
     made = plan(config_from_args(args))
-    estimate = estimate_time(made)
+    costs, estimate = task_costs(made), estimate_time(made)
     if args.json:
-        print(json.dumps(plan_as_dict(made, estimate), indent=1, ensure_ascii=False))
+        print(json.dumps(plan_as_dict(made, costs, estimate), indent=1, ensure_ascii=False))
     else:
-        print_plan(made, estimate, file=sys.stdout)
+        print_plan(made, costs, estimate, file=sys.stdout)
     return 70 if made.failures else 0
 
 

@@ -12,6 +12,7 @@ from qwen2eval.backends import open_front
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.errors import ConfigError
 from qwen2eval.plan import make_plan, pick_docs
+from tests.backends.openai_server import save_tiny_model
 
 TASK = """
 task: sums
@@ -153,3 +154,36 @@ def stand_in():
     from qwen2eval.demo.stand_in import stand_in_model
 
     return AutoTokenizer.from_pretrained(stand_in_model())
+
+
+def test_the_cost_of_prompts_is_counted_with_and_without_sharing(tmp_path):
+    from qwen2eval.estimate import estimate_time, prompt_flops, task_costs
+    from qwen2eval.model import Qwen2Config
+
+    folder = save_tiny_model(tmp_path / "model")
+    config = Qwen2Config.from_hf(folder)
+    asked = RunConfig(
+        model="qwen2", model_args={"pretrained": str(folder)}, tasks=("demo_mmlu",), output_path=str(tmp_path / "runs")
+    )
+    plan = make_plan(asked, open_front(asked))
+    task, cost = plan.tasks["demo_mmlu"], task_costs(plan)["demo_mmlu"]
+    assert cost.n_tokens == task.n_prompt_tokens
+    assert cost.n_computed == round((1 - task.shared_prefix_ratio) * cost.n_tokens)
+    longest = max(r.n_context_tokens + r.n_continuation_tokens for r in task.requests)
+    width = config.num_key_value_heads * config.head_size
+    assert cost.kv_bytes == longest * 2 * config.num_hidden_layers * width * 4  # keys and values, float32
+    # by hand: twice the weights that a token meets; each token looks at all before it, two products of 2 operations
+    weights = 2 * config.n_non_embedding_parameters
+    looks = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_size
+    assert prompt_flops(config, [3, 5]) == pytest.approx(8 * weights + looks * (3 * 3 + 5 * 5) / 2)
+    estimate = estimate_time(plan)
+    assert estimate.run_id is None
+    assert estimate.seconds > 0
+
+
+def test_other_models_cost_tokens_only(sums):
+    from qwen2eval.estimate import estimate_time, task_costs
+
+    plan = sums()
+    assert task_costs(plan)["sums"] == (None, None, None, None)
+    assert estimate_time(plan) is None

@@ -1,5 +1,6 @@
 """The plan of a run as a table, and the first prompt of each task as the model will get it."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
@@ -10,14 +11,18 @@ from qwen2eval.reporting.markup import clip, visible
 from qwen2eval.reporting.numbers import format_count, format_percent, format_seconds
 
 if TYPE_CHECKING:
-    from qwen2eval.estimate import Estimate
+    from qwen2eval.estimate import Cost, Estimate
     from qwen2eval.plan import Plan
 
 PROMPT_CHARS = 1_500
 
 
-def plan_as_dict(plan: "Plan", estimate: "Estimate | None") -> dict[str, Any]:
-    """Return the plan as plain JSON values, for `--json`."""
+def plan_as_dict(plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate | None") -> dict[str, Any]:
+    """Return the plan as plain JSON values, for `--json`.
+
+    Args:
+        costs: by task.
+    """
     tasks = {
         name: {
             "n_docs": len(task.docs),
@@ -26,6 +31,9 @@ def plan_as_dict(plan: "Plan", estimate: "Estimate | None") -> dict[str, Any]:
             "kinds": task.kinds,
             "n_requests": task.n_requests,
             "n_prompt_tokens": task.n_prompt_tokens,
+            "n_computed_tokens": costs[name].n_computed,
+            "kv_bytes": costs[name].kv_bytes,
+            "prompt_flops": costs[name].flops,
             "n_truncated": task.n_truncated,
             "shared_prefix_ratio": task.shared_prefix_ratio,
             "preflight": task.preflight,
@@ -43,12 +51,12 @@ def plan_as_dict(plan: "Plan", estimate: "Estimate | None") -> dict[str, Any]:
     }
 
 
-def print_plan(plan: "Plan", estimate: "Estimate | None", *, file: TextIO) -> None:
+def print_plan(plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate | None", *, file: TextIO) -> None:
     """Print the table, the time it may take, the warnings and each task's first prompt."""
     console = Console(file=file, highlight=False, emoji=False, soft_wrap=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", overflow="fold")
-    for name in ("docs", "shots", "requests", "tokens", "cut prompts", "shared prefix"):
+    for name in ("docs", "shots", "requests", "tokens", "computed", "shared", "KV", "cut"):
         table.add_column(name, justify="right")
     for name, task in plan.tasks.items():
         shared = "—" if task.shared_prefix_ratio is None else format_percent(task.shared_prefix_ratio)
@@ -59,8 +67,10 @@ def print_plan(plan: "Plan", estimate: "Estimate | None", *, file: TextIO) -> No
             str(task.task.get_config("num_fewshot") or 0),
             format_count(task.n_requests),
             format_count(task.n_prompt_tokens),
-            format_count(task.n_truncated),
+            format_count(costs[name].n_computed),
             shared,
+            _gigabytes(costs[name].kv_bytes),
+            format_count(task.n_truncated),
         )
     length = f", context {format_count(plan.front.max_length)} tokens" if plan.front.max_length else ""
     console.print(Text(f"model {plan.front.name} ({plan.front.backend}{length})"))
@@ -70,7 +80,7 @@ def print_plan(plan: "Plan", estimate: "Estimate | None", *, file: TextIO) -> No
             Text("tokens: not known before the server is asked (name a tokenizer= in --model_args)", style="dim")
         )
     if estimate is not None:
-        console.print(Text(f"time: about {format_seconds(estimate.seconds)}, at the speed of {estimate.run_id}"))
+        console.print(Text(f"time: {_time_text(estimate)}"))
     notes = [(name, task.preflight) for name, task in plan.tasks.items() if task.preflight != "ok"]
     for name, message in [*notes, *((n, str(err)) for n, err in plan.failures.items())]:
         console.print(Text(f"! {name}: {message}", style="yellow"))
@@ -79,3 +89,17 @@ def print_plan(plan: "Plan", estimate: "Estimate | None", *, file: TextIO) -> No
     for name, task in plan.tasks.items():
         console.print(Text(f"\nfirst prompt of {name}", style="bold"))
         console.print(Text(visible(clip(task.first_prompt, limit=PROMPT_CHARS))), soft_wrap=True)
+
+
+def _gigabytes(n_bytes: int | None) -> str:
+    """Return keys and values of the longest prompt in 10^9 bytes."""
+    return format_count(None) if n_bytes is None else f"{n_bytes / 1e9:.2f} GB"
+
+
+def _time_text(estimate: "Estimate") -> str:
+    if estimate.run_id is not None:
+        return f"about {format_seconds(estimate.seconds)}, at the speed of {estimate.run_id}"
+    return (
+        f"about {format_seconds(estimate.seconds)} for the prompts, by arithmetic (half of this machine's matrix "
+        "product); answers come on top. A run with --limit tells more"
+    )
