@@ -1,11 +1,12 @@
 """lm-eval's own tasks of programs: what they would run unprotected is run in our sandbox.
 
-Two ways of running programs are taken over: HF's `code_eval`, which lm-eval fetches from the hub when it imports such a
-task (HumanEval, MBPP, infilling), and `check_correctness`, which CRUXEval runs itself. A task of `unsafe_code` that has
-another way is refused.
+Three ways of running programs are taken over: HF's `code_eval`, which lm-eval fetches from the hub when it imports such
+a task (HumanEval, MBPP, infilling), CRUXEval's `check_correctness`, and LongProc's, which compiles C++. A task of
+`unsafe_code` that has another way is refused.
 """
 
 import ast
+import base64
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +18,16 @@ from qwen2eval.data.mbpp import called_function
 from qwen2eval.errors import TaskFileError
 from qwen2eval.program_runs import ProgramRuns
 from qwen2eval.sandbox import Check, Execution, Sandbox
+from qwen2eval.sandbox.compiled import CompiledCheck, CompiledSandbox
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 TIMEOUT_SECONDS = 3.0
 """What HF's code_eval allows."""
+CPP_NAME, MAX_CASES = "_evaluate_spoc_code", 10
+"""LongProc's function, and how many cases it looks at."""
+COMPILE_SECONDS = 60.0
 _SECRET = secrets.token_hex(16)
 
 
@@ -67,7 +72,16 @@ class CodeEval:
         """Return whether a program comes to its end; CRUXEval's `check_correctness`."""
         return self.run(whole_program(program, timeout_seconds=timeout))
 
-    def run(self, check: Check) -> bool:
+    def run_cpp(self, program: str, cases: Sequence[tuple[Sequence[str], Sequence[str]]]) -> tuple[bool, str]:
+        """Return whether a C++ program prints what is expected, and why not; LongProc's `_evaluate_spoc_code`.
+
+        Args:
+            cases: lines of input and of output.
+        """
+        passed = self.run(cpp_check(program, [("\n".join(lines), "\n".join(out)) for lines, out in cases[:MAX_CASES]]))
+        return passed, "" if passed else "not passed in the sandbox"
+
+    def run(self, check: Check | CompiledCheck) -> bool:
         """Return whether a check is passed."""
         return self.asking is not None and self.asking.run(check)
 
@@ -80,12 +94,12 @@ class _Asking:
     """A scorer is at work: its checks are only noted, or, when they have been run, answered."""
 
     runs: ProgramRuns
-    noted: dict[str, Check] = field(default_factory=dict)
+    noted: dict[str, Check | CompiledCheck] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
     answers: bool = False
 
-    def run(self, check: Check) -> bool:
-        key = digest(str(check.program), check.tests or "", check.entry_point or "")
+    def run(self, check: Check | CompiledCheck) -> bool:
+        key = digest(str(check.program), check.tests or "", getattr(check, "entry_point", ""))
         self.keys.append(key)
         if not self.answers:
             self.noted[key] = check
@@ -108,7 +122,8 @@ class TakenOver:
     def __init__(self, task: "Task", level: str) -> None:
         self._task = task
         self._score: Callable[[dict[str, Any], list[Any]], dict[str, Any]] = task.process_results
-        self._runs = ProgramRuns(lambda: Sandbox(level))
+        compiles = any(CPP_NAME in names for names in _modules(task))
+        self._runs = ProgramRuns(lambda: CompiledSandbox(level) if compiles else Sandbox(level))
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """Score a doc as the task does."""
@@ -117,7 +132,7 @@ class TakenOver:
 
     def run_programs(self, answered: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> None:
         """Run the programs of docs, all at once."""
-        noted: dict[str, Check] = {}
+        noted: dict[str, Check | CompiledCheck] = {}
         for doc, results in answered:
             noted |= self._note(doc, results).noted
         self._runs.run({key: [check] for key, check in noted.items()})
@@ -166,12 +181,15 @@ def take_over(task: "Task", level: str) -> None:
     Raises:
         TaskFileError: it has a way of its own to run them.
     """
-    modules = [vars_of for function in _functions(task) if (vars_of := getattr(function, "__globals__", None))]
     is_routed = False
-    for names in modules:
+    for names in _modules(task):
         if "check_correctness" in names:
             names["check_correctness"] = CODE_EVAL.run_whole
-        is_routed |= "check_correctness" in names or any(value is CODE_EVAL for value in names.values())
+        if CPP_NAME in names:
+            header = names.get("_SPOC_IMPORT_HEADER", "")
+            names[CPP_NAME] = lambda program, cases, header=header: CODE_EVAL.run_cpp(header + program, cases)
+        is_routed |= any(name in names for name in ("check_correctness", CPP_NAME))
+        is_routed |= any(value is CODE_EVAL for value in names.values())
     if not is_routed:
         raise TaskFileError(
             f"Task {task.task_name!r} runs code that the model wrote, in a way of its own. Only what goes through HF's "
@@ -210,7 +228,37 @@ def whole_program(program: str, *, timeout_seconds: float) -> Check:
     return Check(source, entry_point=name, tests=f"assert {name}() is True", timeout_seconds=timeout_seconds)
 
 
-def _functions(task: "Task") -> Iterator[Any]:
-    yield getattr(task.config, "process_results", None)
-    for metric in getattr(task, "_metric_fn_list", {}).values():
-        yield getattr(metric, "__self__", metric)  # lm-eval keeps a function as its `__call__`
+def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
+    """Return a check that compiles a C++ program and compares what it prints, by a shell script in the sandbox.
+
+    As LongProc does it: `g++ -std=c++11 -O`, three seconds (of processor time) a case, output equal to the last byte,
+    any exit status.
+    """
+    script = [
+        f"echo {_base64(program)} | base64 -d > program.cpp",
+        "g++ -std=c++11 -O -o program program.cpp || exit 1",
+    ]
+    for given, expected in cases:
+        # processor time, so that a busy machine fails no right program; 137 and 152 are its end
+        script += [
+            f"echo {_base64(given + chr(10))} | base64 -d > in",
+            f"(ulimit -t {TIMEOUT_SECONDS:.0f}; exec ./program < in > out)",
+            f'status=$?; [ "$(base64 -w0 < out)" = {_base64(expected + chr(10))} ] || exit 1',
+            "[ $status -ne 137 ] && [ $status -ne 152 ] || exit 1",
+        ]
+    seconds = COMPILE_SECONDS + TIMEOUT_SECONDS * len(cases)
+    return CompiledCheck("\n".join([*script, ""]), "sh", timeout_seconds=seconds)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "replace")).decode()
+
+
+def _modules(task: "Task") -> Iterator[dict[str, Any]]:
+    """Yield the names of the modules that a task's scorers are in."""
+    scorers = [getattr(task.config, "process_results", None), *getattr(task, "_metric_fn_list", {}).values()]
+    for scorer in scorers:
+        # lm-eval keeps a metric's function as its `__call__`
+        names = getattr(getattr(scorer, "__self__", scorer), "__globals__", None)
+        if names is not None:
+            yield names

@@ -84,8 +84,8 @@ class CodeTask(ConfigurableTask):
         n_passed = sum(one.passed for one in found)
         return {f"pass@{k}": pass_at_k(len(found), n_passed, k) for k in self._k if k <= len(found)}
 
-    def checks(self, doc: Mapping[str, Any], program: str) -> list[Check]:
-        """Return what decides on a program: it has to pass all of these."""
+    def checks(self, doc: Mapping[str, Any], program: str) -> Sequence[Any]:
+        """Return what decides on a program, for the task's sandbox: it has to pass all of these."""
         setup = doc["setup"] if "setup" in doc else doc["prompt"]
         tests = doc[self._test_column]
         return [Check(program, entry_point=doc["entry_point"], tests=tests, setup=setup, **self._limits)]  # type: ignore[arg-type]

@@ -1,11 +1,21 @@
 """Programs of a task's answers, run in the sandbox: all of them at once, on all cores, each only once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any, Protocol
 
-from qwen2eval.sandbox import Check, Execution, Sandbox
+from qwen2eval.sandbox import Execution
 
-MakeSandbox = Callable[[], Sandbox]
+
+class RunsChecks(Protocol):
+    """A `Sandbox`, or one for other languages, with checks of its own kind."""
+
+    def check_many(self, checks: Iterable[Any], /) -> list[Execution]:
+        """Run checks and return what came of each."""
+
+
+MakeSandbox = Callable[[], AbstractContextManager[RunsChecks]]
 
 
 class ProgramRuns:
@@ -30,7 +40,7 @@ class ProgramRuns:
         """The level that programs ran at; None: none has run."""
         return next((one.level for one in self._done.values()), None)
 
-    def run(self, programs: Mapping[str, Sequence[Check]]) -> None:
+    def run(self, programs: Mapping[str, Sequence[Any]]) -> None:
         """Run programs, those that ran before not again.
 
         Args:

@@ -12,6 +12,7 @@ from qwen2eval import RunConfig, run
 from qwen2eval.code_eval import CODE_EVAL, check_of, whole_program
 from qwen2eval.errors import Qwen2EvalError, TaskFileError
 from qwen2eval.sandbox import Sandbox
+from qwen2eval.sandbox.compiled import CompiledSandbox
 from qwen2eval.tasks import load_tasks
 
 LM_EVAL_TASKS = Path(lm_eval.__file__).parent / "tasks"
@@ -102,6 +103,35 @@ def test_cruxeval(tmp_path):
     metrics, verdicts = score(task, *programs)
     assert verdicts == ["passed", "error", "error"]
     assert metrics == {"pass@1": pytest.approx(1 / 3)}
+
+
+SUM = "int main() { int n; long s = 0, x; cin >> n; while (n--) { cin >> x; s += x; } cout << s << endl; }"
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (SUM, "passed"),
+        (SUM.replace("+=", "-="), "failed"),
+        (SUM.replace("endl; }", "endl; while (1); }"), "error"),
+        ("int main() { return 0 }", "error"),
+        ("int main() { exit(0); }", "failed"),
+        (SUM.replace("endl; }", "endl; exit(3); }"), "passed"),  # LongProc asks for the output only
+    ],
+)
+def test_longproc_compiles_in_the_sandbox(tmp_path, code, verdict):
+    if why := CompiledSandbox().why_not("sh"):
+        pytest.skip(why)
+    cases = [[["2", "3 4"], ["7"]], [["1", "-5"], ["-5"]]]
+    row = {"input_prompt": "Write it.", "reference_output": SUM, "metadata": json.dumps({"testcases": cases})}
+    own_task(tmp_path, "own_longproc", "longproc/pseudo_to_code_2k.yaml", row)
+    task = load(tmp_path, "own_longproc")
+    doc = task.eval_docs[0]
+    answered = [f"Here:\n```c++\n{code}\n```"]
+    task.run_programs([(doc, answered)])
+    assert task.process_results(doc, answered)["score"] == float(verdict == "passed")
+    assert task.executions(doc, answered)[0].verdict == verdict
+    assert task.process_results(doc, ["no code"])["extraction_rate"] == 0.0
 
 
 def test_a_task_with_a_way_of_its_own_is_refused(tmp_path):

@@ -16,10 +16,11 @@ from qwen2eval.sandbox.levels import SandboxError
 from qwen2eval.sandbox.probe import choose_level
 from qwen2eval.sandbox.separation import examine_tests
 from qwen2eval.sandbox.supervise import Outcome, run_check
-from qwen2eval.sandbox.verdict import InseparableError
+from qwen2eval.sandbox.verdict import InseparableError, as_bytes
 from qwen2eval.sandbox.worker import Worker, WorkerLostError
 
 MAX_CHECKS_A_WORKER = 1_000
+MAX_TESTS_BYTES = 15 << 20  # what fits in one value of the codec
 MAX_LOST_WORKERS = 2  # of one check: after that it has crashed
 MAX_WORKER_GROWTH_BYTES = 64 << 20
 
@@ -150,6 +151,9 @@ class Sandbox:
 
     def _run(self, check: Check) -> Outcome:
         """Run a check, a second time on a new worker if the first one was lost."""
+        if (n_bytes := len(as_bytes((check.tests or "") + check.setup))) > MAX_TESTS_BYTES:
+            said = f"tests of {n_bytes >> 20} MB: at most {MAX_TESTS_BYTES >> 20} MB are run"
+            return Outcome(Execution("not_run", said, "", "", 0.0, 0.0, self.level))
         why = examine_tests(check).why_together if check.tests is not None else None
         lost: list[str] = []
         while len(lost) < MAX_LOST_WORKERS:

@@ -15,6 +15,7 @@ _ABOUT_OBJECTS = frozenset(
 )
 _SINGLETONS = (None, True, False, ...)
 _BUILTINS = frozenset(dir(builtins))
+_PARTS_OF_VALUES = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.UnaryOp, ast.unaryop, ast.expr_context)
 _CARRIED_ATTRIBUTES = frozenset(name for kind in CARRIED_TYPES for name in dir(kind))
 _parsing = threading.Lock()
 
@@ -55,9 +56,10 @@ def _examine(entry: str, setup_source: str, tests_source: str) -> Separation:
             return Separation(None, False)
     checks = [node for node in tests.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
     candidates = {entry} | {node.args.args[0].arg for node in checks if node.args.args}
-    known = _BUILTINS | candidates | _bound_names(setup) | _bound_names(tests)
-    called = {id(node.func) for node in ast.walk(tests) if isinstance(node, ast.Call)}
-    nodes = [*ast.walk(setup), *ast.walk(tests)]
+    # of large tests nearly all nodes are the numbers of long lists
+    nodes = [node for tree in (setup, tests) for node in ast.walk(tree) if not isinstance(node, _PARTS_OF_VALUES)]
+    known = _BUILTINS | candidates | _bound_names(nodes)
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     objections = [_objection(node, candidates, known, called) for node in nodes]
     why = next(filter(None, objections), None) or _looks_into_results(nodes, candidates)
     return Separation(why, bool(checks))
@@ -112,10 +114,10 @@ def _compares_identity(node: ast.Compare) -> bool:
     return not any(isinstance(side, ast.Constant) and side.value in _SINGLETONS for side in sides)
 
 
-def _bound_names(tree: ast.Module) -> set[str]:
+def _bound_names(nodes: list[ast.AST]) -> set[str]:
     """Return all names that are bound anywhere in a module: enough, since the tests are trusted."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

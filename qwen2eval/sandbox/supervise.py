@@ -16,6 +16,7 @@ from qwen2eval.sandbox.worker import Forked, Worker
 MAX_VERDICT_BYTES = 1 << 20
 ENDING_SECONDS = 0.5  # from closed pipes to the end of a process
 LOOK_SECONDS = 0.25  # between two looks at the clock and at the disk
+COMPILE_BYTES = 256  # for each character of the tests
 TOKEN_BYTES = 16
 
 
@@ -171,7 +172,10 @@ def _ask_for_processes(
     worker.ask_to_fork(request, [program, descriptors.nothing(), *outputs, calls[0], results[1]])
     descriptors.close(*outputs, calls[0], results[1])
     tests = descriptors.file(encode(job))
-    worker.ask_to_fork({**request, "role": "tester"}, [tests, calls[1], results[0], verdict])
+    # compiling large tests takes memory, which is not the program's
+    room = request["address_space_bytes"] + COMPILE_BYTES * (len(check.tests) + len(check.setup))
+    request |= {"role": "tester", "address_space_bytes": room}
+    worker.ask_to_fork(request, [tests, calls[1], results[0], verdict])
     descriptors.close(calls[1], results[0], verdict)
     return 2
 

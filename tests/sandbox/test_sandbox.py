@@ -23,7 +23,7 @@ def test_a_right_function_passes(sandbox):
     assert (execution.verdict, execution.detail, execution.separated) == ("passed", "", True)
     assert execution.passed
     assert execution.level == sandbox.level
-    assert 0 < execution.seconds < 5
+    assert 0 <= execution.seconds < 5  # the kernel may count all of it as waiting
     assert 5 < execution.max_rss_mb < 100
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from qwen2eval.errors import ConfigError
-from qwen2eval.sandbox import Check
+from qwen2eval.sandbox import Check, Sandbox
 from qwen2eval.sandbox.separation import examine_tests
 
 
@@ -70,3 +70,22 @@ def test_helpers_of_the_setup_are_known():
 def test_arguments_that_make_no_check(arguments, words):
     with pytest.raises(ConfigError, match=words):
         Check(**{"program": "", **arguments})
+
+
+def test_large_tests_have_memory_of_their_own_and_an_end():
+    values = list(range(100_000, 250_000))
+    large = f"VALUES = {values}\nassert f(VALUES) == {values}"
+    too_large = f"TEXT = '{'x' * (16 << 20)}'\nassert f(1) == 1"
+    with Sandbox(workers=1) as sandbox:
+        passed, not_run = sandbox.check_many(
+            {
+                "program": "def f(x): return x",
+                "entry_point": "f",
+                "tests": tests,
+                "memory_mb": 128,
+                "timeout_seconds": 60,
+            }
+            for tests in (large, too_large)
+        )
+    assert (passed.verdict, passed.separated) == ("passed", True)
+    assert (not_run.verdict, not_run.detail) == ("not_run", "tests of 16 MB: at most 15 MB are run")

@@ -40,11 +40,11 @@ def run_program(source: bytes, *, is_text: bool) -> int:
 def _opens_standard_streams(real: Any) -> Any:
     """Return an `open` for which `/dev/stdin` and its like are the descriptors: the sandbox has no such files."""
 
-    def open(file: Any, *args: Any, **kwargs: Any) -> Any:
+    def open_file(file: Any, *args: Any, **kwargs: Any) -> Any:
         name = os.fspath(file) if isinstance(file, str | os.PathLike) else None
         return real(os.dup(_STREAMS[name]) if name in _STREAMS else file, *args, **kwargs)
 
-    return open
+    return open_file
 
 
 def _flush(*streams: Any) -> None:

@@ -1,8 +1,9 @@
 """The system calls that compilers and what they made may not make, as a seccomp filter.
 
-Programs of one process get a list of what they may do (`sandbox/inside/seccomp.py`). Compilers start processes and a JVM
-or Go's runtime asks the kernel for much, so here the list says what they may not: sockets, tracing, mounts, namespaces,
-keys, BPF, shared memory that nobody would count, clocks, modules. Calls newer than 2019 are refused unless named.
+Programs of one process get a list of what they may do (`sandbox/inside/seccomp.py`). Compilers start processes, and a
+JVM or Go's runtime asks the kernel for much, so here the list says what they may not: sockets, tracing, mounts,
+namespaces, keys, BPF, shared memory that nobody would count, clocks, modules. Calls newer than 2019 are refused unless
+they are named.
 """
 
 import struct
@@ -17,7 +18,7 @@ finit_module 313 273, delete_module 176 106, reboot 169 142, swapon 167 224, swa
 open_by_handle_at 304 265, name_to_handle_at 303 264, memfd_create 319 279, shmget 29 194, shmat 30 196, shmctl 31 195,
 msgget 68 186, semget 64 190, mq_open 240 180, socket 41 198, acct 163 89, settimeofday 164 170, adjtimex 159 171,
 clock_settime 227 112, clock_adjtime 305 266, sethostname 170 161, setdomainname 171 162, iopl 172 -, ioperm 173 -,
-vhangup 153 58, fanotify_init 300 262, lookup_dcookie 212 18, syslog 103 116, mknod 133 -, mknodat 259 33,
+vhangup 153 58, fanotify_init 300 262, lookup_dcookie 212 18, syslog 103 116,
 personality 135 92, kcmp 312 272, migrate_pages 256 238, move_pages 279 239, mbind 237 235, set_mempolicy 238 237,
 modify_ldt 154 -, vmsplice 278 75
 """

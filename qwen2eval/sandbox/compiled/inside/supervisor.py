@@ -1,4 +1,6 @@
-"""The first process of a compiled program's sandbox: compiles, runs, tells how each step ended, and ends all with itself.
+# Started for each program: pathlib would take a part of that
+# ruff: noqa: PTH100, PTH102, PTH108, PTH118, PTH120, PTH123
+"""The first process of a compiled program's sandbox: compiles, runs, tells how each step ended, ends all with itself.
 
 It obeys one JSON argument that `launch.py` writes. Inside namespaces it is process 1: nothing in there can signal it
 unless it wants to, and the kernel kills the rest when it ends. It ends when the host does.
@@ -160,7 +162,7 @@ class Supervisor:
     def _be_step(self, step: dict[str, Any]) -> NoReturn:
         try:
             self._confine(step)
-            os.execve(step["argv"][0], step["argv"], step["env"])
+            os.execve(step["argv"][0], step["argv"], step["env"])  # noqa: S606 - what this process is for
         except OSError as err:
             os.write(2, f"{step['argv'][0]}: {err.strerror or err}\n".encode())
         finally:
