@@ -52,7 +52,6 @@ def store_identity(plan: Plan, backend: Backend) -> dict[str, Any]:
         "tokenizer": front.tokenizer_hash,
         "chat_template": front.chat_template_hash if plan.config.apply_chat_template else None,
         "max_length": backend.max_length,
-        "rope": front.rope,
     }
 
 
@@ -127,6 +126,7 @@ def describe_model(front: ModelFront, backend: Backend, model_fingerprint: str) 
         "dtype": getattr(backend, "dtype", None),
         "device": getattr(backend, "device", None),
         "max_length": backend.max_length,
+        "rope": front.rope,
         "n_parameters": backend.n_parameters,
         "fingerprint": model_fingerprint,
         "tokenizer_hash": front.tokenizer_hash,

@@ -37,7 +37,7 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         with clock.time("corpus_seconds"), scan_progress(quiet=quiet) as show:
             contamination = find_contamination(config, plan.tasks, on_progress=show)
         with clock.time("model_seconds"):
-            backend = open_things.enter_context(closing(open_model(config, plan.front)))
+            backend = open_things.enter_context(closing(open_model(plan.config, plan.front)))
         with clock.time("answer_seconds"), ResponseStore(folder / "store.sqlite") as store:
             answers = answer_tasks(plan, backend, store, quiet=quiet)
         with clock.time("score_seconds"):

@@ -8,6 +8,7 @@ from qwen2eval.backends.rope import stretched_for, with_rope
 from qwen2eval.cli import main
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
+from qwen2eval.run import plan, run
 from tests.backends.openai_server import save_tiny_model
 
 
@@ -95,3 +96,50 @@ def test_the_front_says_what_is_on(tmp_path):
     plain, yarn, both = front(), front(rope="yarn"), front(rope="yarn+dca")
     assert (plain.rope, yarn.rope, both.rope) == ("none", "yarn x4", "yarn+dca x4")
     assert yarn.max_length == 4 * plain.max_length
+
+
+NIAH = """
+task: own_niah
+class: !function qwen2eval.long_context.niah.NiahTask
+metadata: {version: 1, lengths: [500, 1900], intervals: 2, instances: 1}
+"""
+
+
+def planned(tmp_path, **settings):
+    folder = save_tiny_model(tmp_path / "model")  # trained on 512 tokens, says its config
+    (tmp_path / "own_niah.yaml").write_text(NIAH)
+    config = RunConfig(
+        model="qwen2",
+        model_args={"pretrained": str(folder)},
+        tasks=("own_niah",),
+        include_path=(str(tmp_path),),
+        output_path=str(tmp_path / "runs"),
+        gen_kwargs={"max_gen_toks": 8},
+        **settings,
+    )
+    return plan(config)
+
+
+def test_a_long_context_task_stretches_the_model(tmp_path):
+    made = planned(tmp_path)
+    assert (made.front.rope, made.front.max_length) == ("yarn+dca x4", 2048)
+    assert dict(made.config.model_args) | {"pretrained": ""} == {
+        "pretrained": "",
+        "yarn_factor": 4.0,
+        "dual_chunk": True,
+    }
+    assert len(made.tasks["own_niah"].docs) == 4
+    assert any("stretched by yarn+dca x4 (--rope auto" in warning for warning in made.warnings)
+
+
+def test_on_request_it_does_not(tmp_path):
+    made = planned(tmp_path, rope="none")
+    assert (made.front.rope, made.front.max_length) == ("none", 512)
+    assert {doc["cell"]["length"] for doc in made.tasks["own_niah"].docs} == {500}
+
+
+def test_a_run_tells_what_was_on(tmp_path):
+    made = planned(tmp_path)
+    finished = run(made.config, quiet=True)
+    assert finished.info["model"]["rope"] == "yarn+dca x4"
+    assert finished.scores.value.notna().all()
