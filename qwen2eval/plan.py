@@ -8,11 +8,13 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qwen2eval.backends import open_front
 from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
 from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError
 from qwen2eval.preflight import check_scorer
@@ -128,7 +130,8 @@ def make_plan(config: RunConfig, front: ModelFront) -> Plan:
     """
     set_seeds(config.seeds)
     loaded = load_tasks(config)
-    made = Plan(config, front, {}, loaded.groups, dict(loaded.failures), list(loaded.warnings))
+    config, front, stretched = _with_room(config, front, loaded.tasks.values())
+    made = Plan(config, front, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
     if config.apply_chat_template and front.chat_template is None:
         raise ConfigError(f"--apply_chat_template: model {front.name!r} has no chat template; run without the flag")
     if front.is_instruct and not config.apply_chat_template:
@@ -147,6 +150,21 @@ def make_plan(config: RunConfig, front: ModelFront) -> Plan:
     if not made.tasks:
         raise next(iter(made.failures.values()))
     return made
+
+
+def _with_room(
+    config: RunConfig, front: ModelFront, tasks: "Iterable[Task]"
+) -> tuple[RunConfig, ModelFront, list[str]]:
+    """Return config and model as `--rope auto` makes them for what long-context tasks ask for, and a warning."""
+    longest, name = max(
+        ((getattr(task, "longest_context", None) or 0, str(task.task_name)) for task in tasks), default=(0, "")
+    )
+    wider = stretched_for(config, front, longest)
+    if wider is None:
+        return config, front, []
+    stretched = open_front(wider)
+    said = f"{name} has texts of {longest:,} tokens: the model's context is stretched by {stretched.rope}"
+    return wider, stretched, [f"{said} (--rope auto; --rope none leaves it as it is)"]
 
 
 def _stretch_advice(planned: "TaskPlan", front: ModelFront) -> str | None:
@@ -173,6 +191,8 @@ def plan_task(name: str, task: "Task", *, config: RunConfig, front: ModelFront) 
         raise TaskFileError(f"Task {name!r} asks about images or audio; this version evaluates text only")
     _check_answer_room(name, task, front)
     try:
+        if hasattr(task, "build_docs"):  # a `LongContextTask`: its prompts are as long as asked for this model
+            task.build_docs(front, config)
         all_docs = list(task.eval_docs)
         clusters = [doc[column] for doc in all_docs] if (column := task_metadata(task).get("cluster")) else None
         doc_ids = pick_docs(len(all_docs), limit=config.limit, clusters=clusters)

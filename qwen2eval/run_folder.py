@@ -17,7 +17,8 @@ from qwen2eval.errors import RunFolderError
 from qwen2eval.evidence import MATCH_COLUMNS, with_evidence
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
 from qwen2eval.samples import TaskSamples, metric_column, metric_names, sample_rows
-from qwen2eval.scores import Score, scores_frame
+from qwen2eval.scores import Score, cell_scores, scores_frame
+from qwen2eval.tasks import task_metadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +202,10 @@ def write_run(
     from qwen2eval.reporting.render import write_report
 
     clear_leftovers(target.parent)
-    frame, is_new = scores_frame(list(scores)), not target.exists()
+    cells = [score for name, task in samples.items() for score in cell_scores(name, task, seed=info["seeds"]["numpy"])]
+    frame, is_new = scores_frame([*scores, *cells]), not target.exists()
+    for name in dict.fromkeys(score.task for score in cells):
+        info["tasks"][name].setdefault("heat_map", _heat_map_settings(samples[name]))
     with replaced_folder(target) as folder:
         (folder / "samples").mkdir()
         for name, task_samples in samples.items():
@@ -222,6 +226,15 @@ def write_run(
     if is_new:
         _point_latest(target)
     return load_run(target)
+
+
+def _heat_map_settings(samples: TaskSamples) -> dict[str, Any]:
+    """Return what a task says of its heat map besides the scores."""
+    task = samples.plan.task
+    return {
+        "missing_lengths": list(getattr(task, "missing_lengths", ())),
+        "colours": task_metadata(task).get("colours"),
+    }
 
 
 def example_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen2eval.plan import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer
@@ -28,6 +28,15 @@ SAMPLE_COLUMNS = (
 """The columns of samples/<task>.parquet that every task has; its metrics follow."""
 NO_EXTRACTION = "[invalid]"
 """What lm-eval's extraction filters return when they find no answer."""
+
+
+class Cell(NamedTuple):
+    """Where a doc stands in a heat map."""
+
+    length: int
+    """Tokens of context."""
+    depth: float
+    """Percent from the start."""
 
 
 @dataclass
@@ -157,12 +166,24 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
                 "contamination_qwen2": None
                 if samples.contamination_qwen2 is None
                 else samples.contamination_qwen2[sample.doc_id],
-                "cell": None,
+                "cell": None if (cell := cell_of(sample.doc)) is None else json.dumps(cell._asdict()),
                 "verdict": None if sample.executions is None else sample.executions[repeat].verdict,
                 "verdict_detail": None if sample.executions is None else sample.executions[repeat].detail or None,
                 "error": sample.error,
                 **{metric_column(m): as_number(v) for m, v in (sample.metrics or {}).items() if repeat == 0},
             }
+
+
+def cell_of(doc: Mapping[str, Any]) -> Cell | None:
+    """Return a doc's place in a heat map, its `cell`; None for docs of other tasks.
+
+    >>> cell_of({"cell": {"length": 8192, "depth": 25}}), cell_of({"cell": "B2"})
+    (Cell(length=8192, depth=25.0), None)
+    """
+    cell = doc.get("cell")
+    if not isinstance(cell, Mapping) or set(cell) != set(Cell._fields):
+        return None
+    return Cell(int(cell["length"]), float(cell["depth"]))
 
 
 def metric_column(metric: str) -> str:

@@ -1,17 +1,23 @@
 """Samples -> scores: each task's metrics by lm-eval's own aggregation, with errors, intervals and counts."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.samples import DocSample, TaskSamples, as_number
+from qwen2eval.samples import DocSample, TaskSamples, as_number, cell_of
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 
 if TYPE_CHECKING:
     import pandas as pd
     from lm_eval.api.group import Group
 
-COLUMNS = ("task", "metric", "filter", "subset", "n_docs", "value", "stderr", "ci_low", "ci_high", "n_unscored")
+COLUMNS = (
+    *("task", "metric", "filter", "subset", "n_docs", "value", "stderr", "ci_low", "ci_high", "n_unscored"),
+    *("cell_length", "cell_depth"),
+)
+"""Of scores.parquet. The last two are null, but for the parts of a heat map: its cells have both, its columns (all
+depths of a length) and its rows (all lengths of a depth) one of them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,10 @@ class Score:
     n_unscored: int
     naive_stderr: float | None = None
     """lm-eval's: without clusters. Goes to results.json, not to the table."""
+    cell_length: int | None = None
+    """Tokens; of the docs of one length only."""
+    cell_depth: float | None = None
+    """Percent; of the docs of one depth only."""
 
     @property
     def key(self) -> str:
@@ -46,24 +56,68 @@ def score_tasks(samples: Mapping[str, TaskSamples], groups: "Mapping[str, Group]
 
 def task_scores(name: str, samples: TaskSamples, *, seed: int, subset: str = "original") -> list[Score]:
     """Aggregate one task's metrics, filter by filter."""
-    from lm_eval.api.metrics import mean
+    return [
+        _score(samples, docs, metric=metric, filter_name=filter_name, seed=seed, subset=subset, name=name)
+        for filter_name, docs in samples.by_filter.items()
+        for metric in _metrics(samples, docs)
+    ]
 
-    task = samples.plan.task
-    aggregations = task.aggregation() or {}
+
+def cell_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
+    """Aggregate the parts of a heat map: its cells, then all depths of each length, then all lengths of each depth.
+
+    Returns:
+        Nothing for a task whose docs have no place in one.
+    """
     scores = []
     for filter_name, docs in samples.by_filter.items():
-        metrics = dict.fromkeys(metric for sample in docs for metric in (sample.metrics or {}))
-        for metric in metrics or dict.fromkeys(aggregations):
-            scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
-            items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
-            aggregate = aggregations.get(metric, mean)
-            value = aggregated(aggregate, items, is_part=subset != "original")
-            clusters = _clusters(samples, scored)
-            estimate = _estimate(aggregate, items, clusters, is_mean=aggregate is mean, seed=seed)
-            naive = _estimate(aggregate, items, None, is_mean=True, seed=seed) if aggregate is mean else estimate
-            n_docs, n_missing = len(docs), len(docs) - len(items)
-            scores.append(Score(name, metric, filter_name, subset, n_docs, value, *estimate, n_missing, naive.stderr))
+        parts: dict[tuple[int | None, float | None], list[DocSample]] = defaultdict(list)
+        for sample in docs:
+            if (cell := cell_of(sample.doc)) is not None:
+                for place in ((cell.length, cell.depth), (cell.length, None), (None, cell.depth)):
+                    parts[place].append(sample)
+        for metric in _metrics(samples, docs):
+            for length, depth in sorted(parts, key=_cells_first):
+                score = _score(
+                    samples, parts[length, depth], metric=metric, filter_name=filter_name, seed=seed, name=name
+                )
+                scores.append(replace(score, cell_length=length, cell_depth=depth))
     return scores
+
+
+def _cells_first(place: tuple[int | None, float | None]) -> tuple[bool, bool, int, float]:
+    length, depth = place
+    return length is None, depth is None, length or 0, depth or 0.0
+
+
+def _metrics(samples: TaskSamples, docs: list[DocSample]) -> list[str]:
+    """Return the metrics that any doc has; where none is scored, those that the task would have."""
+    found = dict.fromkeys(metric for sample in docs for metric in (sample.metrics or {}))
+    return list(found or dict.fromkeys(samples.plan.task.aggregation() or {}))
+
+
+def _score(
+    samples: TaskSamples,
+    docs: list[DocSample],
+    *,
+    metric: str,
+    filter_name: str,
+    seed: int,
+    name: str,
+    subset: str = "original",
+) -> Score:
+    """Aggregate one metric of docs."""
+    from lm_eval.api.metrics import mean
+
+    aggregate = (samples.plan.task.aggregation() or {}).get(metric, mean)
+    scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
+    items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
+    is_part = subset != "original" or len(docs) < len(samples.plan.docs)
+    value = aggregated(aggregate, items, is_part=is_part)
+    clusters = _clusters(samples, scored)
+    estimate = _estimate(aggregate, items, clusters, is_mean=aggregate is mean, seed=seed)
+    naive = _estimate(aggregate, items, None, is_mean=True, seed=seed) if aggregate is mean else estimate
+    return Score(name, metric, filter_name, subset, len(docs), value, *estimate, len(docs) - len(items), naive.stderr)
 
 
 def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_part: bool) -> float | None:
@@ -102,7 +156,7 @@ def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Sco
                 continue
             parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
             # a mean over the tasks that happen to be there would pass for the group's
-            number = as_number(value) if tasks <= {score.task for score in scores} else None
+            number = as_number(value) if tasks <= {part.task for part in parts if part.value is not None} else None
             stderr = None if number is None else as_number(merged.get(f"{metric}_stderr,{filter_name}"))
             reach = None if stderr is None or number is None else 1.96 * stderr
             low, high = (None, None) if reach is None or number is None else (number - reach, number + reach)
@@ -133,7 +187,8 @@ def scores_frame(scores: list[Score]) -> "pd.DataFrame":
         [{column: getattr(score, column) for column in COLUMNS} for score in scores], columns=list(COLUMNS)
     )
     floats = ["value", "stderr", "ci_low", "ci_high"]
-    return frame.astype({**dict.fromkeys(floats, "float64"), "n_docs": "int64", "n_unscored": "int64"})
+    counts = {"n_docs": "int64", "n_unscored": "int64", "cell_length": "Int64"}
+    return frame.astype({**dict.fromkeys([*floats, "cell_depth"], "float64"), **counts})
 
 
 def _estimate(

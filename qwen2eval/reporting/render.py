@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,8 @@ from markupsafe import Markup
 
 from qwen2eval.content import content_dir
 from qwen2eval.errors import RunFolderError
+from qwen2eval.reporting.heat_map import HeatMap, heat_maps
+from qwen2eval.reporting.heat_map_view import HeatMapView, view_heat_map
 from qwen2eval.reporting.markup import Markdown, md_block, md_code, md_prose, visible
 from qwen2eval.reporting.numbers import NOTHING
 from qwen2eval.reporting.view import ReportView, build_view
@@ -39,8 +42,10 @@ def render_report(
         formats: which reports to render.
     """
     view = build_view(info, scores, examples=examples)
+    maps = heat_maps(info, scores)
+    figures = [view_heat_map(one, file=name) for one, name in zip(maps, _figure_names(maps), strict=True)]
     renderers = {"html": _render_html, "md": _render_markdown}
-    return {f"report.{name}": renderers[name](view) for name in formats}
+    return {f"report.{name}": renderers[name](view, figures) for name in formats}
 
 
 def write_report(
@@ -51,27 +56,48 @@ def write_report(
     examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
     formats: Iterable[ReportFormat] = FORMATS,
 ) -> tuple[Path, ...]:
-    """Render the reports of a run into its folder, each whole or not at all, and return their paths.
+    """Render the reports and figures of a run into its folder, each whole or not at all, and return their paths.
 
     Raises:
         RunFolderError: the folder can't be written to.
     """
     texts = render_report(info, scores, examples=examples, formats=formats)
-    return tuple(_write_whole(run_dir / name, text) for name, text in texts.items())
+    written = [_write_whole(run_dir / name, text) for name, text in texts.items()]
+    if maps := heat_maps(info, scores):  # matplotlib takes a second to load
+        from qwen2eval.reporting.heat_map_figure import write_figures
+
+        written += write_figures(run_dir / "figures", maps, names=_figure_names(maps))
+    return tuple(written)
 
 
-def _render_html(view: ReportView) -> str:
+def _render_html(view: ReportView, figures: Sequence[HeatMapView]) -> str:
     templates = content_dir("reports") / "templates"
     style = (templates / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    template = _environment(templates, is_html=True).get_template("report.html.j2")
+    template = _environment(templates, is_html=True).get_template(_template(figures, "html"))
     # The style sheet is our own file; everything else is escaped.
-    return template.render(report=view, style=Markup(style), style_hash=Markup(f"sha256-{digest}"))  # noqa: S704
+    marked = {"style": Markup(style), "style_hash": Markup(f"sha256-{digest}")}  # noqa: S704
+    return template.render(report=view, figures=figures, **marked)
 
 
-def _render_markdown(view: ReportView) -> str:
+def _render_markdown(view: ReportView, figures: Sequence[HeatMapView]) -> str:
     templates = content_dir("reports") / "templates"
-    return _environment(templates, is_html=False).get_template("report.md.j2").render(report=view)
+    template = _environment(templates, is_html=False).get_template(_template(figures, "md"))
+    return template.render(report=view, figures=figures)
+
+
+def _template(figures: Sequence[HeatMapView], ending: str) -> str:
+    """Return the template of a report; the one with figures fills a block of the plain one."""
+    return f"figures.{ending}.j2" if figures else f"report.{ending}.j2"
+
+
+def _figure_names(maps: Sequence[HeatMap]) -> list[str]:
+    """Return a file name for each heat map, without ending; no two are alike, and none can steer what names it."""
+    names: list[str] = []
+    for one in maps:
+        plain = re.sub(r"[^\w.-]+", "-", one.name).strip(".-")[:80] or "figure"
+        names.append(plain if plain not in names else f"{plain}-{len(names) + 1}")
+    return names
 
 
 def _environment(templates: Path, *, is_html: bool) -> jinja2.Environment:
@@ -85,7 +111,7 @@ def _environment(templates: Path, *, is_html: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"code": md_code, "block": md_block}
+    environment.filters |= {"code": md_code, "block": md_block, "own_file": Markdown}
     return environment
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwen2eval.reporting import numbers
+from qwen2eval.reporting.heat_map import is_cell
 from qwen2eval.reporting.watches import check_title
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def score_rows(info: Mapping[str, Any], scores: "pd.DataFrame") -> tuple[ScoreRo
         info: the run as in run.json.
         scores: as in scores.parquet.
     """
-    records = [record for record in scores.to_dict("records") if record["subset"] == "original"]
+    records = [row for row in scores.to_dict("records") if row["subset"] == "original" and not is_cell(row)]
     by_task: dict[str, list[Mapping[Any, Any]]] = {}
     for record in records:
         by_task.setdefault(str(record["task"]), []).append(record)

@@ -1,0 +1,1 @@
+"""Tasks whose prompts are built to a length in tokens of the model under test."""

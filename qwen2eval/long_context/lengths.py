@@ -1,0 +1,116 @@
+"""How long a prompt is for the model under test: in its own tokens, chat template and system instruction included.
+
+Where the tokenizer allows it, pieces between blank lines are tokenized once and remembered (`prompts.TokenCounter`):
+the prompts of a long-context task share most of theirs, and counting one of 128K tokens takes milliseconds.
+"""
+
+from array import array
+from collections.abc import Iterable
+from typing import Any
+
+from qwen2eval.backends.front import ModelFront
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import ConfigError
+from qwen2eval.plan import max_gen_toks
+from qwen2eval.prompts import PromptPool, TokenCounter
+
+
+class PromptCounter:
+    """Counts and cuts in tokens of one model.
+
+    Args:
+        front: the model; it needs a tokenizer.
+        config: the run, which decides on chat template, system instruction and BOS.
+        description: the task's, which comes before what the user says.
+
+    Raises:
+        ConfigError: the model's tokenizer is not known.
+    """
+
+    def __init__(self, front: ModelFront, config: RunConfig, *, description: str = "") -> None:
+        if front.tokenizer is None:
+            raise ConfigError(
+                f"Prompts of a given length need the tokenizer of model {front.name!r}, which is not known: name it "
+                "with tokenizer=NAME_OR_FOLDER in --model_args"
+            )
+        self.front, self.config = front, config
+        self._description = description
+        self._tokenizer = front.tokenizer
+        self._pieces, self._pool = TokenCounter(front.tokenizer), PromptPool()
+        self._starts: dict[str, array[int]] = {}
+
+    @property
+    def is_piecewise(self) -> bool:
+        """Whether a text between blank lines has as many tokens by itself as within a prompt."""
+        return self._pieces.is_piecewise
+
+    def render(self, user_text: str) -> str:
+        """Return the final prompt, as lm-eval's tasks build it for `user_text` without examples."""
+        from lm_eval.api.utils import Message, maybe_delimit, multiturn_to_singleturn
+
+        system = maybe_delimit(self.config.system_instruction, self._description, "\n\n")
+        messages = [Message("system", system)] if system else []
+        messages.append(Message("user", user_text))
+        if not self.config.apply_chat_template or self.front.chat_template is None:
+            return "".join(message.to_text() for message in messages)
+        if self.config.fewshot_as_multiturn:
+            return self.front.chat_template([message.to_dict() for message in messages], add_generation_prompt=True)
+        return self.front.chat_template(multiturn_to_singleturn(messages), add_generation_prompt=True)
+
+    def count(self, user_text: str) -> int:
+        """Return the tokens of the final prompt in which the user says `user_text`."""
+        return self.count_rendered(self.render(user_text))
+
+    def count_rendered(self, prompt: str) -> int:
+        """Return the tokens of a prompt that is final already; BOS counts where the model gets one."""
+        if self.is_piecewise:
+            return sum(map(len, self._pieces.pieces(self._pool.add(prompt))))
+        bos = getattr(self._tokenizer, "bos_token", None)
+        options: dict[str, Any] = {}
+        if bos and prompt.startswith(bos):  # the template has written it, and no backend adds another
+            options = {"add_special_tokens": False}
+        elif "add_bos_token" in self.config.model_args:
+            options = {"add_special_tokens": bool(self.config.model_args["add_bos_token"])}
+        return len(self._tokenizer(prompt, verbose=False, **options)["input_ids"])
+
+    def count_part(self, text: str) -> int:
+        """Return the tokens of a text by itself; within a prompt it may have a few less or more, at its ends."""
+        return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def token_starts(self, text: str) -> "array[int]":
+        """Return where each token of a text by itself begins, in characters; the end of the text is the last entry.
+
+        Of a character of several tokens each has the character's begin, so a cut at any entry leaves characters whole.
+        """
+        if text not in self._starts:
+            self._starts[text] = array("I", [*self._find_starts(text), len(text)])
+        return self._starts[text]
+
+    def first_tokens(self, text: str, n_tokens: int) -> str:
+        """Return the beginning of `text` up to where its token number `n_tokens` begins."""
+        starts = self.token_starts(text)
+        return text[: starts[min(n_tokens, len(starts) - 1)]]
+
+    def max_prompt_tokens(self, gen_kwargs: Any) -> int | None:
+        """Return how long a prompt may be with an answer behind it; None where the model's length is unknown."""
+        if self.front.max_length is None:
+            return None
+        return self.front.max_length - max_gen_toks(gen_kwargs or {}, self.front)
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Tokenize texts that prompts will be made of, in one batch."""
+        if self.is_piecewise:
+            self._pieces.prepare(self._pool.add(text) for text in texts)
+
+    def forget(self) -> None:
+        """Drop what was remembered."""
+        self._pieces.forget_prompts()
+        self._pool = PromptPool()
+        self._starts.clear()
+
+    def _find_starts(self, text: str) -> Iterable[int]:
+        if getattr(self._tokenizer, "is_fast", False):
+            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            return sorted(begin for begin, end in encoded["offset_mapping"] if end > begin)
+        pieces = self._tokenizer.tokenize(text)  # without offsets: spread evenly, the count decides
+        return [len(text) * i // len(pieces) for i in range(len(pieces))]

@@ -1,0 +1,130 @@
+"""Heat maps and curves by length as files: SVG and PNG, drawn by matplotlib without a display."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.reporting.heat_map import COLOUR_STOPS, HeatMap, colour_of, depth_labels, format_length, ink_on
+from qwen2eval.reporting.heat_map_view import cell_text
+from qwen2eval.reporting.markup import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "font.size": 9,
+    "svg.hashsalt": "qwen2eval",  # the same map is the same file
+    "text.parse_math": False,  # a name with dollar signs is no formula
+}
+_MISSING = "#e6e6e6"
+
+
+def draw_heat_maps(maps: Sequence[HeatMap]) -> "Figure":
+    """Draw heat maps side by side, one for each model or setting, on the scale of the widest."""
+    top = max(one.top for one in maps)
+    widths = [max(len(one.lengths), 4) for one in maps]
+    height = 1.5 + 0.3 * max(len(one.depths) for one in maps)
+    figure = _new_figure(width=1.2 + 0.55 * sum(widths) + 0.5 * len(maps), height=height)
+    grid = figure.add_gridspec(1, len(maps) + 1, width_ratios=[*widths, 0.35])
+    for i, one in enumerate(maps):
+        _draw_cells(figure.add_subplot(grid[0, i]), one, top=top, has_depths=i == 0)
+    _draw_scale(figure, figure.add_subplot(grid[0, len(maps)]), maps[0], top=top)
+    return figure
+
+
+def draw_curves(maps: Sequence[HeatMap]) -> "Figure":
+    """Draw the score by length, with its 95 % band, of one or more heat maps."""
+    figure = _new_figure(width=6.4, height=3.2)
+    axes = figure.add_subplot()
+    for number, one in enumerate(maps):
+        colour = colour_of(0.25 + 0.5 * number / max(len(maps) - 1, 1), "viridis")
+        cells = [(length, one.cells[length, None]) for length in one.lengths if (length, None) in one.cells]
+        known = [(length, cell) for length, cell in cells if cell.value is not None]
+        values = [cell.value for _, cell in known if cell.value is not None]
+        axes.plot([length for length, _ in known], values, "o-", color=colour, label=_title(one))
+        band = [(n, c.low, c.high) for n, c in known if c.low is not None and c.high is not None]
+        if band:
+            xs, lows, highs = zip(*band, strict=True)
+            axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
+    top = max(one.top for one in maps)
+    lengths = sorted({length for one in maps for length in one.lengths})
+    axes.set(ylim=(0, top * 1.03), xlabel="context length, tokens", ylabel=_unit(maps[0]))
+    axes.set_xticks(lengths, [format_length(length) for length in lengths], rotation=45 if len(lengths) > 10 else 0)
+    axes.spines["right"].set_visible(False)
+    axes.legend(frameon=False, loc="lower left", fontsize=8)
+    return figure
+
+
+def write_figures(folder: Path, maps: Sequence[HeatMap], *, names: Sequence[str]) -> list[Path]:
+    """Write each heat map and its curve as SVG and PNG, each file whole or not at all.
+
+    Args:
+        folder: made where it is missing.
+        names: of the files, without ending, one a map.
+    """
+    import matplotlib as mpl
+
+    folder.mkdir(exist_ok=True)
+    written = []
+    with mpl.rc_context(_STYLE):
+        for one, name in zip(maps, names, strict=True):
+            for kind, figure in (("", draw_heat_maps([one])), ("_by_length", draw_curves([one]))):
+                for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160})):
+                    path = folder / f"{name}{kind}.{ending}"
+                    draft = path.with_name(f".{path.name}.{os.getpid()}")
+                    figure.savefig(draft, format=ending, **options)
+                    draft.replace(path)
+                    written.append(path)
+    return written
+
+
+def _new_figure(*, width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_cells(axes: "Axes", one: HeatMap, *, top: float, has_depths: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    for i, length in enumerate(one.lengths):
+        for j, depth in enumerate(one.depths):
+            cell = one.cells.get((length, depth))
+            value = None if cell is None else cell.value
+            colour = _MISSING if value is None else colour_of(value / top, one.colours)
+            hatch = "///" if value is None else None
+            axes.add_patch(Rectangle((i, j), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8, hatch=hatch))
+            if cell is not None:
+                text = cell_text(cell)
+                axes.text(i + 0.5, j + 0.5, text, ha="center", va="center", color=ink_on(colour), fontsize=7)
+    n_lengths, n_depths = len(one.lengths), len(one.depths)
+    axes.set(xlim=(0, n_lengths), ylim=(n_depths, 0), xlabel="context length, tokens")
+    axes.set_title(_title(one), fontsize=9)
+    labels = [format_length(length) for length in one.lengths]
+    axes.set_xticks([i + 0.5 for i in range(n_lengths)], labels, rotation=45 if n_lengths > 12 else 0)
+    axes.set_yticks([j + 0.5 for j in range(n_depths)], depth_labels(one.depths) if has_depths else [])
+    if has_depths:
+        axes.set_ylabel("depth of the needle, %")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_scale(figure: "Figure", axes: "Axes", one: HeatMap, *, top: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    colours: Any = LinearSegmentedColormap.from_list(one.colours, COLOUR_STOPS[one.colours])
+    bar = figure.colorbar(ScalarMappable(Normalize(0, top), colours), cax=axes)
+    bar.outline.set_visible(False)
+    bar.set_label(_unit(one))
+
+
+def _title(one: HeatMap) -> str:
+    return visible(f"{one.model}: {one.name}")[:120]
+
+
+def _unit(one: HeatMap) -> str:
+    return visible(f"{one.metric}, %" if one.top == 100 else one.metric)[:60]

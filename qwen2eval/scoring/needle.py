@@ -1,0 +1,95 @@
+"""Was the needle found? By its keywords, or by a judge as in the original test.
+
+The keyword rule agrees with the original's judge (a score of 7 or more) on all 35 recorded answers of Claude 2.1 at
+200,000 tokens. The judge is that of gkamradt/LLMTest_NeedleInAHaystack (commit 7b90d285): LangChain's labelled criteria
+with one criterion, accuracy, in five steps. Its prompt is said anew here: it rates alike, not to the word. It has a
+known fault: right answers with a word more than the needle may get 1 (issue 39 there).
+"""
+
+import re
+from collections.abc import Sequence
+
+from qwen2eval.errors import DataFileError
+
+JUDGE_SCORES = (1, 3, 5, 7, 10)
+"""What the judge may say: unrelated, minor relevance, moderate but inaccurate, minor omissions, accurate."""
+JUDGE_FOUND = 7
+"""From this score on the needle counts as found."""
+_END_OF_THOUGHT = "</think>"
+_RATING = re.compile(r"\[\[(\d+)\]\]")
+
+
+class UnfinishedThoughtError(ValueError):
+    """The answer was cut while the model was still thinking: it is not scored."""
+
+
+def has_keywords(response: str, keywords: Sequence[str]) -> bool:
+    r"""Tell whether all keywords are in an answer, whatever their case and white space.
+
+    Of a model that thinks in `<think>` tags only what follows them counts.
+
+    Raises:
+        DataFileError: there are no keywords, so nothing could be found.
+        UnfinishedThoughtError: the thinking never ended.
+
+    >>> has_keywords("Sit in  Dolores\nPark!", ["dolores park"]), has_keywords("A park.", ["dolores park"])
+    (True, False)
+    """
+    wanted = [folded for keyword in keywords if (folded := _folded(keyword))]
+    if not wanted:
+        raise DataFileError("A needle has no keywords: its answers can't be scored")
+    answer = _folded(final_answer(response))
+    return all(keyword in answer for keyword in wanted)
+
+
+def final_answer(response: str) -> str:
+    """Return what a model says after its thoughts; all of it where it has none.
+
+    >>> final_answer("<think>Hm.</think>Under the stair.")
+    'Under the stair.'
+    """
+    if _END_OF_THOUGHT in response:
+        return response.rpartition(_END_OF_THOUGHT)[2]
+    if "<think>" in response:
+        raise UnfinishedThoughtError("the answer ended while the model was thinking: raise max_gen_toks")
+    return response
+
+
+def judge_prompt(question: str, answer: str, needle: str) -> str:
+    """Return what the judge is asked about one answer; `needle` is the reference."""
+    return (
+        "You are a fair judge of answers. Rate how accurate the answer to a question is, by this scale only:\n"
+        "1: it has nothing to do with the reference.\n"
+        "3: it has a little to do with the reference, but does not match it.\n"
+        "5: it matches the reference in part, and is wrong in part.\n"
+        "7: it matches the reference, and leaves out something minor.\n"
+        "10: it matches the reference wholly.\n\n"
+        f"[Question]\n{question.strip()}\n\n[Reference]\n{needle.strip()}\n\n[Answer]\n{answer.strip()}\n\n"
+        'Explain in a sentence, then end with the rating in double brackets, as in "Rating: [[5]]".'
+    )
+
+
+def parse_judgement(verdict: str) -> int | None:
+    """Return the judge's score; None where it gave none of the scale: the answer is then not scored.
+
+    The last rating counts; one that stands by itself as a number is taken as well.
+
+    >>> parse_judgement("Close. Rating: [[7]]"), parse_judgement("10"), parse_judgement("I can't say")
+    (7, 10, None)
+    """
+    found = _RATING.findall(verdict) or ([verdict.strip()] if verdict.strip().isdigit() else [])
+    score = int(found[-1]) if found else None
+    return score if score in JUDGE_SCORES else None
+
+
+def is_found(judge_score: int | None) -> bool | None:
+    """Tell whether a judge's score says that the needle was found; None: it said nothing.
+
+    >>> is_found(10), is_found(3), is_found(None)
+    (True, False, None)
+    """
+    return None if judge_score is None else judge_score >= JUDGE_FOUND
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
