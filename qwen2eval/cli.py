@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval import __version__
@@ -122,6 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("run", metavar="RUN", help="a run folder, e.g. runs/latest")
     score.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
     report.add_argument("run", nargs="+", metavar="RUN", help="run folders, e.g. runs/latest")
+    report.add_argument(
+        "--together", metavar="DIR", help="put the runs' heat maps and long-context scores side by side, in DIR"
+    )
     report.add_argument("--format", default="html,md", metavar="LIST", help="html, md or both [default: html,md]")
     add_decontam_verbs(verbs, _verb)
     add_model_verbs(verbs, _verb)
@@ -198,6 +202,12 @@ def do_report(args: argparse.Namespace) -> int:
     formats = args.format.split(",")
     if unknown := [name for name in formats if name not in ("html", "md")]:
         raise ConfigError(f"--format {unknown[0]!r}: give html, md or html,md")
+    if args.together:
+        from qwen2eval.reporting.side_by_side import write_side_by_side
+
+        pages = write_side_by_side([(run.info, run.scores) for run in map(load_run, args.run)], Path(args.together))
+        print(json.dumps([str(p) for p in pages]) if args.json else "\n".join(map(str, pages)))
+        return 0
     written = []
     for path in args.run:
         run = load_run(path)

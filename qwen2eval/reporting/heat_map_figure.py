@@ -68,16 +68,41 @@ def write_figures(folder: Path, maps: Sequence[HeatMap], *, names: Sequence[str]
     import matplotlib as mpl
 
     folder.mkdir(exist_ok=True)
-    written = []
     with mpl.rc_context(_STYLE):
-        for one, name in zip(maps, names, strict=True):
-            for kind, figure in (("", draw_heat_maps([one])), ("_by_length", draw_curves([one]))):
-                for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160})):
-                    path = folder / f"{name}{kind}.{ending}"
-                    draft = path.with_name(f".{path.name}.{os.getpid()}")
-                    figure.savefig(draft, format=ending, **options)
-                    draft.replace(path)
-                    written.append(path)
+        return [
+            path
+            for one, name in zip(maps, names, strict=True)
+            for kind, figure in (("", draw_heat_maps([one])), ("_by_length", draw_curves([one])))
+            for path in _save(figure, folder / f"{name}{kind}")
+        ]
+
+
+def write_side_by_side_figures(folder: Path, maps: Sequence[HeatMap], *, name: str) -> list[tuple[str, Path]]:
+    """Write heat maps side by side, and their curves in one picture, and return what each file shows.
+
+    Args:
+        name: of the files, without ending.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        drawn = {"by length and depth": draw_heat_maps(maps), "by length": draw_curves(maps)}
+        endings = ("", "_by_length")
+        return [
+            (kind, path)
+            for ending, (kind, figure) in zip(endings, drawn.items(), strict=True)
+            for path in _save(figure, folder / f"{name}{ending}")
+        ]
+
+
+def _save(figure: "Figure", stem: Path) -> list[Path]:
+    written = []
+    for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160})):
+        path = stem.with_name(f"{stem.name}.{ending}")
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        figure.savefig(draft, format=ending, **options)
+        draft.replace(path)
+        written.append(path)
     return written
 
 

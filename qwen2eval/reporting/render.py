@@ -70,14 +70,30 @@ def write_report(
     return tuple(written)
 
 
-def _render_html(view: ReportView, figures: Sequence[HeatMapView]) -> str:
+def render_page(name: str, **values: Any) -> dict[str, str]:
+    """Return a page that is no run's report as HTML and markdown, by file name.
+
+    Args:
+        name: of its templates.
+        values: what they show.
+    """
     templates = content_dir("reports") / "templates"
+    html = _environment(templates, is_html=True).get_template(f"{name}.html.j2").render(**values, **_style(templates))
+    markdown = _environment(templates, is_html=False).get_template(f"{name}.md.j2").render(**values)
+    return {f"{name}.html": html, f"{name}.md": markdown}
+
+
+def _style(templates: Path) -> dict[str, Markup]:
+    """Return the style sheet and its hash for the page's policy. It is our own file; everything else is escaped."""
     style = (templates / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return {"style": Markup(style), "style_hash": Markup(f"sha256-{digest}")}  # noqa: S704
+
+
+def _render_html(view: ReportView, figures: Sequence[HeatMapView]) -> str:
+    templates = content_dir("reports") / "templates"
     template = _environment(templates, is_html=True).get_template(_template(figures, "html"))
-    # The style sheet is our own file; everything else is escaped.
-    marked = {"style": Markup(style), "style_hash": Markup(f"sha256-{digest}")}  # noqa: S704
-    return template.render(report=view, figures=figures, **marked)
+    return template.render(report=view, figures=figures, **_style(templates))
 
 
 def _render_markdown(view: ReportView, figures: Sequence[HeatMapView]) -> str:

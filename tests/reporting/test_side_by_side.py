@@ -1,0 +1,65 @@
+"""Several runs on one page: what belongs together, the scores of table 12, and what is refused."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from qwen2eval.errors import ConfigError
+from qwen2eval.reporting.side_by_side import grouped_maps, label, length_table, write_side_by_side
+
+COLUMNS = ("task", "metric", "filter", "subset", "n_docs", "value", "ci_low", "ci_high", "n_unscored")
+
+
+def a_run(name, values, rope="none"):
+    """A run with a cell at each (length, depth) and groups by name."""
+    rows = []
+    for key, value in values.items():
+        cell = {"cell_length": None, "cell_depth": None}
+        if not isinstance(key, str):
+            cell = dict(zip(cell, key, strict=True))
+        task = key if isinstance(key, str) else "niah"
+        row = (task, "acc", "none", "original", 20, value, value - 0.01, min(value + 0.01, 1), 0)
+        rows.append(dict(zip(COLUMNS, row, strict=True)) | cell)
+    info = {"model": {"name": name, "rope": rope}, "tasks": {"niah": {"heat_map": {}}}}
+    return info, pd.DataFrame(rows)
+
+
+PLAIN = a_run("small", {(8192, 5.0): 1.0, (8192, None): 1.0, "needlebench_8k": 0.5, "lveval_16k": 0.25, "mmlu": 0.3})
+STRETCHED = a_run("small", {(8192, 5.0): 0.5, (16384, 5.0): 0.0, "needlebench_32k": 0.125}, rope="yarn+dca x4")
+
+
+def test_maps_of_one_task_are_put_together():
+    (maps,) = grouped_maps([PLAIN, STRETCHED])
+    assert [one.model for one in maps] == ["small", "small yarn+dca x4"]
+    assert [one.cells[8192, 5.0].value for one in maps] == [100.0, 50.0]
+
+
+def test_scores_by_length_as_in_table_12():
+    table = length_table([PLAIN, STRETCHED])
+    assert [column.title for column in table.columns] == ["NeedleBench/8k", "NeedleBench/32k", "LV-Eval/16k"]
+    assert table.rows == (
+        ("small", (("50.0%", "49.0 – 51.0"), ("—", ""), ("25.0%", "24.0 – 26.0"))),
+        ("small yarn+dca x4", (("—", ""), ("12.5%", "11.5 – 13.5"), ("—", ""))),
+    )
+
+
+def test_the_page(tmp_path):
+    info, scores = PLAIN
+    hostile = ({"model": {"name": "<script>x</script>", "rope": None}, "tasks": info["tasks"]}, scores)
+    written = write_side_by_side([hostile, STRETCHED], tmp_path / "out")
+    names = [path.name for path in written]
+    assert names[:4] == ["figure_1.svg", "figure_1.png", "figure_1_by_length.svg", "figure_1_by_length.png"]
+    html = (tmp_path / "out" / "side_by_side.html").read_text()
+    assert "<script>" not in html
+    assert html.count("data:image/svg+xml;base64,") == 2
+    assert "NeedleBench/8k" in (tmp_path / "out" / "side_by_side.md").read_text()
+
+
+def test_runs_without_any_of_it_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="nothing to be put side by side"):
+        write_side_by_side([a_run("small", {"mmlu": 0.5})], tmp_path)
+
+
+def test_a_model_is_called_by_its_setting():
+    assert json.dumps([label(PLAIN[0]), label(STRETCHED[0])]) == '["small", "small yarn+dca x4"]'
