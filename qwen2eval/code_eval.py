@@ -10,10 +10,10 @@ import base64
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.code_task import digest, pass_at_k
+from qwen2eval.code_task import PACKAGES, digest, pass_at_k
 from qwen2eval.data.mbpp import called_function
 from qwen2eval.errors import TaskFileError
 from qwen2eval.program_runs import ProgramRuns
@@ -28,6 +28,7 @@ TIMEOUT_SECONDS = 3.0
 CPP_NAME, MAX_CASES = "_evaluate_spoc_code", 10
 """LongProc's function, and how many cases it looks at."""
 COMPILE_SECONDS = 60.0
+_END = "reached_the_end_"
 _SECRET = secrets.token_hex(16)
 
 
@@ -123,7 +124,9 @@ class TakenOver:
         self._task = task
         self._score: Callable[[dict[str, Any], list[Any]], dict[str, Any]] = task.process_results
         compiles = any(CPP_NAME in names for names in _modules(task))
-        self._runs = ProgramRuns(lambda: CompiledSandbox(level) if compiles else Sandbox(level))
+        self._runs = ProgramRuns(
+            lambda: CompiledSandbox(level) if compiles else Sandbox(level, packages=PACKAGES)
+        )
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """Score a doc as the task does."""
@@ -141,8 +144,15 @@ class TakenOver:
     def executions(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[Execution] | None:
         """Return what came of a doc's programs; None if the task has not one for each response."""
         n_programs = len(results[0]) if isinstance(results[0], list) else 1
-        keys = self._note(doc, results).keys
-        return [self._runs[key] for key in keys] if len(keys) == n_programs else None
+        noted = self._note(doc, results)
+        if len(noted.keys) != n_programs:
+            return None
+        # what runs behind the program, runs in its process
+        whole = {key for key, check in noted.noted.items() if str(getattr(check, "entry_point", "")).startswith(_END)}
+        done = [self._runs[key] for key in noted.keys]
+        return [
+            replace(one, separated=False) if key in whole else one for key, one in zip(noted.keys, done, strict=True)
+        ]
 
     def _note(self, doc: Mapping[str, Any], results: Sequence[Any]) -> _Asking:
         with self._asking(answers=False) as asking, contextlib.suppress(Exception):  # it is told when it scores
@@ -198,6 +208,7 @@ def take_over(task: "Task", level: str) -> None:
     taken = TakenOver(task, level)
     for name in ("process_results", "run_programs", "executions"):
         setattr(task, name, getattr(taken, name))
+    task.target_is_answer = False  # it is the tests
 
 
 def check_of(program: str, tests: str, *, timeout_seconds: float) -> Check:
@@ -223,7 +234,7 @@ def check_of(program: str, tests: str, *, timeout_seconds: float) -> Check:
 
 def whole_program(program: str, *, timeout_seconds: float) -> Check:
     """Return a check that is passed when a program comes to its end: then a function of an unknown name is there."""
-    name = f"reached_{digest(_SECRET, program)[:16]}"
+    name = f"{_END}{digest(_SECRET, program)[:16]}"
     source = f"{program}\n\ndef {name}():\n    return True\n"
     return Check(source, entry_point=name, tests=f"assert {name}() is True", timeout_seconds=timeout_seconds)
 
@@ -234,7 +245,11 @@ def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
     As LongProc does it: `g++ -std=c++11 -O`, three seconds (of processor time) a case, output equal to the last byte,
     any exit status.
     """
+    # all in braces, so that the shell has read it before anything of the program runs; the file goes first, it has the
+    # expected output in it
     script = [
+        "{",
+        'rm -f -- "$0"',
         f"echo {_base64(program)} | base64 -d > program.cpp",
         "g++ -std=c++11 -O -o program program.cpp || exit 1",
     ]
@@ -247,7 +262,7 @@ def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
             "[ $status -ne 137 ] && [ $status -ne 152 ] || exit 1",
         ]
     seconds = COMPILE_SECONDS + TIMEOUT_SECONDS * len(cases)
-    return CompiledCheck("\n".join([*script, ""]), "sh", timeout_seconds=seconds)
+    return CompiledCheck("\n".join([*script, "exit 0", "}", ""]), "sh", timeout_seconds=seconds)
 
 
 def _base64(text: str) -> str:

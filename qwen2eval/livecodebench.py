@@ -1,6 +1,7 @@
 """LiveCodeBench: contest problems, whole programs with stdin and stdout or a method that is called."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from qwen2eval.code_task import CodeTask, digest
@@ -15,25 +16,31 @@ class LiveCodeBenchTask(CodeTask):
     standard input, run as `__main__`, and have to end with status 0.
     """
 
+    PROGRAMS_AT_ONCE = 64
+    target_is_answer = False
+    """Problems come without solutions."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        # the tests of a problem are in memory once for all of its answers
+        self._tests_of = lru_cache(maxsize=2)(self._read_tests)
+
     def checks(self, doc: Mapping[str, Any], program: str) -> list[Check]:
         """Return a check for each test of the problem."""
         name = doc["func_name"]
-        cases = self.dataset.case_file.cases(doc["question_id"])
-        if not name:
-            return [
-                Check(program, stdin=case.input, expected_stdout=case.output, compare="numbers", **self._limits)  # type: ignore[arg-type]
-                for case in cases
+        tests = self._tests_of(doc["question_id"], bool(name))
+        if name:
+            tests = [
+                {**one, "entry_point": f"Solution.{name}" if "class Solution" in program else name} for one in tests
             ]
-        entry_point = f"Solution.{name}" if "class Solution" in program else name
-        return [
-            Check(
-                program,
-                entry_point=entry_point,
-                tests=_CALL.format(input=case.input, output=case.output),
-                **self._limits,  # type: ignore[arg-type]
-            )
-            for case in cases
-        ]
+        limits: dict[str, Any] = {**self._limits}
+        return [Check(program, **one, **limits) for one in tests]
+
+    def _read_tests(self, question_id: str, calls: bool) -> list[dict[str, Any]]:
+        cases = self.dataset.case_file.cases(question_id)
+        if calls:
+            return [{"tests": _CALL.format(input=case.input, output=case.output)} for case in cases]
+        return [{"stdin": case.input, "expected_stdout": case.output, "compare": "numbers"} for case in cases]
 
     def key(self, doc: Mapping[str, Any], program: str) -> str:
         """Return what a program and its tests are known by."""

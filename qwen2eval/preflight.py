@@ -38,7 +38,8 @@ def check_scorer(task: "Task", doc: dict[str, Any], requests: "Sequence[PlannedR
     """Score a known right and a known wrong answer to `doc` with the task's own filters and metrics.
 
     Returns:
-        "ok", or a warning: the scorer does not tell the two apart (some tasks can't know: their target is no answer).
+        "ok", or a warning: the scorer does not tell the two apart. A task whose target is no answer can say so:
+        `target_is_answer = False`.
 
     Raises:
         TaskFileError: a metric whose aggregation does not exist.
@@ -55,7 +56,8 @@ def check_scorer(task: "Task", doc: dict[str, Any], requests: "Sequence[PlannedR
     if not comparable:
         return "ok"
     better = task.higher_is_better() or {}
-    if any(_is_better(right[k], wrong[k], better.get(k.split(",")[0])) for k in comparable):
+    is_told_apart = any(_is_better(right[k], wrong[k], better.get(k.split(",")[0])) for k in comparable)
+    if is_told_apart or not getattr(task, "target_is_answer", True):
         return "ok"
     return (
         "the scorer gives a known right answer (the target itself) no better score than a wrong one: "

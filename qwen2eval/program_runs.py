@@ -38,7 +38,11 @@ class ProgramRuns:
     @property
     def level(self) -> str | None:
         """The level that programs ran at; None: none has run."""
-        return next((one.level for one in self._done.values()), None)
+        return next((one.level for one in self._done.values() if one.level), None)
+
+    def note_not_run(self, key: str, why: str) -> None:
+        """Note that a program can't be run, for no fault of its own."""
+        self._done[key] = Execution("not_run", why, "", "", 0.0, 0.0, level="")
 
     def run(self, programs: Mapping[str, Sequence[Any]]) -> None:
         """Run programs, those that ran before not again.
@@ -49,11 +53,11 @@ class ProgramRuns:
 
         Raises:
             SandboxError: no level of the sandbox works on this machine.
-            ValueError: a program without checks.
         """
         new = {key: list(checks) for key, checks in programs.items() if key not in self._done}
-        if empty := next((key for key, checks in new.items() if not checks), None):
-            raise ValueError(f"nothing decides on the program {empty!r}")
+        for key in [key for key, checks in new.items() if not checks]:
+            self.note_not_run(key, "there are no tests")
+            del new[key]
         if not new:
             return
         with self._open_sandbox() as sandbox:

@@ -13,8 +13,10 @@ from qwen2eval import RunConfig, run
 from qwen2eval.data.livecodebench import unpack_tests
 from qwen2eval.data.mbpp import called_function
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.run import plan
+from qwen2eval.samples import doc_hash
 from qwen2eval.sandbox import Sandbox
-from qwen2eval.scoring.programs import extract_contest, with_imports
+from qwen2eval.scoring.programs import code_blocks, extract_contest, with_imports
 from qwen2eval.tasks import load_tasks
 
 
@@ -93,6 +95,39 @@ def test_mbpp_runs_its_setup_code_and_needs_its_examples(tmp_path):
 )
 def test_the_function_that_tests_call(tests, code, name):
     assert called_function(tests, code=code) == name
+
+
+def test_answers_may_import_numpy(tmp_path):
+    task = load("mbpp", write_rows(tmp_path / "mbpp" / "mbpp.jsonl", [mbpp_row(i) for i in (2, 3, 4, 11)]))
+    assert verdicts(task, task.eval_docs[0], "import numpy as np\ndef add_11(x): return int(np.int64(x) + 11)") == [
+        "passed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_list": "assert f(1)"}, "line 4: test_list"),
+        ({"test_list": []}, "line 4: test_list"),
+        ({"test_list": ["assert add_11(1) == 12"]}, "three asserts"),
+        ({"code": 5}, "line 4: code"),
+        ({"task_id": "11"}, "line 4: task_id"),
+        ({"task_id": 4}, "there twice"),
+        ({"task_id": 700}, "without its test split"),
+    ],
+)
+def test_broken_rows_of_mbpp_are_named(tmp_path, change, message):
+    rows = [mbpp_row(i) for i in (2, 3, 4)] + [mbpp_row(11, **change)]
+    with pytest.raises(Qwen2EvalError, match=message):
+        load("mbpp", write_rows(tmp_path / "mbpp" / "mbpp.jsonl", rows))
+
+
+@pytest.mark.parametrize("line", ["[1]", "3", "null"])
+def test_a_line_that_is_no_object_is_named(tmp_path, line):
+    (tmp_path / "mbpp").mkdir()
+    (tmp_path / "mbpp" / "mbpp.jsonl").write_text(f"{line}\n")
+    with pytest.raises(Qwen2EvalError, match=r"line 1: .* is no object"):
+        load("mbpp", tmp_path)
 
 
 # ---- EvalPlus
@@ -184,6 +219,42 @@ def test_mbpp_plus_has_mbpps_tests_and_its_own(tmp_path, suffix):
     program = wanted + "def shared(a, b):\n    return (2,) if a else ()\n"
     assert (verdicts(base, doc, program), verdicts(task, doc, program)) == (["passed"], ["failed"])
     assert verdicts(task, doc, wanted + MBPP_PLUS["code"]) == ["passed"]
+
+
+def test_of_several_files_the_newest_whole_set_is_taken(tmp_path):
+    def write(name, task_id):
+        write_rows(tmp_path / "humaneval_plus" / name, [MEAN | {"task_id": task_id}])
+
+    write("HumanEvalPlus-v0.1.9.jsonl", "old")
+    write("HumanEvalPlus-v0.1.10.jsonl", "new")
+    for variant in ("Mini", "NoExtreme"):
+        write(f"HumanEvalPlus-{variant}-v0.1.11.jsonl", variant)
+    assert load("humaneval_plus", tmp_path).eval_docs["task_id"] == ["new"]
+
+
+def test_parquet_files_called_as_all_are_count_in_the_own_folder_only(tmp_path):
+    pq.write_table(pa.Table.from_pylist([MEAN | {"task_id": "other"}]), tmp_path / "test-00000-of-00001.parquet")
+    with pytest.raises(Qwen2EvalError, match="No data for benchmark 'humaneval_plus'"):
+        load("humaneval_plus", tmp_path)
+    (tmp_path / "humaneval_plus" / "data").mkdir(parents=True)
+    for shard in range(2):
+        name = tmp_path / "humaneval_plus" / "data" / f"test-0000{shard}-of-00002.parquet"
+        pq.write_table(pa.Table.from_pylist([MEAN | {"task_id": str(shard)}]), name)
+    assert load("humaneval_plus", tmp_path).eval_docs["task_id"] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (MEAN | {"test": None}, "row 2: test is None"),
+        ({key: value for key, value in MEAN.items() if key != "prompt"}, "row 2: no column 'prompt'"),
+        (MEAN_RELEASE | {"plus_input": None}, "row 2"),
+        (MEAN_RELEASE | {"canonical_solution": "    return (\n"}, "row 2"),
+    ],
+)
+def test_broken_rows_of_evalplus_are_named(tmp_path, row, message):
+    with pytest.raises(Qwen2EvalError, match=message):
+        load("humaneval_plus", write_rows(tmp_path / "humaneval_plus" / "HumanEvalPlus.jsonl", [MEAN, row]))
 
 
 def test_a_release_file_of_mbpp_plus_is_refused_with_the_way_out(tmp_path):
@@ -288,6 +359,29 @@ def test_the_program_in_an_answer(answer, program):
     assert extract_contest([[answer]], [{}]) == [[with_imports(program)]]
 
 
+F = "def f(x):\n    return x\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "blocks"),
+    [
+        (f"First:\n```bash\npip install x\n```\nThen:\n```python\n{F}```\nDone.", [F]),
+        (f"```text\n1 2\n```\n``` python\n{F}```", [F]),
+        (f'```python title="a.py"\n{F}```', [F]),
+        (f"```python3\r\n{F}```\r\nDone.", [F]),
+        (f"~~~py\n{F}~~~", [F]),
+        (f"```python\nTEXT = '''\n    ```\n'''\n{F}```", [f"TEXT = '''\n    ```\n'''\n{F}"]),
+        (f"````python\n```\n{F}````", [f"```\n{F}"]),
+        ("```js\nlet x;\n```", ["let x;\n"]),
+        ("```python\nx = 1", ["x = 1"]),
+        ("Use `f(x)` or ```inline``` code.", []),
+        ("no code", []),
+    ],
+)
+def test_blocks_of_an_answer(answer, blocks):
+    assert code_blocks(answer) == blocks
+
+
 def test_imports_stand_behind_the_future():
     program = with_imports(
         "from __future__ import annotations\nx: Nothing = gcd(4, 6)\nprint(x, pow(2, 3), Counter('a'))"
@@ -319,8 +413,50 @@ def test_tests_that_cannot_be_read_leave_their_doc_unscored(tmp_path):
         output_path=str(tmp_path / "runs"),
         offline=True,
     )
-    with pytest.raises(Qwen2EvalError, match="q4"):
-        run(config, quiet=True)
+    finished = run(config, quiet=True)
+    assert finished.scores.n_unscored.tolist() == [1]
+    samples = finished.samples("livecodebench_greedy")
+    assert samples.verdict.tolist() == ["error", "not_run"]
+    assert "'q4'" in samples.error[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"contest_date": None}, "contest_date is None"),
+        ({"private_test_cases": 5}, "private_test_cases is 5"),
+        ({"question_id": "q1"}, "a second problem 'q1'"),
+    ],
+)
+def test_broken_problems_are_named(tmp_path, change, message):
+    path = tmp_path / "livecodebench" / "test.jsonl"
+    with pytest.raises(Qwen2EvalError, match=f"line 2: .*{message}"):
+        load("livecodebench", write_rows(path, [STDIN, problem(4, tests=[]) | change]))
+
+
+def test_odd_but_right_problems_are_read(tmp_path):
+    path = tmp_path / "livecodebench" / "test.jsonl"
+    write_rows(path, [STDIN | {"starter_code": None}, CALLED | {"metadata": {"func_name": "add"}}])
+    path.write_text("\n" + path.read_text())
+    task = load("livecodebench", tmp_path)
+    assert [doc["func_name"] for doc in task.eval_docs] == ["", "add"]
+    assert "# YOUR CODE HERE" in task.doc_to_text(task.eval_docs[0])
+
+
+def test_a_problem_with_other_tests_is_another_doc(tmp_path):
+    path = tmp_path / "livecodebench" / "test.jsonl"
+    hashes = []
+    for output in ("3\n", "4\n"):
+        tests = [{"input": "1 2\n", "output": output, "testtype": "stdin"}]
+        hashes.append(doc_hash(load("livecodebench", write_rows(path, [problem(1, tests=tests)])).eval_docs[0]))
+    assert len(set(hashes)) == 2
+
+
+def test_the_scorer_is_not_said_to_be_broken(tmp_path):
+    """The title of a problem is no answer to it."""
+    data_dir = write_rows(tmp_path / "data" / "livecodebench" / "test.jsonl", [STDIN])
+    config = RunConfig(model="dummy", tasks=("livecodebench_greedy",), data_dir=str(data_dir), offline=True)
+    assert plan(config).tasks["livecodebench_greedy"].preflight == "ok"
 
 
 def test_a_file_with_nothing_of_the_window(tmp_path):

@@ -102,6 +102,7 @@ def test_cruxeval(tmp_path):
     programs = [f"{CRUX['code']}\nassert {end}" for end in ("f(2) == 3", "f(5) == 3", "f(exit(0)) == 3")]
     metrics, verdicts = score(task, *programs)
     assert verdicts == ["passed", "error", "error"]
+    assert [one.separated for one in task.executions(task.eval_docs[0], [programs])] == [False] * 3
     assert metrics == {"pass@1": pytest.approx(1 / 3)}
 
 
@@ -117,6 +118,7 @@ SUM = "int main() { int n; long s = 0, x; cin >> n; while (n--) { cin >> x; s +=
         ("int main() { return 0 }", "error"),
         ("int main() { exit(0); }", "failed"),
         (SUM.replace("endl; }", "endl; exit(3); }"), "passed"),  # LongProc asks for the output only
+        ('int main() { FILE *f = fopen("program.sh", "w"); fputs("exit 0\\nexit 0\\n", f); fclose(f); }', "failed"),
     ],
 )
 def test_longproc_compiles_in_the_sandbox(tmp_path, code, verdict):

@@ -108,6 +108,24 @@ def test_the_level_none_marks_the_score(tmp_path, data_dir, capsys):
     assert a_run(tmp_path, data_dir).info["health"]["humaneval"]["flags"] == []
 
 
+def test_more_tries_than_answers_are_refused(tmp_path, data_dir):
+    from qwen2eval.content import content_dir
+
+    shipped = (content_dir("tasks") / "humaneval" / "humaneval.yaml").read_text()
+    text = shipped.replace("task: humaneval\n", "task: own\n") + "  k: [1, 10]\n"
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(Qwen2EvalError, match="pass@10 needs as many answers, and `repeats` is 1"):
+        a_run(tmp_path, data_dir, tasks=("own",), include_path=(str(tmp_path),))
+
+
+def test_a_doc_without_a_functions_name_is_not_scored(tmp_path, data_dir):
+    with gzip.open(data_dir / "humaneval" / "HumanEval.jsonl.gz", "at", encoding="utf-8") as file:
+        file.writelines(json.dumps(DOUBLE | {"entry_point": name}) + "\n" for name in ("", "not a name"))
+    finished = a_run(tmp_path, data_dir)
+    assert finished.scores.n_unscored.tolist() == [2]
+    assert "no name of a function" in finished.samples("humaneval").error[3]
+
+
 def test_the_report_counts_verdicts(tmp_path, data_dir):
     finished = with_responses(a_run(tmp_path, data_dir), "humaneval", ["    return x + x\n", "    return x\n"])
     health = finished.info["health"]["humaneval"]

@@ -5,24 +5,26 @@ as source, and HumanEval+'s release file, whose rows have inputs and a reference
 """
 
 import ast
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
-from qwen2eval.data.locate import Rows, find_folder, load_hub, missing
+from qwen2eval.data.locate import Rows, find_folder, load_hub, missing, text_of, texts_of
 from qwen2eval.data.mbpp import called_function
+from qwen2eval.data.parquet import read_parquet
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError
 
+Row = dict[str, Any]
 HUMANEVAL_HUB, MBPP_HUB = "evalplus/humanevalplus", "evalplus/mbppplus"
 HUMANEVAL_FILES, MBPP_FILES = ("HumanEvalPlus", "humanevalplus"), ("MbppPlus", "mbppplus")
-"""What the names of published files begin with; `.jsonl`, `.jsonl.gz` and the hub's `.parquet` are read."""
+"""What published files are called, a version left out; `.jsonl`, `.jsonl.gz` and `.parquet` are read."""
 RELEASE = "base_input"
 """A column that only EvalPlus' release files have."""
 _RELEASE_COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
 _HUMANEVAL_COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-_MBPP_COLUMNS = ("task_id", "code", "prompt", "test_list", "test")
 FLOAT_ATOL = 1e-6
 RTOL = 1e-7
 """What EvalPlus allows a float that is expected to differ, absolutely and relatively."""
@@ -58,58 +60,53 @@ def _load(
     offline: bool,
 ) -> LoadedData:
     folder = find_folder(
-        benchmark, package_data=None, data_dir=data_dir, is_there=lambda path: _file_in(path, names) is not None
+        benchmark, package_data=None, data_dir=data_dir, is_there=lambda path: bool(_files_in(path, benchmark, names))
     )
-    if folder is not None and (path := _file_in(folder, names)) is not None:
-        rows = _read(path)
-        try:
-            docs = [make_doc(row) for row in rows]
-        except KeyError as err:
-            raise DataFileError(
-                f"{path} has no column {err}; it has {sorted(rows[0])}. Take {hub!r} from the hub"
-            ) from err
-        return LoadedData.from_rows({"test": docs}, path.parent, files=[path])
+    if folder is not None:
+        files = _files_in(folder, benchmark, names)
+        rows = [row for path in files for row in _read(path)]
+        return LoadedData.from_rows({"test": _docs(rows, make_doc, files[0])}, folder, files=files)
     error = missing(benchmark, files=f"{names[0]}.jsonl", hub=hub, data_dir=data_dir)
     hub_data = load_hub(hub, "default", offline=offline, error=error)
-    return LoadedData.from_hub(hub_data, hub, ("test",)).replaced({"test": [make_doc(row) for row in hub_data["test"]]})
+    docs = _docs(hub_data["test"], make_doc, Path(f"hub:{hub}"))
+    return LoadedData.from_hub(hub_data, hub, ("test",)).replaced({"test": docs})
 
 
-def _file_in(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """Return the newest file (by name) of a set, versions as in `HumanEvalPlus-v0.1.10.jsonl.gz` among them."""
-    files = [
-        path
-        for path in folder.iterdir()
-        if path.name.startswith(names) and path.name.endswith((".jsonl", ".jsonl.gz", ".parquet"))
-    ]
-    hub_files = sorted(folder.glob("test-*.parquet"))
-    return max(files, key=lambda path: [int(part) if part.isdigit() else 0 for part in _parts(path)], default=None) or (
-        hub_files[0] if hub_files else None
-    )
+def _docs(rows: Iterable[Row], make_doc: Callable[[Row], Row], source: Path) -> list[Row]:
+    docs = []
+    for number, row in enumerate(rows, 1):
+        try:
+            docs.append(make_doc(row))
+        except KeyError as err:
+            raise DataFileError(f"{source}, row {number}: no column {err}; it has {sorted(row)}") from err
+        except (TypeError, ValueError, SyntaxError, RecursionError) as err:
+            raise DataFileError(f"{source}, row {number}: {err}") from err
+    return docs
 
 
-def _parts(path: Path) -> list[str]:
-    return path.name.replace("-v", ".").split(".")
+def _files_in(folder: Path, benchmark: str, names: tuple[str, ...]) -> list[Path]:
+    """Return the files of a set: of several versions (`HumanEvalPlus-v0.1.10.jsonl.gz`) the newest.
+
+    EvalPlus' Mini and NoExtreme files are other sets. Files called as all of the hub's are (`test-*.parquet`) count
+    only in the benchmark's own folder.
+    """
+    pattern = re.compile(rf"(?:{'|'.join(names)})(?:-v(\d+(?:\.\d+)*))?\.(?:jsonl|jsonl\.gz|parquet)")
+    found = [(match, path) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    if found:
+        return [max(found, key=lambda pair: [int(part) for part in (pair[0][1] or "0").split(".")])[1]]
+    if folder.name != benchmark:
+        return []
+    return sorted(folder.glob("test-*.parquet")) or sorted((folder / "data").glob("test-*.parquet"))
 
 
 def _read(path: Path) -> Rows:
-    if path.suffix != ".parquet":
-        return read_jsonl(path, columns=None)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows: Rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as err:
-        raise DataFileError(f"{path} can't be read: {err}") from err
-    if not rows:
-        raise DataFileError(f"{path} holds no rows")
-    return rows
+    return read_parquet(path) if path.suffix == ".parquet" else read_jsonl(path, columns=None)
 
 
 def _humaneval_doc(row: dict[str, Any]) -> dict[str, Any]:
     if RELEASE in row:
         row = {column: row[column] for column in _RELEASE_COLUMNS} | {"test": release_tests(row)}
-    return {column: row[column] for column in _HUMANEVAL_COLUMNS}
+    return {column: text_of(row, column) for column in _HUMANEVAL_COLUMNS}
 
 
 def _mbpp_doc(row: dict[str, Any]) -> dict[str, Any]:
@@ -118,15 +115,15 @@ def _mbpp_doc(row: dict[str, Any]) -> dict[str, Any]:
             "MBPP+'s release file leaves out which of its lists are tuples and sets. Take the hub's form, whose tests "
             f"are complete: {MBPP_HUB!r} (as .jsonl or .parquet)"
         )
-    row = {column: row[column] for column in _MBPP_COLUMNS} | {"imports": list(row.get("test_imports") or ())}
-    base_test = "\n".join([*row["imports"], *row["test_list"]])
+    text, code, tests = text_of(row, "prompt"), text_of(row, "code"), texts_of(row, "test_list")
+    base_test = "\n".join([*(row.get("test_imports") or ()), *tests])
     return {
         "task_id": row["task_id"],
-        "text": row["prompt"],
-        "prompt": f'"""\n{row["prompt"]}\n{row["test_list"][0]}\n"""\n',
-        "code": row["code"],
-        "entry_point": called_function(base_test, code=row["code"]),
-        "test": row["test"],
+        "text": text,
+        "prompt": f'"""\n{text}\n{tests[0]}\n"""\n',
+        "code": code,
+        "entry_point": called_function(base_test, code=code),
+        "test": text_of(row, "test"),
         "base_test": base_test,
         "setup": "",
     }

@@ -4,6 +4,7 @@ The tests are a gigabyte, so docs don't hold them: `CaseFile` reads those of one
 """
 
 import base64
+import hashlib
 import io
 import json
 import pickle
@@ -12,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from qwen2eval.data.locate import find_folder, missing
+from qwen2eval.data.hub_files import hub_file
+from qwen2eval.data.locate import find_folder, missing, text_of
 from qwen2eval.data.splits import LoadedData
-from qwen2eval.errors import DataFileError, MissingDataError
+from qwen2eval.errors import DataFileError
 
 COLUMNS = (
     "question_title",
@@ -75,7 +77,9 @@ class LiveCodeData(LoadedData):
 def load(
     *, data_dir: str | None = None, offline: bool = False, window: tuple[str, str] = WINDOW, **_: Any
 ) -> LiveCodeData:
-    """Return the split `test`: problems with the published columns (without tests) and `func_name`, by contest date.
+    """Return the split `test`: problems with the published columns and `func_name`, by contest date.
+
+    In place of the tests they have `tests_sha256`.
 
     Args:
         data_dir: the user's folder of published files.
@@ -88,7 +92,8 @@ def load(
     path = _file_in(folder) if folder is not None else None
     source = None if path is None else str(path.parent)
     if path is None:
-        path, source = _from_hub(offline=offline, data_dir=data_dir), f"hub:{HUB}"
+        error = missing("livecodebench", files=FILES[0], hub=HUB, data_dir=data_dir)
+        path, source = hub_file(HUB, FILES[0], offline=offline, error=error), f"hub:{HUB}"
     rows, offsets = _problems(path, window)
     loaded = LiveCodeData.from_rows({"test": rows}, path.parent, files=[path])
     loaded.source, loaded.case_file = str(source), CaseFile(path, offsets)
@@ -137,6 +142,8 @@ def _problems(path: Path, window: tuple[str, str]) -> tuple[list[dict[str, Any]]
         for number, line in enumerate(file, 1):
             if line.strip():
                 row = _problem(line, path=path, number=number)
+                if row["question_id"] in offsets:
+                    raise DataFileError(f"{path}, line {number}: a second problem {row['question_id']!r}")
                 if first <= row["contest_date"][:10] <= last:
                     rows.append(row)
                     offsets[row["question_id"]] = offset
@@ -149,14 +156,19 @@ def _problems(path: Path, window: tuple[str, str]) -> tuple[list[dict[str, Any]]
 def _problem(line: bytes, *, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-        made = {column: str(row[column]) for column in COLUMNS}
-        return {**made, "func_name": str(json.loads(row.get("metadata") or "{}").get("func_name") or "")}
+        made = {column: text_of(row, column) for column in COLUMNS if column != "starter_code"}
+        made["starter_code"] = row["starter_code"] or ""
+        tests = text_of(row, "public_test_cases") + text_of(row, "private_test_cases")
+        about = row.get("metadata") or {}
+        about = json.loads(about) if isinstance(about, str) else about
+        made["func_name"] = about.get("func_name") or ""
+        return {**made, "tests_sha256": hashlib.sha256(tests.encode("utf-8", "surrogatepass")).hexdigest()}
     except UnicodeDecodeError as err:
         raise DataFileError(f"{path}, line {number}: not UTF-8") from err
     except json.JSONDecodeError as err:
         raise DataFileError(f"{path}, line {number}: not JSON ({err.msg}); is the line cut off?") from err
     except (KeyError, TypeError, AttributeError) as err:
-        raise DataFileError(f"{path}, line {number}: not a problem of LiveCodeBench: no column {err}") from err
+        raise DataFileError(f"{path}, line {number}: not a problem of LiveCodeBench: {err}") from err
 
 
 def _file_in(folder: Path) -> Path | None:
@@ -164,17 +176,6 @@ def _file_in(folder: Path) -> Path | None:
     for name in FILES:
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
-                if b'"contest_date"' in file.readline():
+                if b'"contest_date"' in next(filter(bytes.strip, file), b""):
                     return folder / name
     return None
-
-
-def _from_hub(*, offline: bool, data_dir: str | None) -> Path:
-    import huggingface_hub
-
-    error = missing("livecodebench", files=FILES[0], hub=HUB, data_dir=data_dir)
-    try:
-        return Path(huggingface_hub.hf_hub_download(HUB, FILES[0], repo_type="dataset", local_files_only=offline))
-    # the hub library wraps a dead network, a missing file and an empty cache in unrelated types
-    except Exception as err:
-        raise MissingDataError(f"{error}\nThe hub said: {type(err).__name__}: {err}") from err

@@ -81,6 +81,26 @@ def require_columns(row: dict[str, Any], columns: Sequence[str], *, path: Path, 
             raise DataFileError(f"{path}, line {line}: no column {column!r}; it has {sorted(row)}")
 
 
+def text_of(row: dict[str, Any], column: str) -> str:
+    """Return a column that has to be a text.
+
+    Raises:
+        KeyError: it is not there.
+        TypeError: it is something else.
+    """
+    if not isinstance(value := row[column], str):
+        raise TypeError(f"{column} is {value!r:.100}, not a text")
+    return value
+
+
+def texts_of(row: dict[str, Any], column: str) -> list[str]:
+    """Return a column that has to be a list of texts, at least one; raises as `text_of`."""
+    value = row[column]
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{column} is {value!r:.100}, not a list of texts")
+    return value
+
+
 def _package_folders(benchmark: str) -> list[Path]:
     """Return the folders that installed data packages name for a benchmark; nothing of theirs is imported."""
     folders = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
-from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing
+from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing, text_of, texts_of
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError
 
@@ -36,6 +36,10 @@ def load(
     )
     if folder is not None and (path := _file_in(folder)) is not None:
         rows = read_jsonl(path, columns=COLUMNS)
+        for number, row in enumerate(rows, 1):
+            _check(row, path, number)
+        if len({row["task_id"] for row in rows}) < len(rows):
+            raise DataFileError(f"{path}: a task_id is there twice")
         if absent := sorted({*FEWSHOT_IDS} - {row["task_id"] for row in rows}):
             raise DataFileError(f"{path} lacks the examples of the prompt: no task_id {', '.join(map(str, absent))}")
         return LoadedData.from_rows(_splits(rows), path.parent, files=[path])
@@ -70,12 +74,26 @@ def called_function(tests: str, *, code: str = "") -> str:
     return next((name for name in [*names, *unknown] if name in defined), next(iter(unknown), ""))
 
 
+def _check(row: dict[str, Any], path: Path, number: int) -> None:
+    try:
+        for column in ("text", "code", "test_setup_code"):
+            text_of(row, column)
+        if len(texts_of(row, "test_list")) < 3:
+            raise TypeError("test_list has less than the three asserts that the prompt shows")
+        if not isinstance(row["task_id"], int):
+            raise TypeError(f"task_id is {row['task_id']!r}, not a number")
+    except TypeError as err:
+        raise DataFileError(f"{path}, line {number}: {err}") from err
+
+
 def _splits(rows: Rows) -> Splits:
     made = [_with_tests(row) for row in rows]
     splits = {
         split: [row for row in made if first <= int(row["task_id"]) <= last] for split, (first, last) in SPLITS.items()
     }
     splits["fewshot"] = [row | {"is_fewshot": True} for row in made if row["task_id"] in FEWSHOT_IDS]
+    if not splits["test"]:
+        raise DataFileError("MBPP without its test split: no task_id from 11 to 510")
     return splits
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Rows, find_folder, load_hub, missing, require_columns
+from qwen2eval.data.parquet import read_parquet
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError, TaskFileError
 from qwen2eval.sandbox.compiled.languages import LANGUAGES
@@ -90,15 +91,7 @@ def _read(path: Path) -> Rows:
 
 
 def _read_parquet(path: Path) -> Rows:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows: Rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowInvalid) as err:
-        raise DataFileError(f"{path} can't be read as parquet: {err}") from err
-    if not rows:
-        raise DataFileError(f"{path} holds no rows")
+    rows = read_parquet(path)
     for number, row in enumerate(rows, 1):
         require_columns(row, COLUMNS, path=path, line=number)
     return [{column: row[column] for column in COLUMNS} for row in rows]

@@ -118,7 +118,7 @@ def prepare_launch(level: str, packages: Sequence[str] = ()) -> Launch:
     prefix = Path(os.path.realpath(sys.base_prefix))
     if level == BWRAP:
         return Launch([*bwrap_command(prefix, folders, root=root), executable, *FLAGS, "/code/zygote.py"], config, None)
-    box = Path(tempfile.mkdtemp(prefix="qwen2eval-sandbox-", dir=_shared_tempdir()))
+    box = Path(tempfile.mkdtemp(prefix="qwen2eval-sandbox-", dir=shared_tempdir()))
     if level == CONTAINER:
         config.update(uid=None, drop_capabilities=False, limit_threads=True, control_path="/control/socket")
         return Launch(
@@ -230,7 +230,7 @@ def _container_command(box: Path, packages: list[Path]) -> list[str]:
     return [*command, os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE]
 
 
-def _shared_tempdir() -> str:
+def shared_tempdir() -> str:
     """Return a directory for temporary files that the unprivileged user can reach, too."""
     for name in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108  # a new directory is made in it
         if os.geteuid() != 0 or _others_may_enter(Path(name)):

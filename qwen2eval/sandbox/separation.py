@@ -86,21 +86,46 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
 
 def _looks_into_results(nodes: list[ast.AST], candidates: set[str]) -> str | None:
     """Object to tests that use an attribute of what the program returns which no carried value has."""
-    of_results = {
-        target.id
-        for node in nodes
-        if isinstance(node, ast.Assign) and _is_call(node.value, candidates)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    of_results: set[str] = set()
+    for _ in range(2):  # names of names
+        for node in nodes:
+            targets, value = _binding(node)
+            if value is not None and _holds_result(value, candidates, of_results):
+                of_results |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
     for node in nodes:
         if isinstance(node, ast.Attribute) and node.attr not in _CARRIED_ATTRIBUTES:
             inner: ast.expr = node.value
             while isinstance(inner, ast.Attribute | ast.Subscript):
                 inner = inner.value
-            if _is_call(inner, candidates) or (isinstance(inner, ast.Name) and inner.id in of_results):
+            if _holds_result(inner, candidates, of_results):
                 return f"the tests look at .{node.attr} of what the program returns"
     return None
+
+
+def _binding(node: ast.AST) -> tuple[list[ast.expr], ast.expr | None]:
+    """Return the targets that a node binds, and to what."""
+    match node:
+        case ast.Assign(targets=targets, value=value):
+            return targets, value
+        case ast.For(target=target, iter=value) | ast.comprehension(target=target, iter=value):
+            return [target], value
+        case ast.NamedExpr(target=target, value=value):
+            return [target], value
+    return [], None
+
+
+def _holds_result(node: ast.expr, candidates: set[str], of_results: set[str]) -> bool:
+    """Whether an expression is what the program returned, a part of it, or a list with it."""
+    match node:
+        case ast.Name(id=name):
+            return name in of_results
+        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
+            return any(_holds_result(part, candidates, of_results) for part in parts)
+        case ast.ListComp(elt=inner) | ast.GeneratorExp(elt=inner):
+            return _holds_result(inner, candidates, of_results)
+        case ast.Subscript(value=inner) | ast.Starred(value=inner):
+            return _holds_result(inner, candidates, of_results)
+    return _is_call(node, candidates)
 
 
 def _is_call(node: ast.expr, candidates: set[str]) -> bool:

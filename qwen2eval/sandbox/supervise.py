@@ -28,13 +28,13 @@ class Outcome:
     is_borderline: bool = False
 
 
-class _Descriptors:
+class Descriptors:
     """Opens what a check needs; on leaving, all are closed."""
 
     def __init__(self) -> None:
         self.open: set[int] = set()
 
-    def __enter__(self) -> "_Descriptors":
+    def __enter__(self) -> "Descriptors":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +83,7 @@ def run_check(worker: Worker, check: Check, *, together: str | None) -> Outcome:
         InseparableError: `together` is `None`, but an argument of the tests can't be carried.
         WorkerLostError: the worker is gone, and must be replaced.
     """
-    with _Descriptors() as descriptors:
+    with Descriptors() as descriptors:
         clock = RunClock(float(check.timeout_seconds))
         expected = as_bytes(check.expected_stdout or b"")
         (stdout, out), (stderr, err) = (
@@ -135,7 +135,7 @@ def _ask_for_processes(
     worker: Worker,
     check: Check,
     run: Run,
-    descriptors: _Descriptors,
+    descriptors: Descriptors,
     outputs: tuple[int, int],
     *,
     token: bytes | None,

@@ -8,7 +8,8 @@ Docs = Sequence[Mapping[str, Any]]
 Responses = Sequence[Sequence[str]]
 """For each request the responses of its repeats."""
 
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*(\w*)[^`\n]*$")
+_PYTHON = ("", "python", "python3", "py", "py3", "python2", "ipython", "python3k")
 _FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 CONTEST_MODULES = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
@@ -52,7 +53,32 @@ def extract_contest(responses: Responses, docs: Docs) -> list[list[str]]:
 
     A block that has no end, as of an answer that was cut off, is taken as it is.
     """
-    return _each(responses, docs, lambda text, _doc: with_imports((_FENCE.findall(text) or [text])[-1]))
+    return _each(responses, docs, lambda text, _doc: with_imports((code_blocks(text) or [text])[-1]))
+
+
+def code_blocks(text: str) -> list[str]:
+    r"""Return the fenced blocks of an answer; those in another language than Python only where there are no others.
+
+    A block ends with a line of as many of the same sign and nothing else (CommonMark, fenced code blocks), or with the
+    text.
+
+    >>> code_blocks("```bash\npip install x\n```\nThen:\n```python3\nprint(1)\n```\nDone.")
+    ['print(1)\n']
+    """
+    blocks: list[tuple[str, str]] = []
+    fence, language, lines = "", "", list[str]()
+    for line in text.replace("\r\n", "\n").split("\n"):
+        found = _FENCE.match(line)
+        if not fence and found:
+            fence, language, lines = found[1], found[2].lower(), []
+        elif fence and found and found[1].startswith(fence) and not line.strip(" \t`~"):
+            blocks.append((language, "".join(f"{one}\n" for one in lines)))
+            fence = ""
+        elif fence:
+            lines.append(line)
+    if fence:  # cut off
+        blocks.append((language, "\n".join(lines)))
+    return [code for language, code in blocks if language in _PYTHON] or [code for _, code in blocks]
 
 
 def with_imports(program: str) -> str:
@@ -79,7 +105,7 @@ def _extracted(text: str, doc: Mapping[str, Any]) -> str:
 
 def _block_with(text: str, doc: Mapping[str, Any]) -> tuple[str, bool]:
     """Return the block of an answer that defines the doc's function, or else the first, and whether it does."""
-    blocks: list[str] = _FENCE.findall(text) or [text]
+    blocks = code_blocks(text) or [text]
     defines = re.compile(rf"^\s*(?:async\s+)?def\s+{re.escape(doc['entry_point'])}\b", re.MULTILINE)
     block = next((block for block in blocks if defines.search(block)), None)
     return (blocks[0], False) if block is None else (block, True)

@@ -145,6 +145,24 @@ def test_an_exit_status_that_lies_does_not_pass(sandbox, name):
     assert "does not compile" not in execution.detail
 
 
+def test_perl_that_goes_on_after_a_failed_test(sandbox):
+    if why := sandbox.why_not("pl"):
+        pytest.skip(why)
+    program, tests = with_body("pl", "return 3 * $x;")
+    program = "BEGIN { *CORE::GLOBAL::exit = sub { 1 } }\n" + program
+    execution = sandbox.check(program, language="pl", tests=tests)
+    assert (execution.verdict, "not ok!" in execution.stdout) == ("failed", True)
+
+
+def test_go_that_ends_its_tests_itself(sandbox):
+    if why := sandbox.why_not("go"):
+        pytest.skip(why)
+    program, tests = with_body("go", "return 3 * x")
+    program = program.replace('    "fmt"\n', '    "fmt"\n    "os"\n')
+    program += "\nfunc TestMain(m *testing.M) { m.Run(); os.Exit(0) }\n"
+    assert sandbox.check(program, language="go", tests=tests).verdict in ("failed", "error")
+
+
 @pytest.mark.parametrize(
     "rest",
     ["\n}\n?>\n<?php function other() {", "\n}\n__halt_compiler();", "\n}\nexit; {"],

@@ -95,7 +95,7 @@ def test_none_is_never_chosen_by_itself(monkeypatch):
 
 def test_a_worker_that_does_not_start_leaves_nothing(monkeypatch, tmp_path):
     tmp_path.chmod(0o755)
-    monkeypatch.setattr("qwen2eval.sandbox.levels._shared_tempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("qwen2eval.sandbox.levels.shared_tempdir", lambda: str(tmp_path))
     monkeypatch.setattr(sys, "_base_executable", "/nowhere/python")
     with pytest.raises(SandboxError, match="/nowhere/python"):
         Worker(LANDLOCK)

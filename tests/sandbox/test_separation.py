@@ -22,6 +22,7 @@ def why(tests, setup="", entry_point="f"):
         "try:\n    f(1)\nexcept ValueError as err:\n    assert str(err)",
         "this is no Python",
         "assert f(1).upper() == 'A'",
+        "import numpy as np\nx = np.array(f(1))\nassert x.shape == (1,)",
         "x = f(1)\nx.sort()\nassert x == [1] and f(2).keys() and f(3).numerator",
         "import math\nassert math.isclose(f(1), 2)",
         "class Own:\n    left = 1\nassert Own().left == f(1)",
@@ -42,6 +43,9 @@ def test_these_can(tests):
         ("assert id(f(1)) == 1", "id()"),
         ("def check(candidate):\n    assert candidate(helper(1)) == 2", "'helper'"),
         ("assert f(1).left == 2", ".left"),
+        ("for r in [f(1), 2]:\n    assert r.left", ".left"),
+        ("(r, s), t = (f(1), 2), 3\nassert r.left", ".left"),
+        ("x = f(1)\ny = x[0]\nassert all(one.left for one in y)", ".left"),
         ("def check(candidate):\n    root = candidate(1)\n    assert root.next[0].value == 2", ".value"),
     ],
 )

@@ -17,7 +17,7 @@ from qwen2eval.sandbox.compiled.toolchains import find_toolchain
 from qwen2eval.sandbox.compiled.tree import MAX_PROCESSES, TreeClock
 from qwen2eval.sandbox.execution import Execution, Verdict
 from qwen2eval.sandbox.levels import BWRAP
-from qwen2eval.sandbox.supervise import Outcome, _Descriptors
+from qwen2eval.sandbox.supervise import Descriptors, Outcome
 from qwen2eval.sandbox.verdict import KEPT_BYTES, MAX_PRINTED_BYTES, PRINTED_TOO_MUCH, Stream, as_bytes, signal_name
 from qwen2eval.sandbox.worker import Forked
 
@@ -74,7 +74,7 @@ def run_cold(level: str, check: CompiledCheck, *, slot: int) -> Outcome:
     token = os.urandom(16).hex()
     tests = language.with_finish(check.tests, token) if check.tests else None
     source = as_bytes(check.program) + b"\n" + as_bytes(check.tests if tests is None else tests)
-    with _Descriptors() as descriptors:
+    with Descriptors() as descriptors:
         (compiler, far_compiler) = descriptors.stream(MAX_PRINTED_BYTES)
         (stdout, far_out), (stderr, far_err) = (descriptors.stream(MAX_PRINTED_BYTES) for _ in range(2))
         steps = [
@@ -205,6 +205,8 @@ def _decide(run: _Run, language: Language, token: str | None) -> tuple[Verdict, 
     said = b"\n".join((run.stderr.kept, run.stdout.kept)).decode(errors="replace")
     is_against = any(word.encode() in run.stderr.kept for word in language.words_against)
     if status == 0 and not is_against and not (language.must_be_quiet and run.stderr.n_bytes):
+        if any(line.lstrip().startswith(language.words_of_failure) for line in said.splitlines()):
+            return _decide_failure(status, said, run, language)
         if token is None or token.encode() in run.stdout.kept:
             return "passed", ""
         return "error", "it ended before the tests were done"

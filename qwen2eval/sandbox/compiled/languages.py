@@ -22,7 +22,8 @@ class Language:
         compile: commands before, in order.
         finish: a statement that prints `@1` and `@2` one after the other: the source never has both as one word.
         finish_before: what follows the last statement of the tests, up to the end; by default, nothing.
-        words_of_failure: on stderr or stdout of a program that did not pass, they say that a test failed.
+        words_of_failure: on stderr or stdout they say that a test failed: at the start of a line; of a program that
+            ended badly, anywhere.
         words_against: on stderr they mean a failure, whatever the status is.
         must_be_quiet: anything on stderr means a failure, whatever the status is.
         files: names that commands use as `{name}`, each with the places where such a file may be.
@@ -108,7 +109,7 @@ LANGUAGES: dict[str, Language] = {
         tools=(("go",),),
         compile=(("go", "test", "-c", "-o", "program", "program_test.go"),),
         run=("./program",),
-        finish='fmt.Print("@1"); fmt.Println("@2")',
+        finish='if !t.Failed() { fmt.Print("@1"); fmt.Println("@2") }',
         finish_before=_BRACE,
         words_of_failure=("--- FAIL",),
         env={"GOCACHE": "{box}/cache", "GOPATH": "{box}/go", "GOTOOLCHAIN": "local", "GO111MODULE": "off"},

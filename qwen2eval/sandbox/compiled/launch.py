@@ -24,8 +24,8 @@ from qwen2eval.sandbox.levels import (
     FLAGS,
     INSIDE,
     SandboxError,
-    _shared_tempdir,
     bwrap_command,
+    shared_tempdir,
     uid_of_programs,
 )
 
@@ -98,7 +98,7 @@ def started(
         raise SandboxError(f"{level}: there is no filter of system calls for {platform.machine()}")
     host, messages = os.pidfd_open(os.getpid()), os.memfd_create("stderr")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    box = "/box" if level == BWRAP else tempfile.mkdtemp(prefix="qwen2eval-sandbox-", dir=_shared_tempdir())
+    box = "/box" if level == BWRAP else tempfile.mkdtemp(prefix="qwen2eval-sandbox-", dir=shared_tempdir())
     config = _config(level, language, toolchain, steps, box, slot=slot)
     config.update(control_fd=theirs.fileno(), host_fd=host, program_fd=program)
     passed = {theirs.fileno(), host, program, *(fd for step in steps for fd in (step.stdout, step.stderr))}
