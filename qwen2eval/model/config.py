@@ -208,7 +208,8 @@ class Qwen2Config:
 
         Args:
             yarn_factor: how many times longer the context becomes; 1: no YARN; None: as it is.
-            dual_chunk: True for what fits the released models, False for none; None: as it is.
+            dual_chunk: True for chunks as long as the trained context (those of the released models), False for none;
+                None: as it is.
 
         Raises:
             ModelError: a factor under 1.
@@ -220,7 +221,9 @@ class Qwen2Config:
         if isinstance(dual_chunk, DualChunk):
             dual = dual_chunk
         elif dual_chunk is not None:
-            dual = (dual or DualChunk()) if dual_chunk else None
+            trained = min(TRAINED_LENGTH, self.max_position_embeddings)
+            fitting = DualChunk(chunk_size=trained, local_size=max(trained // 32, 1))
+            dual = (dual or fitting) if dual_chunk else None
         if yarn and dual and not dual.original_max_position_embeddings:
             dual = replace(dual, original_max_position_embeddings=yarn.original_max_position_embeddings)
         return replace(self, yarn=yarn, dual_chunk=dual)

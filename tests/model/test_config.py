@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -202,3 +203,12 @@ def test_numbers_need_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["494032768", "False", "False"]
+
+
+def test_chunks_are_as_long_as_the_trained_context():
+    """A model that was trained on 512 tokens gains nothing by chunks of 32,768."""
+    released = Qwen2Config.preset("Qwen2-7B")
+    assert released.with_context(dual_chunk=True).dual_chunk == DualChunk()
+    small = replace(released, max_position_embeddings=512).with_context(dual_chunk=True, yarn_factor=4)
+    assert (small.dual_chunk.chunk_size, small.dual_chunk.local_size) == (512, 16)
+    assert (small.dual_chunk.original_max_position_embeddings, small.max_length) == (512, 2048)

@@ -1,0 +1,270 @@
+"""Trains the demo model, qwen2-nano, on the demo's corpus, on a CPU.
+
+    python -m qwen2eval.demo.train --out DIR [--corpus FILE] [--steps N] [--seed N] [--hours H]
+
+DIR/log.jsonl has the losses, DIR/state.pt is what training goes on from after it was stopped (with the same command),
+and DIR/model is the finished checkpoint. The same seed gives the same losses on the same machine with as many threads.
+"""
+
+# ruff: noqa: N803, N806, N812, N815 - tensors carry their shape in the name, and torch.nn.functional is F
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qwen2eval.demo.curriculum import Recipe
+from qwen2eval.demo.dice import Dice
+from qwen2eval.demo.nano import nano_config, new_model, parameter_groups, save_model, training_logits
+from qwen2eval.demo.publish import CORPUS, publish
+from qwen2eval.demo.tokenizer import train_tokenizer
+from qwen2eval.demo.training_text import Packer, Rows, Texts, read_corpus, tokenize
+from qwen2eval.demo.world import World
+from qwen2eval.errors import ConfigError, Qwen2EvalError
+from qwen2eval.model import Qwen2Config
+
+LOG, STATE, MODEL = "log.jsonl", "state.pt", "model"
+LOG_EVERY, SAVE_EVERY = 50, 500
+"""Steps."""
+TOKENIZER_SHARE = 8
+"""The tokenizer is trained on every so many documents: they hold all words often enough."""
+Dtype = Literal["bfloat16", "float32"]
+DTYPE: Dtype = "bfloat16"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one step. Shape suffix: K kinds of documents."""
+
+    minimised: float
+    """The weighted mean over all tokens."""
+    by_kind_K: npt.NDArray[np.float64]
+    """Sum over tokens of answers, in nats."""
+    n_by_kind_K: npt.NDArray[np.float64]
+    """Tokens of answers."""
+
+
+def sum_up(steps: Sequence[Losses], kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the mean loss of some steps, and the mean over the tokens of answers in documents of each kind."""
+    sums_K = np.sum([step.by_kind_K for step in steps], axis=0)
+    n_tokens_K = np.sum([step.n_by_kind_K for step in steps], axis=0)
+    answers = {k: round(float(s / n), 4) for k, s, n in zip(kinds, sums_K, n_tokens_K, strict=True) if n}
+    return {"loss": sum(step.minimised for step in steps) / len(steps), "answers": answers}
+
+
+class Trainer:
+    """A model on its way.
+
+    Args:
+        texts: documents by kind.
+        recipe: how it learns.
+        dtype: of matrix products; bfloat16 is nearly twice as fast on processors that have AMX, slow on others.
+    """
+
+    def __init__(self, config: Qwen2Config, texts: Texts, recipe: Recipe, *, dtype: Dtype = DTYPE) -> None:
+        self.recipe, self.dtype, self.step = recipe, dtype, 0
+        self.model = new_model(config, seed=recipe.seed)
+        self.kinds = list(texts)
+        """The kinds of documents, in the order of losses by kind."""
+        self.fingerprint = _fingerprint(repr((config, recipe, dtype, self.kinds)), texts)
+        """Of what must be the same to go on."""
+        self._packer = Packer(texts, Dice(recipe.seed, "training"))
+        groups = parameter_groups(self.model, weight_decay=recipe.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
+
+    def take_step(self) -> Losses:
+        """Learn from the next batch."""
+        rows, answer_weight = self._next_rows(), self.recipe.stage(self.step).answer_weight
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step)
+        ids_BT = torch.from_numpy(rows.ids_BT)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            logits_BTV = training_logits(self.model, ids_BT[:, :-1])
+        loss_N = F.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT[:, 1:].flatten(), reduction="none")
+        loss = self._weighted(loss_N, rows, answer_weight)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_gradient)
+        self._optimizer.step()
+        self.step += 1
+        return self._losses(float(loss.detach()), loss_N.detach().double().numpy(), rows)
+
+    def state(self) -> dict[str, Any]:
+        """Return what is needed to go on."""
+        return {
+            "made_by": self.fingerprint,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; batches up to it are made once more, so that the next ones are the same."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        while self.step < state["step"]:
+            self._next_rows()
+            self.step += 1
+
+    def _next_rows(self) -> Rows:
+        stage = self.recipe.stage(self.step)
+        return self._packer.rows(self.recipe.tokens_per_step // stage.row_length, stage.row_length, stage.weights)
+
+    @staticmethod
+    def _weighted(loss_N: Tensor, rows: Rows, answer_weight: float) -> Tensor:
+        weights = np.where(rows.is_answer_BT, answer_weight, 1.0) * (rows.kinds_BT >= 0)
+        weights_N = torch.from_numpy(weights[:, 1:].reshape(-1)).to(loss_N.dtype)
+        return (loss_N * weights_N).sum() / weights_N.sum()
+
+    def _losses(self, minimised: float, loss_N: npt.NDArray[np.float64], rows: Rows) -> Losses:
+        is_counted = rows.is_answer_BT[:, 1:].reshape(-1)
+        kinds, n_kinds = rows.kinds_BT[:, 1:].reshape(-1)[is_counted], len(self.kinds)
+        sums = np.bincount(kinds, loss_N[is_counted], minlength=n_kinds)
+        counts = np.bincount(kinds, minlength=n_kinds)
+        return Losses(minimised, sums.astype(np.float64), counts.astype(np.float64))
+
+
+def _fingerprint(settings: str, texts: Texts) -> str:
+    digest = hashlib.sha256(settings.encode())
+    for documents in texts.values():
+        for document in documents:
+            digest.update(document.ids.tobytes())
+    return digest.hexdigest()[:12]
+
+
+def train(trainer: Trainer, out: Path, *, hours: float | None = None, say: Say = lambda _: None) -> bool:
+    """Train to the end or until the time is over, with a log and a state in `out`; return whether it is the end.
+
+    Args:
+        hours: stop after so many, to go on later; None: don't stop.
+        say: is told how it goes.
+    """
+    begin = mark = time.monotonic()
+    parts: list[Losses] = []
+    n_steps = trainer.recipe.n_steps
+    while trainer.step < n_steps:
+        parts.append(trainer.take_step())
+        # What is logged and saved depends on the step only, not on where training was stopped
+        if trainer.step % LOG_EVERY and trainer.step != n_steps:
+            continue
+        seconds, mark = time.monotonic() - mark, time.monotonic()
+        line = {"step": trainer.step, **sum_up(parts, trainer.kinds)}
+        line["tokens_per_second"] = round(len(parts) * trainer.recipe.tokens_per_step / seconds)
+        parts = []
+        with (out / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        say(f"step {trainer.step:,} of {n_steps:,}, loss {line['loss']:.3f}, {line['tokens_per_second']:,} tokens/s")
+        is_over = hours is not None and mark - begin > hours * 3600
+        if is_over or trainer.step % SAVE_EVERY == 0 or trainer.step == n_steps:
+            _save_state(trainer, out / STATE)
+        if is_over:
+            break
+    return trainer.step == n_steps
+
+
+def resume(trainer: Trainer, out: Path) -> None:
+    """Go on from the state in `out`, if there is one; what the log says beyond it is dropped.
+
+    Raises:
+        ConfigError: the state is of another recipe, model or corpus, or broken.
+    """
+    path = out / STATE
+    if not path.is_file():
+        (out / LOG).unlink(missing_ok=True)
+        return
+    if not zipfile.is_zipfile(path):
+        raise ConfigError(f"{str(path)!r} is no state of a training: delete it to begin anew")
+    state = torch.load(path, weights_only=True)
+    if state["made_by"] != trainer.fingerprint:
+        raise ConfigError(
+            f"{str(path)!r} is of another training ({state['made_by']}, now {trainer.fingerprint}): "
+            "name another --out, or delete it to begin anew"
+        )
+    trainer.restore(state)
+    lines = (out / LOG).read_text(encoding="utf-8").splitlines() if (out / LOG).is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= trainer.step]
+    (out / LOG).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _save_state(trainer: Trainer, path: Path) -> None:
+    draft = path.with_name(f".{path.name}")
+    torch.save(trainer.state(), draft)
+    draft.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train the demo model on the shipped corpus, which is made anew if it isn't there."""
+    parser = argparse.ArgumentParser(prog="python -m qwen2eval.demo.train", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it isn't there")
+    parser.add_argument("--corpus", type=Path, metavar="FILE", help="jsonl.zst [default: the shipped one]")
+    parser.add_argument(
+        "--steps", type=int, default=Recipe.n_steps, metavar="N", help="updates in all [default: %(default)s]"
+    )
+    parser.add_argument("--seed", type=int, default=Recipe.seed, metavar="N", help="[default: %(default)s]")
+    parser.add_argument("--hours", type=float, metavar="H", help="stop after so many; go on with the same command")
+    parser.add_argument(
+        "--dtype", choices=get_args(Dtype), default=DTYPE, help="of matrix products [default: %(default)s]"
+    )
+    args = parser.parse_args(arguments)
+    try:
+        return _train_on_corpus(args)
+    except Qwen2EvalError as err:
+        sys.stderr.write(f"{err}\n")
+        return err.exit_code
+
+
+def _train_on_corpus(args: argparse.Namespace) -> int:
+    recipe, out, say = Recipe(n_steps=args.steps, seed=args.seed), args.out, _say
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(f"{str(out)!r} can't be made ({err}): name a folder in which you may write") from err
+    if (out / MODEL).exists():
+        raise ConfigError(f"{str(out / MODEL)!r} is there already: name another --out, or delete it to train again")
+    corpus = args.corpus or _shipped_corpus(out, say)
+    rows = read_corpus(corpus)
+    tokenizer = train_tokenizer(row["text"] for row in rows[::TOKENIZER_SHARE])
+    texts = tokenize(rows, tokenizer)
+    n_tokens = sum(len(document.ids) for documents in texts.values() for document in documents)
+    config = nano_config(tokenizer.get_vocab_size())
+    say(f"{len(rows):,} documents, {n_tokens:,} tokens; {config.n_parameters:,} parameters")
+    trainer = Trainer(config, texts, recipe, dtype=args.dtype)
+    resume(trainer, out)
+    if train(trainer, out, hours=args.hours, say=say):
+        save_model(trainer.model, tokenizer, out / MODEL)
+        say(f"model  {out / MODEL}")
+    else:
+        say(f"stopped at step {trainer.step:,}: the same command goes on")
+    return 0
+
+
+def _shipped_corpus(out: Path, say: Say) -> Path:
+    """Return the path of the shipped corpus, or of the same made anew."""
+    shipped = Path(__file__).resolve().parent / "data" / CORPUS
+    if shipped.is_file():
+        return shipped
+    if not (made := out / "world" / CORPUS).is_file():
+        say("no corpus is shipped: making it")
+        publish(World(), out / "world")
+    return made
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
