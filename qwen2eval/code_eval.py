@@ -124,9 +124,7 @@ class TakenOver:
         self._task = task
         self._score: Callable[[dict[str, Any], list[Any]], dict[str, Any]] = task.process_results
         compiles = any(CPP_NAME in names for names in _modules(task))
-        self._runs = ProgramRuns(
-            lambda: CompiledSandbox(level) if compiles else Sandbox(level, packages=PACKAGES)
-        )
+        self._runs = ProgramRuns(lambda: CompiledSandbox(level) if compiles else Sandbox(level, packages=PACKAGES))
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """Score a doc as the task does."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from qwen2eval.content import cache_dir
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Of the docs and of how they are built: another one doesn't read what this one wrote."""
 
 

@@ -106,7 +106,11 @@ def assemble(frame: Frame, text: str, needle: str, *, needle_at: int, end: int, 
     right = rest[gap.end() :].rstrip()
     between = BETWEEN_PARAGRAPHS if not left or BETWEEN_PARAGRAPHS in gap[0] else "\n"
     body = f"{left}\n{needle}" if left else needle
-    return f"{frame.before}{body}{between + right if right else ''}{filler}{frame.after}"
+    if right:
+        filler = between + right + filler
+    elif filler.strip():
+        filler = f"\n{filler.lstrip()}"  # a full stop more would change the needle
+    return f"{frame.before}{body}{filler}{frame.after}"
 
 
 def fit(

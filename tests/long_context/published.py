@@ -8,11 +8,13 @@ from qwen2eval.samples import DocSample, TaskSamples
 
 
 def published_samples(rows: list[dict[str, Any]]) -> TaskSamples:
-    """Return rows of `token_limit`, `depth_percent` and the judge's `score` as scored docs."""
+    """Return rows of `token_limit`, `depth_percent` and the judge's `score` as scored docs; None: not scored."""
     docs = [{"cell": {"length": row["token_limit"], "depth": row["depth_percent"]}} for row in rows]
     plan = TaskPlan("niah", NiahTask({"task": "niah", "metadata": {}}), list(range(len(docs))), docs, len(docs), 1)
     scored = [
-        DocSample(i, doc, "none", [], [], [], None, {"judge_score": float(row["score"])})
+        DocSample(
+            i, doc, "none", [], [], [], None, None if row["score"] is None else {"judge_score": float(row["score"])}
+        )
         for i, (doc, row) in enumerate(zip(docs, rows, strict=True))
     ]
     return TaskSamples(plan, {"none": scored})

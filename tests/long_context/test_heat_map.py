@@ -43,6 +43,17 @@ def test_cells_that_are_not_scored_are_blank_and_counted():
     assert view.boxes[0].title == "length 1,024, depth 0–50%: not scored, n = 2, 2 not scored"
 
 
+def test_docs_that_are_not_scored_are_no_zeros():
+    rows = [
+        {"token_limit": 1000, "depth_percent": depth, "score": score}
+        for depth, score in ((0, 10), (0, None), (50, None))
+    ]
+    found = {(s.cell_length, s.cell_depth): s for s in cell_scores("niah", published_samples(rows), seed=0)}
+    assert (found[1000, 0].value, found[1000, 0].n_docs, found[1000, 0].n_unscored) == (10, 2, 1)
+    assert (found[1000, 50].value, found[1000, 50].n_docs, found[1000, 50].n_unscored) == (None, 1, 1)
+    assert (found[1000, None].value, found[1000, None].n_docs, found[1000, None].n_unscored) == (10, 3, 2)
+
+
 @pytest.mark.parametrize("colours", COLOUR_STOPS)
 def test_numbers_can_be_read_on_every_colour(colours):
     def luminance(colour: str) -> float:

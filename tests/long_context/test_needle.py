@@ -112,8 +112,8 @@ def test_broken_needle_files_are_named(tmp_path: Path, row, message):
 
 
 def test_unknown_needle_set_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'clasic' is neither one of fictional, "):
-        load_needles("clasic")
+    with pytest.raises(ConfigError, match="'klassic' is neither one of fictional, "):
+        load_needles("klassic")
 
 
 def test_own_needles(tmp_path: Path):

@@ -98,9 +98,10 @@ def test_scores_have_counts_and_intervals_of_every_part(tmp_path, monkeypatch):
 
 
 def test_other_readers_see_one_score_a_task(tmp_path, monkeypatch):
-    finished = scripted_run(tmp_path, monkeypatch, always)
+    finished = scripted_run(tmp_path, monkeypatch, in_first_half)
     results = json.loads((finished.path / "results.json").read_text())["results"]["niah_mine"]
     assert [key for key in results if key.startswith("acc")] == ["acc,none", "acc_stderr,none"]
+    assert results["acc,none"] == 0.5  # of all depths, not of the last cell
     report = (finished.path / "report.md").read_text()
     scores = report.split("## Scores")[1].split("## ")[0]
     assert len(re.findall(r"^\| `niah_mine`", scores, re.MULTILINE)) == 1
@@ -132,18 +133,23 @@ def test_classic_colours_are_an_option(tmp_path, monkeypatch):
 
 
 def test_needles_and_places_depend_on_seed_length_interval_and_instance(tmp_path):
-    docs = plan_of(tmp_path).tasks["niah_mine"].docs
-    again = plan_of(tmp_path).tasks["niah_mine"].docs
-    other = plan_of(tmp_path, config=RunConfig.from_dict({"seed": 5})).tasks["niah_mine"].docs
-    assert docs == again
+    lengths = [700, 800, 900, 1000, 1100, 1200]
+
+    def docs_of(seed: int) -> list[dict]:
+        return plan_of(tmp_path, config=RunConfig.from_dict({"seed": seed}), lengths=lengths).tasks["niah_mine"].docs
+
+    docs, other = docs_of(0), docs_of(5)
+    assert docs == docs_of(0)
     assert [doc["needle"] for doc in docs] != [doc["needle"] for doc in other]
     assert {doc["haystack_start"] for doc in docs}.isdisjoint({doc["haystack_start"] for doc in other})
     assert len({doc["haystack_start"] for doc in docs}) == 2
-    for length in LENGTHS:
-        for depth in {doc["cell"]["depth"] for doc in docs}:
-            pair = [doc for doc in docs if doc["cell"] == {"length": length, "depth": depth}]
-            assert pair[0]["needle"] != pair[1]["needle"]
-            assert abs(pair[0]["asked_depth_percent"] - pair[1]["asked_depth_percent"]) == 5
+    by_cell: dict[tuple[int, float], list[dict]] = {}
+    for doc in docs:
+        by_cell.setdefault(tuple(doc["cell"].values()), []).append(doc)
+    assert len(by_cell) == 60
+    for first, second in by_cell.values():  # drawn apart, a pair would be the same in one cell of twelve
+        assert first["needle"] != second["needle"]
+        assert second["asked_depth_percent"] - first["asked_depth_percent"] == 5
 
 
 def test_limit_changes_no_prompt(tmp_path):
