@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.answering import TaskAnswers
+from qwen2eval.backends import open_front
 from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join, own_contamination
-from qwen2eval.errors import RunFolderError
+from qwen2eval.errors import ConfigError, RunFolderError
 from qwen2eval.health import check_health
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import PlannedRequest, TaskPlan, set_seeds
@@ -42,7 +43,7 @@ def rescore(path: str | Path, *, data_dir: str | None = None, matches: str | Non
         set_seeds(config.seeds)
         loaded = load_tasks(config)
         scored = [name for name, task in run.info["tasks"].items() if task["status"] != "failed"]
-        plans = {name: _restore_task(run, name, loaded, is_chat=bool(config.apply_chat_template)) for name in scored}
+        plans = {name: _restore_task(run, name, loaded, config) for name in scored}
         found = find_contamination(config, {name: plan for name, (plan, _) in plans.items()})
         samples = {name: score_task(plan, answers.by_request) for name, (plan, answers) in plans.items()}
         scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
@@ -57,7 +58,16 @@ def rescore(path: str | Path, *, data_dir: str | None = None, matches: str | Non
         return write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
 
 
-def _restore_task(run: Run, name: str, loaded: LoadedTasks, *, is_chat: bool) -> tuple[TaskPlan, TaskAnswers]:
+def _docs_of(task: Any, config: RunConfig) -> list[dict[str, Any]]:
+    """Return a task's docs; those that depend on the model (`LongContextTask`) are built with its tokenizer."""
+    try:
+        return list(task.eval_docs)
+    except ConfigError:
+        task.build_docs(open_front(config), config)
+        return list(task.eval_docs)
+
+
+def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -> tuple[TaskPlan, TaskAnswers]:
     """Return a task's plan and answers as its samples tell them."""
     if name not in loaded.tasks:
         raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} is not registered any more")
@@ -70,7 +80,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, *, is_chat: bool) ->
         raise asks_another
     frame = run.samples(name)
     first_filter = frame[frame["filter"] == frame["filter"].iloc[0]]
-    docs = list(task.eval_docs)
+    docs = _docs_of(task, config)
     doc_ids = sorted(int(i) for i in first_filter["doc_id"].unique())
     n_repeats = int(first_filter["repeat"].max()) + 1
     plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)
@@ -82,7 +92,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, *, is_chat: bool) ->
                 f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
                 "the run. Point --data_dir to the data of the run, or run the task again"
             )
-        requests = _requests(task, docs[doc_id], doc_id, row, pool, is_chat=is_chat)
+        requests = _requests(task, docs[doc_id], doc_id, row, pool, is_chat=bool(config.apply_chat_template))
         if int(row["repeat"]) == 0:
             plan.requests += requests
         error = None if row["error"] is None or row["error"] != row["error"] else str(row["error"])

@@ -8,6 +8,7 @@ from qwen2eval.backends.rope import stretched_for, with_rope
 from qwen2eval.cli import main
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
+from qwen2eval.rescore import rescore
 from qwen2eval.run import plan, run
 from tests.backends.openai_server import save_tiny_model
 
@@ -143,3 +144,6 @@ def test_a_run_tells_what_was_on(tmp_path):
     finished = run(made.config, quiet=True)
     assert finished.info["model"]["rope"] == "yarn+dca x4"
     assert finished.scores.value.notna().all()
+    again = rescore(finished.path)
+    assert again.scores.equals(finished.scores)
+    assert again.samples("own_niah").equals(finished.samples("own_niah"))
