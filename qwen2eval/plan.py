@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TOKENIZE_DOCS = 256
 """Docs whose prompts are tokenized in one call."""
+TOKENIZE_CHARS = 1 << 24
+"""Characters of prompts that are tokenized in one call: a few long ones take as much memory as many short ones."""
 RUN_METADATA = ("data_dir", "offline", "config_source")
 """Keys of a task's metadata that say where this run is, not what the task is."""
 
@@ -248,12 +250,14 @@ def task_hash(task: "Task") -> str:
 def _add_requests(planned: TaskPlan, all_docs: list[dict[str, Any]], *, config: RunConfig, front: ModelFront) -> None:
     pool, prefixes = PromptPool(), PrefixCounter()
     counter = None if front.tokenizer is None else TokenCounter(front.tokenizer)
-    batch: list[PlannedRequest] = []
+    batch, n_chars = list[PlannedRequest](), 0
     for instance in _instances(planned, all_docs, config=config, front=front):
         batch.append(_planned(instance, pool))
-        if len(batch) >= 4 * TOKENIZE_DOCS:
+        is_repeated = len(batch) > 1 and batch[-2].prompt is batch[-1].prompt  # the choices of one doc
+        n_chars += 0 if is_repeated else sum(map(len, batch[-1].prompt.pieces))
+        if len(batch) >= 4 * TOKENIZE_DOCS or n_chars >= TOKENIZE_CHARS:
             _finish(batch, planned, counter, prefixes, front)
-            batch = []
+            batch, n_chars = [], 0
     _finish(batch, planned, counter, prefixes, front)
     planned.shared_prefix_ratio = prefixes.shared_ratio
 

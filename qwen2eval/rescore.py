@@ -58,13 +58,19 @@ def rescore(path: str | Path, *, data_dir: str | None = None, matches: str | Non
         return write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
 
 
-def _docs_of(task: Any, config: RunConfig) -> list[dict[str, Any]]:
-    """Return a task's docs; those that depend on the model (`LongContextTask`) are built with its tokenizer."""
+def _docs_of(task: Any, config: RunConfig, *, is_part: bool) -> list[dict[str, Any]]:
+    """Return a task's docs; those that depend on the model (`LongContextTask`) are built with its tokenizer.
+
+    Args:
+        is_part: the model took some of the task's lengths only.
+    """
     try:
-        return list(task.eval_docs)
+        docs = [] if is_part else list(task.eval_docs)
     except ConfigError:
+        docs = []
+    if not docs and hasattr(task, "build_docs"):
         task.build_docs(open_front(config), config)
-        return list(task.eval_docs)
+    return docs or list(task.eval_docs)
 
 
 def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -> tuple[TaskPlan, TaskAnswers]:
@@ -80,7 +86,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
         raise asks_another
     frame = run.samples(name)
     first_filter = frame[frame["filter"] == frame["filter"].iloc[0]]
-    docs = _docs_of(task, config)
+    docs = _docs_of(task, config, is_part=bool((run.info["tasks"][name].get("heat_map") or {}).get("missing_lengths")))
     doc_ids = sorted(int(i) for i in first_filter["doc_id"].unique())
     n_repeats = int(first_filter["repeat"].max()) + 1
     plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)

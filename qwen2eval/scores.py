@@ -139,17 +139,17 @@ def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_
 
 
 def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Score]:
-    """Aggregate groups by lm-eval's own rule; their standard error is lm-eval's, too.
+    """Aggregate groups by lm-eval's own rule; their standard error is made by it of the tasks' own errors.
 
-    A group with a task that has no score has none either.
+    So clusters of a task widen its group's error, too. A group with a task that has no score has none either.
     """
-    metrics = lm_eval_metrics(scores)
+    metrics, with_clusters = lm_eval_metrics(scores), lm_eval_metrics(scores, is_clustered=True)
     rows = []
     for name, group in groups.items():
         if not group.has_aggregation:
             continue
         tasks = {task.task_name for task in group.get_all_tasks()}
-        merged = group.aggregate(metrics)
+        merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
         for key, value in merged.items():
             metric, comma, filter_name = key.partition(",")
             if not comma or metric.endswith("_stderr"):
@@ -157,25 +157,33 @@ def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Sco
             parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
             # a mean over the tasks that happen to be there would pass for the group's
             number = as_number(value) if tasks <= {part.task for part in parts if part.value is not None} else None
-            stderr = None if number is None else as_number(merged.get(f"{metric}_stderr,{filter_name}"))
+            naive, stderr = (
+                None if number is None else as_number(one.get(f"{metric}_stderr,{filter_name}"))
+                for one in (merged, merged_clustered)
+            )
             reach = None if stderr is None or number is None else 1.96 * stderr
             low, high = (None, None) if reach is None or number is None else (number - reach, number + reach)
             n_docs, n_unscored = sum(s.n_docs for s in parts), sum(s.n_unscored for s in parts)
             rows.append(
-                Score(name, metric, filter_name, "original", n_docs, number, stderr, low, high, n_unscored, stderr)
+                Score(name, metric, filter_name, "original", n_docs, number, stderr, low, high, n_unscored, naive)
             )
     return rows
 
 
-def lm_eval_metrics(scores: list[Score]) -> dict[str, dict[str, Any]]:
-    """Return scores as lm-eval keeps them: task -> {"metric,filter": value, "metric_stderr,filter": …}."""
+def lm_eval_metrics(scores: list[Score], *, is_clustered: bool = False) -> dict[str, dict[str, Any]]:
+    """Return scores as lm-eval keeps them: task -> {"metric,filter": value, "metric_stderr,filter": …}.
+
+    Args:
+        is_clustered: with our standard errors, which respect clusters, in the place of lm-eval's.
+    """
     metrics: dict[str, dict[str, Any]] = {}
     for score in scores:
         row = metrics.setdefault(score.task, {"name": score.task, "alias": score.task, "sample_len": 0})
         row["sample_len"] = max(row["sample_len"], score.n_docs - score.n_unscored)
         if score.value is not None:
             row[score.key] = score.value
-            row[f"{score.metric}_stderr,{score.filter}"] = "N/A" if score.naive_stderr is None else score.naive_stderr
+            stderr = score.stderr if is_clustered else score.naive_stderr
+            row[f"{score.metric}_stderr,{score.filter}"] = "N/A" if stderr is None else stderr
     return metrics
 
 

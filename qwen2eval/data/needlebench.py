@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from qwen2eval.data.hub_files import hub_file
 from qwen2eval.data.jsonl import read_jsonl
-from qwen2eval.data.locate import find_folder, missing
+from qwen2eval.data.locate import find_folder, missing, text_of, texts_of
 from qwen2eval.errors import DataFileError
 
 _Item = TypeVar("_Item")
@@ -64,6 +64,10 @@ class NeedleBenchData:
         """Return the needles of a language, in the file's order."""
         columns = ("language", "needle", "retrieval_question", "arg1", "arg2")
         rows = read_jsonl(path := self._file(NEEDLES), columns=columns)
+        for number, row in enumerate(rows, 1):
+            for column in columns:
+                if not isinstance(row[column], str) or not row[column].strip():
+                    raise DataFileError(f"{path}, row {number}: {column} is {row[column]!r}, not a text with words")
         found = [
             Needle(row["needle"], row["retrieval_question"], row["arg1"], row["arg2"])
             for row in rows
@@ -86,7 +90,7 @@ class NeedleBenchData:
         rows = _read_json(path)
         try:
             found = [
-                Chain(tuple(row["derivations"]), row["question"], row["answer"])
+                Chain(tuple(texts_of(row, "derivations")), text_of(row, "question"), text_of(row, "answer"))
                 for row in rows
                 if row["derivation_count"] == n_facts
             ]
@@ -98,7 +102,10 @@ class NeedleBenchData:
 
     def haystack(self, language: Language) -> list[str]:
         """Return the texts that needles are hidden in, in the file's order."""
-        return [row["text"] for row in read_jsonl(self._file(HAYSTACKS[language]), columns=("text",))]
+        rows = read_jsonl(path := self._file(HAYSTACKS[language]), columns=("text",))
+        if wrong := next((row["text"] for row in rows if not isinstance(row["text"], str)), None):
+            raise DataFileError(f"{path}: a text is {wrong!r:.60}")
+        return [row["text"] for row in rows]
 
     @property
     def source(self) -> str:

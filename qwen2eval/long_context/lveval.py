@@ -79,6 +79,11 @@ class LVEvalTask(PublishedTask):
         self._cutter, self._n_cut = self._new_cutter(front), 0
         self._docs = self.read_docs()
 
+    @property
+    def longest_context(self) -> int:
+        """Tokens that the level is named after; longer texts lose their middle, as in the benchmark."""
+        return int(str(self.config.metadata["level"]).removesuffix("k")) * 1_024
+
     def read_docs(self) -> Docs:
         """Return the rows without their contexts, which stay on disk."""
         metadata = self.config.metadata

@@ -151,6 +151,7 @@ class NeedleBenchTask(PublishedTask):
         said = f"{self.task_name}: {counter.front.name} takes prompts of at most {longest:,} tokens"
         if len(left_out) == len({row["length"] for row in rows}):
             raise ConfigError(f"{said}; the shortest context has {left_out[0]:,}. Choose a smaller setting")
+        self.missing_lengths = tuple(left_out)
         self.warnings.append(f"{said}; left out: contexts of {', '.join(f'{n:,}' for n in left_out)} tokens")
         return [row for row in rows if row["length"] <= longest]
 
@@ -203,7 +204,9 @@ class NeedleBenchGroup(Group):  # type: ignore[misc]  # lm-eval has no types
         for key in [key for key in row if key.partition(",")[0] == METRIC]:
             stderr_key = key.replace(METRIC, f"{METRIC}_stderr", 1)
             scored = {name: task_metrics.get(name, {}) for name in self.weights}
-            if any(key not in metrics for metrics in scored.values()):
+            # some lengths are not the setting
+            is_part = any(getattr(task, "missing_lengths", ()) for task in self.get_all_tasks())
+            if is_part or any(key not in metrics for metrics in scored.values()):
                 del row[key]
                 row.pop(stderr_key, None)
                 continue

@@ -194,7 +194,7 @@ class FittedContexts:
     def _places(self, stack: "_Stack", hidden: Hidden, n_haystack: int, n_chars: int) -> list[int]:
         """Return where the needles go, in characters: between sentences, as near to their depths as can be."""
         places = needle_places(hidden, n_haystack, [0] * len(hidden.needles))
-        return [n_chars if place == n_haystack else min(stack.sentence_end(place), n_chars) for place in places]
+        return [min(stack.sentence_end(place), stack.last_end(n_chars)) for place in places]
 
     def _count(self, user_text: str) -> int:
         self._n_counted += 1
@@ -229,6 +229,10 @@ class _Stack:
         at = self._char(n_tokens)
         behind = bisect.bisect_right(self._ends, at)
         return min(self._ends[max(0, behind - 1) : behind + 1], key=lambda end: abs(end - at))
+
+    def last_end(self, n_chars: int) -> int:
+        """Return the last place between sentences in the first characters."""
+        return self._ends[max(0, bisect.bisect_right(self._ends, n_chars) - 1)]
 
     def is_repeated(self, n_tokens: int) -> bool:
         """Whether the first tokens are more than the texts have."""

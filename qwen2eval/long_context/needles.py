@@ -1,5 +1,6 @@
 """Needle sets: the classic one, fictional ones in the style of the shipped haystack, or a user's own file."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def load_needles(name: str) -> list[Needle]:
 
 def _needle(row: dict[str, Any], *, where: str) -> Needle:
     keywords = [row["keywords"]] if isinstance(row["keywords"], str) else row["keywords"]
-    if not isinstance(keywords, list) or not all(isinstance(word, str) and word.strip() for word in keywords):
-        raise DataFileError(f"{where}: `keywords` is {row['keywords']!r}; it takes a list of words")
+    if not isinstance(keywords, list) or not all(isinstance(word, str) and _has_words(word) for word in keywords):
+        raise DataFileError(
+            f"{where}: `keywords` is {row['keywords']!r}; it takes a list of words (signs and articles are anywhere)"
+        )
     for name in ("needle", "question"):
         if not isinstance(row[name], str) or not row[name].strip():
             raise DataFileError(f"{where}: `{name}` is {row[name]!r}; it takes a text")
@@ -54,3 +57,9 @@ def _needle(row: dict[str, Any], *, where: str) -> Needle:
     if absent := [word for word in keywords if " ".join(word.casefold().split()) not in text]:
         raise DataFileError(f"{where}: the needle doesn't have the keyword {absent[0]!r}: it can't be found by it")
     return Needle(" ".join(row["needle"].split()), row["question"].strip(), tuple(keywords))
+
+
+def _has_words(keyword: str) -> bool:
+    """Whether a keyword says something: not only signs, nor articles."""
+    words = re.findall(r"\w+", keyword.casefold())
+    return bool(set(words) - {"a", "an", "the"})

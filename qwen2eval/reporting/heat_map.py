@@ -115,12 +115,13 @@ def heat_map(
     missing_lengths: Sequence[int] = (),
     colours: str = DEFAULT_COLOURS,
 ) -> HeatMap:
-    """Return a heat map of cells; ratios become percent, and the scale's end is 1, 10 or 100, whichever holds all."""
+    """Return a heat map of cells; ratios become percent, other scores end at 10 or 100, whichever holds all."""
     values = [cell.value for cell in cells.values() if cell.value is not None]
     is_ratio = all(numbers.is_ratio(metric, value) for value in values)
     if is_ratio:
         cells = {place: _times_100(cell) for place, cell in cells.items()}
     highest = 100.0 if is_ratio else max(values, default=0.0)
+    ends = (100.0,) if is_ratio else (10.0, 100.0)  # a judge's scale, or points
     return HeatMap(
         model=model,
         task=task,
@@ -128,7 +129,7 @@ def heat_map(
         filter=None if filter_name == "none" else filter_name,
         cells={place: cell for place, cell in cells.items() if place != (None, None)},
         overall=cells.get((None, None)),
-        top=next((end for end in (1.0, 10.0, 100.0) if highest <= end), highest),
+        top=next((end for end in ends if highest <= end), highest),
         missing_lengths=tuple(missing_lengths),
         colours=colours if colours in COLOUR_STOPS else DEFAULT_COLOURS,
     )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,16 @@ _MISSING = "#e6e6e6"
 
 
 def draw_heat_maps(maps: Sequence[HeatMap]) -> "Figure":
-    """Draw heat maps side by side, one for each model or setting, on the scale of the widest."""
+    """Draw heat maps side by side, one for each model or setting, on the scale of the widest and in one's colours."""
+    maps = [replace(one, colours=maps[0].colours) for one in maps]
     top = max(one.top for one in maps)
     widths = [max(len(one.lengths), 4) for one in maps]
     height = 1.5 + 0.3 * max(len(one.depths) for one in maps)
     figure = _new_figure(width=1.2 + 0.55 * sum(widths) + 0.5 * len(maps), height=height)
     grid = figure.add_gridspec(1, len(maps) + 1, width_ratios=[*widths, 0.35])
     for i, one in enumerate(maps):
-        _draw_cells(figure.add_subplot(grid[0, i]), one, top=top, has_depths=i == 0)
+        has_depths = i == 0 or one.depths != maps[i - 1].depths
+        _draw_cells(figure.add_subplot(grid[0, i]), one, top=top, has_depths=has_depths)
     _draw_scale(figure, figure.add_subplot(grid[0, len(maps)]), maps[0], top=top)
     return figure
 

@@ -63,6 +63,7 @@ def write_side_by_side(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]",
     from qwen2eval.reporting.heat_map_figure import write_side_by_side_figures
     from qwen2eval.reporting.render import render_page
 
+    runs = [({**info, "label": name}, scores) for (info, scores), name in zip(runs, labels(runs), strict=True)]
     grouped = grouped_maps(runs)
     table = length_table(runs)
     if not grouped and not table.columns:
@@ -108,8 +109,19 @@ def length_table(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]") -> Le
     return LengthTable(tuple(columns), tuple(rows))
 
 
+def labels(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]") -> list[str]:
+    """Return what each run is called; where two would be called the same, with their ids."""
+    names = [label(info) for info, _ in runs]
+    return [
+        f"{name} ({info['run_id']})" if names.count(name) > 1 else name
+        for name, (info, _) in zip(names, runs, strict=True)
+    ]
+
+
 def label(info: Mapping[str, Any]) -> str:
     """Return a run's model with how its context was stretched, if it was."""
+    if "label" in info:
+        return str(info["label"])
     rope = info["model"].get("rope")
     return str(info["model"]["name"]) + (f" {rope}" if rope not in (None, "none") else "")
 

@@ -28,7 +28,7 @@ MISS_WEIGHT = 0.2
 PASSED = 60.0
 """Points under which version 1's ancestral trace challenge counts as failed."""
 _BRACED = re.compile(r"\{(.*)\}", re.DOTALL)
-_TEXT_COMMAND = re.compile(r"\\(?:text|boxed)\{([^}]+)\}")
+_TEXT_COMMAND = re.compile(r"\\(?:text|boxed)\{([^{}]+)\}")
 
 
 class Length(NamedTuple):
