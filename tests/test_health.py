@@ -85,6 +85,8 @@ def test_a_sound_task_has_no_flags(planned, task):
         "n_failed_requests": 0,
         "n_scoring_errors": 0,
         "n_extraction_failures": {} if task == "pick" else {"strict": 0, "loose": 0},
+        "verdicts": {},
+        "n_same_process": 0,
         "flags": [],
     }
 

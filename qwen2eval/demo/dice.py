@@ -15,7 +15,7 @@ class Dice:
 
     >>> dice = Dice(7, "an example")
     >>> dice.between(1, 6), dice.pick("abc"), dice.some("abcdef", 3)
-    (3, 'b', ['d', 'e', 'f'])
+    (1, 'b', ['d', 'a', 'e'])
     """
 
     def __init__(self, *seed: object) -> None:

@@ -4,6 +4,7 @@ YAML selects a subclass with `class:`. What the YAML doesn't say comes from the 
 variant takes three lines: `task`, `class`, `metadata`.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -39,7 +40,9 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
         """What a reader of the scores must know of the docs."""
         self._docs: Docs | None = None
         self._is_initialised = False
-        super().__init__(config={**self.DEFAULTS, **{key: value for key, value in config.items() if key != "class"}})
+        # a run's flags change what a task says of generation, in place
+        defaults = copy.deepcopy(dict(self.DEFAULTS))
+        super().__init__(config={**defaults, **{key: value for key, value in config.items() if key != "class"}})
         self._is_initialised = True
 
     def make_docs(self, counter: PromptCounter, config: RunConfig) -> Docs:
