@@ -1,6 +1,7 @@
 """What one program may use."""
 
 import resource
+from collections.abc import Mapping
 
 MAX_DESCRIPTORS = 64
 MAX_THREADS = 512  # of one program: the host counts them now and then
@@ -24,13 +25,20 @@ def set_limits(*, address_space_bytes: int, cpu_seconds: int, limit_threads: boo
         resource.RLIMIT_CPU: cpu_seconds,
         resource.RLIMIT_FSIZE: MAX_FILE_BYTES,
         resource.RLIMIT_NOFILE: MAX_DESCRIPTORS,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_SIGPENDING: MAX_SIGNALS,
     }
     if limit_threads:
         limits[resource.RLIMIT_NPROC] = MAX_TASKS
-    for which, limit in limits.items():
+    apply_limits(limits)
+
+
+def apply_limits(limits: Mapping[int, int]) -> None:
+    """Set limits for good, those that are as low already left as they are; no core files, no locked memory.
+
+    Args:
+        limits: by the number of the resource.
+    """
+    always = {resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0, resource.RLIMIT_SIGPENDING: MAX_SIGNALS}
+    for which, limit in {**always, **limits}.items():
         hard = resource.getrlimit(which)[1]
         allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(which, (allowed, allowed))

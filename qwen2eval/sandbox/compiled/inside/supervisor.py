@@ -38,8 +38,9 @@ if __name__ == "__main__":  # our own modules, and only those: none of the packa
 
 from qwen2eval.sandbox.compiled.inside import forbidden
 from qwen2eval.sandbox.inside import landlock, seccomp
+from qwen2eval.sandbox.inside.limits import apply_limits
 
-MAX_DESCRIPTORS, MAX_SIGNALS, MAX_TASKS = 256, 1_024, 512
+MAX_DESCRIPTORS, MAX_TASKS = 256, 512
 MAX_FILE_BYTES = 64 << 20
 MAX_FILES = 20_000  # in the box: the file system counts bytes, not files
 LOOK_SECONDS = 0.1
@@ -211,16 +212,10 @@ def _set_limits(*, cpu_seconds: int, limit_tasks: bool) -> None:
         resource.RLIMIT_CPU: cpu_seconds,
         resource.RLIMIT_FSIZE: MAX_FILE_BYTES,
         resource.RLIMIT_NOFILE: MAX_DESCRIPTORS,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_SIGPENDING: MAX_SIGNALS,
     }
     if limit_tasks:
         limits[resource.RLIMIT_NPROC] = MAX_TASKS
-    for which, limit in limits.items():
-        hard = resource.getrlimit(which)[1]
-        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (allowed, allowed))
+    apply_limits(limits)
 
 
 def _reap(pid: int) -> int | None:
