@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 TURN = "<|im_start|>"
 PIECE_BOUNDARY = re.compile(r"\n\n(?=\S)|<\|im_start\|>")
 """What a piece ends with (a blank line that a non-space follows) or begins with (a ChatML turn): a few-shot example."""
+LONG_PIECE = 1_000
+"""Characters: longer pieces are cut on, at some ends of lines or sentences."""
+CUTS_ARE_KEPT = 100_000
+"""Characters of a piece whose cuts are remembered: a novel in one piece hardly comes again."""
+BATCH_CHARS = 1 << 21
+"""Characters that are tokenized in one call; one text may have more."""
+_PART_END = re.compile(r"\n(?=\S)|(?<=[A-Za-z][.!?])(?= [A-Za-z])|(?<=[\u4e00-\u9fa5])(?=[。！？])")  # noqa: RUF001
 # Pre-tokenizers (Qwen2; cl100k and Llama 3) that always cut between a newline and a non-space, so that the tokens of a
 # text are the tokens of its pieces. Verified against whole texts in tests/test_prompts.py.
 _WORDS = (
@@ -75,9 +82,31 @@ def cut_pieces(text: str) -> Iterator[str]:
     for match in PIECE_BOUNDARY.finditer(text):
         end = match.end() if match[0] == "\n\n" else match.start()
         if end > begin:
-            yield text[begin:end]
+            yield from _parts(text[begin:end])
             begin = end
-    yield text[begin:]
+    yield from _parts(text[begin:])
+
+
+def _parts(piece: str) -> Iterable[str]:
+    """Return a piece in parts, where it is long: prompts with another sentence in it still share most of them."""
+    if len(piece) <= LONG_PIECE:
+        return (piece,)
+    return _cut_on(piece) if len(piece) <= CUTS_ARE_KEPT else _new_parts(piece)
+
+
+def _new_parts(piece: str) -> tuple[str, ...]:
+    """Cut at every fourth end or so, chosen by what stands between two ends: an insertion moves no cut behind it."""
+    parts, begin, last = [], 0, 0
+    for match in _PART_END.finditer(piece):
+        end = match.end()
+        if (end - last + ord(piece[end])) % 4 == 0 and end > begin:
+            parts.append(piece[begin:end])
+            begin = end
+        last = end
+    return (*parts, piece[begin:])
+
+
+_cut_on = functools.lru_cache(maxsize=1024)(_new_parts)
 
 
 class PromptPool:
@@ -116,9 +145,9 @@ class TokenCounter:
     def prepare(self, prompts: Iterable[PromptText]) -> None:
         """Tokenize what `prompts` need in one batch."""
         texts = {text for prompt in prompts for text in self._texts(prompt)}
-        if new := [text for text in texts if text not in self._ids]:
+        for some in _batches([text for text in texts if text not in self._ids]):
             # verbose=False: no warning for prompts over the model's length, which are counted and reported
-            for text, ids in zip(new, self._tokenizer(new, verbose=False)["input_ids"], strict=True):
+            for text, ids in zip(some, self._tokenizer(some, verbose=False)["input_ids"], strict=True):
                 self._ids[text] = array("I", ids)
 
     def pieces(self, prompt: PromptText) -> list[array[int]]:
@@ -148,20 +177,20 @@ class PrefixCounter:
     """Counts how many prompt tokens are new if every shared prefix is computed once (at piece boundaries)."""
 
     def __init__(self) -> None:
-        self._nodes: dict[tuple[int, str], int] = {}
+        # of each prefix the hash of its pieces: a tree of millions of nodes would take a gigabyte
+        self._prefixes: set[int] = set()
         self.n_tokens = 0
         self.n_new_tokens = 0
 
     def add(self, prompt: PromptText, lengths: list[int]) -> None:
         """Add one prompt; `lengths` are the tokens of its pieces."""
-        node = 0
+        prefix = 0
         for piece, length in zip(prompt.pieces, lengths, strict=True):
             self.n_tokens += length
-            key = (node, piece)
-            if key not in self._nodes:
-                self._nodes[key] = len(self._nodes) + 1
+            prefix = hash((prefix, piece))
+            if prefix not in self._prefixes:
+                self._prefixes.add(prefix)
                 self.n_new_tokens += length
-            node = self._nodes[key]
 
     @property
     def shared_ratio(self) -> float | None:
@@ -177,8 +206,21 @@ def digest_ids(pieces: Iterable[array[int]]) -> bytes:
     return digest.digest()
 
 
-def _cuts_at_pieces(tokenizer: Any) -> bool:
-    """Whether tokenizing at `PIECE_BOUNDARY` gives the tokens of the whole text, by the rules of its pre-tokenizer."""
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    """Yield texts in batches for the tokenizer, which takes some hundred bytes a token while it works."""
+    batch, n_chars = list[str](), 0
+    for text in texts:
+        if batch and n_chars + len(text) > BATCH_CHARS:
+            yield batch
+            batch, n_chars = [], 0
+        batch.append(text)
+        n_chars += len(text)
+    if batch:
+        yield batch
+
+
+def has_cutting_pattern(tokenizer: Any) -> bool:
+    """Whether a tokenizer parts words by one of `CUTTING_PATTERNS`, and does nothing else that crosses them."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
         return False
@@ -187,5 +229,9 @@ def _cuts_at_pieces(tokenizer: Any) -> bool:
     pattern = splits[0].get("pattern", {}).get("Regex") if splits else None
     normalizer = backend.normalizer and json.loads(backend.normalizer.__getstate__())["type"]
     takes_space_before = any(token.lstrip for token in backend.get_added_tokens_decoder().values())
-    adds_nothing = tokenizer("")["input_ids"] == []
-    return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and adds_nothing and not takes_space_before
+    return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and not takes_space_before
+
+
+def _cuts_at_pieces(tokenizer: Any) -> bool:
+    """Whether tokenizing at `PIECE_BOUNDARY` gives the tokens of the whole text, by the rules of its pre-tokenizer."""
+    return has_cutting_pattern(tokenizer) and tokenizer("")["input_ids"] == []

@@ -6,13 +6,19 @@ the prompts of a long-context task share most of theirs, and counting one of 128
 
 from array import array
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
 from qwen2eval.plan import max_gen_toks
-from qwen2eval.prompts import PromptPool, TokenCounter
+from qwen2eval.prompts import PromptPool, TokenCounter, has_cutting_pattern
+
+REMEMBERED_PARTS = 1 << 14
+"""Short texts whose number of tokens is remembered."""
+MARK = "\u00a4"
+"""Stands for a context where the rest of a prompt is asked for."""
 
 
 class PromptCounter:
@@ -38,6 +44,11 @@ class PromptCounter:
         self._tokenizer = front.tokenizer
         self._pieces, self._pool = TokenCounter(front.tokenizer), PromptPool()
         self._starts: dict[str, array[int]] = {}
+        self.has_safe_cuts = has_cutting_pattern(front.tokenizer)
+        """Whether texts may be counted in parts, between `safe_cuts`."""
+        self.n_lost = 0
+        """Tokens without a place in their text, so far; `token_starts` leaves them out."""
+        self._count_part = lru_cache(REMEMBERED_PARTS)(self._new_count)
 
     @property
     def is_piecewise(self) -> bool:
@@ -77,6 +88,23 @@ class PromptCounter:
         """Return the tokens of a text by itself; within a prompt it may have a few less or more, at its ends."""
         return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def count_alone(self, text: str) -> int:
+        """Return the tokens of a short text by itself, remembered; for tokenizers with safe cuts only."""
+        return self._count_part(text)
+
+    def around(self, before: str, after: str) -> tuple[str, str] | None:
+        """Return what stands before and behind a context in the final prompt; None where the template hides it.
+
+        Args:
+            before: what the user says before it.
+            after: and behind it.
+        """
+        parts = self.render(before + MARK + after).split(MARK)
+        spaced = self.render(f"{before} \n{MARK}\n {after}").split(MARK)
+        # a template that strips what the user says would strip a context at its end, too
+        is_plain = len(parts) == 2 and spaced == [f"{parts[0]} \n", f"\n {parts[1]}"]
+        return (parts[0], parts[1]) if is_plain else None
+
     def token_starts(self, text: str) -> "array[int]":
         """Return where each token of a text by itself begins, in characters; the end of the text is the last entry.
 
@@ -111,6 +139,12 @@ class PromptCounter:
     def _find_starts(self, text: str) -> Iterable[int]:
         if getattr(self._tokenizer, "is_fast", False):
             encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            return sorted(begin for begin, end in encoded["offset_mapping"] if end > begin)
+            starts = sorted(begin for begin, end in encoded["offset_mapping"] if end > begin)
+            self.n_lost += len(encoded["input_ids"]) - len(starts)
+            return starts
         pieces = self._tokenizer.tokenize(text)  # without offsets: spread evenly, the count decides
         return [len(text) * i // len(pieces) for i in range(len(pieces))]
+
+    def _new_count(self, text: str) -> int:
+        # the tokenizer itself: what transformers does around it takes longer than a short text
+        return len(self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False))

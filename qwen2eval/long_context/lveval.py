@@ -18,6 +18,7 @@ from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
 from qwen2eval.data.lveval import LEVELS, load
 from qwen2eval.errors import ConfigError
+from qwen2eval.long_context.middle import MiddleCutter
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
 from qwen2eval.scoring.lveval import METRICS, Kind, Language, score
@@ -66,7 +67,7 @@ class LVEvalTask(PublishedTask):
     def __init__(self, config: dict[str, Any]) -> None:
         self._set = DATA_SETS[config["metadata"]["dataset"]]
         self._template = prompts()[config["metadata"]["dataset"]]
-        self._cutter: _Cutter | None = None
+        self._cutter: MiddleCutter | None = None
         self._n_cut = 0
         super().__init__(config)
 
@@ -133,7 +134,7 @@ class LVEvalTask(PublishedTask):
         """Return that more is better."""
         return dict.fromkeys(METRICS, True)
 
-    def _new_cutter(self, front: ModelFront) -> "_Cutter | None":
+    def _new_cutter(self, front: ModelFront) -> MiddleCutter | None:
         limit = self.config.metadata.get("max_prompt_tokens")
         if limit is None and front.max_length is not None:
             limit = front.max_length - WINDOW_RESERVE
@@ -149,7 +150,7 @@ class LVEvalTask(PublishedTask):
                 f"Task {self.task_name!r} cuts prompts to {limit} tokens of {front.name!r}, whose tokenizer is not "
                 "known: name it with tokenizer=NAME_OR_FOLDER in --model_args"
             )
-        return _Cutter(front.tokenizer, limit)
+        return MiddleCutter(front.tokenizer, limit)
 
 
 class LVEvalGroup(Group):  # type: ignore[misc]  # lm-eval has no types
@@ -181,38 +182,6 @@ class LVEvalGroup(Group):  # type: ignore[misc]  # lm-eval has no types
         group = Group(name, aggregate_metric_list=_means(), metadata=self.metadata)
         self.add(group)
         return group
-
-
-class _Cutter(NamedTuple):
-    """Cuts prompts to a number of tokens."""
-
-    tokenizer: Any
-    limit: int
-
-    def without_middle(self, text: str) -> str | None:
-        """Return a text without what is too much in its middle; None where nothing is."""
-        if getattr(self.tokenizer, "is_fast", False):
-            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            starts = [begin for begin, _ in encoded["offset_mapping"]]
-            return None if len(starts) <= self.limit else cut_middle(text, starts, limit=self.limit)
-        # without offsets as the source does, at the risk of half a character at the seam
-        ids, half = self.tokenizer.encode(text, add_special_tokens=False), self.limit // 2
-        decode = self.tokenizer.decode
-        return None if len(ids) <= self.limit else decode(ids[:half]) + decode(ids[len(ids) - half :])
-
-
-def cut_middle(text: str, starts: Sequence[int], *, limit: int) -> str:
-    """Return the first and the last half of `limit` tokens of a text.
-
-    Args:
-        starts: where each token of `text` begins, in characters.
-        limit: tokens; an odd one is rounded down.
-
-    >>> cut_middle("abcdefgh", range(8), limit=5)
-    'abgh'
-    """
-    half = limit // 2
-    return text[: starts[half]] + text[starts[len(starts) - half] :]
 
 
 @cache

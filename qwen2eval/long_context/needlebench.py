@@ -7,7 +7,7 @@ asked; their contexts are built when the model is known, and never kept. Where w
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from lm_eval.api.group import Group
 from lm_eval.api.metrics import mean
@@ -28,7 +28,7 @@ from qwen2eval.long_context.needlebench_context import (
 )
 from qwen2eval.long_context.needlebench_docs import Grid, make_docs
 from qwen2eval.long_context.needlebench_grid import N_FACTS, Setting, setting
-from qwen2eval.long_context.needlebench_texts import frame
+from qwen2eval.long_context.needlebench_texts import Position, frame, left_open
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
 from qwen2eval.scoring import needlebench as scoring
@@ -53,7 +53,7 @@ class NeedleBenchTask(PublishedTask):
     """One part of one setting.
 
     `metadata`: `benchmark` (1 or 2), `setting` ("32k"), `part`; to change the setting `lengths`, `depths`, `languages`,
-    `n_facts`, `n_repeats`, `guide`, `seed`; `faithful`.
+    `n_facts`, `n_repeats`, `guide`, `position`, `base`, `seed`; `faithful`.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -80,14 +80,18 @@ class NeedleBenchTask(PublishedTask):
         if not self.faithful:
             super().build_docs(front, config)
             return
-        codec = load_cl100k()  # the model's own tokenizer has no say
+        codec = load_cl100k(offline=self.offline)  # the model's own tokenizer has no say
         self._docs = self.read_docs()
         self._contexts = {name: OriginalContexts(texts, *codec) for name, texts in self._haystacks.items()}
 
-    def make_docs(self, counter: PromptCounter, config: RunConfig) -> Docs:  # noqa: ARG002 - the base's
+    def make_docs(self, counter: PromptCounter, config: RunConfig) -> Docs:
         """Return the docs whose contexts the model takes."""
         rows = self.read_docs()
         self._contexts = {name: FittedContexts(texts, counter) for name, texts in self._haystacks.items()}
+        if self.grid.base and config.apply_chat_template:
+            self.warnings.append(
+                f"{self.task_name}: `base: true` leaves the last sentence of prompts open, the chat template closes it"
+            )
         return self._fitting(rows, counter)
 
     def read_docs(self) -> Docs:
@@ -102,7 +106,15 @@ class NeedleBenchTask(PublishedTask):
         """Return the doc's prompt, with a context made for the model."""
         is_multiple, notes = self.part == "retrieval", doc["notes"]
         version, language = self.grid.version, doc["language"]
-        around = frame(doc["question"], version=version, language=language, is_multiple=is_multiple, notes=notes)
+        around = frame(
+            doc["question"],
+            version=version,
+            language=language,
+            is_multiple=is_multiple,
+            notes=notes,
+            position=self.grid.position,
+        )
+        around = left_open(around) if self.grid.base else around
         buffer = self.grid.setting.buffer(self.part, language) if self.faithful else 0
         hidden = Hidden(self.part, tuple(doc["needles"]), tuple(doc["depths"]))
         contexts = self._contexts[language]
@@ -117,31 +129,43 @@ class NeedleBenchTask(PublishedTask):
         return f"\\boxed{{{answer}}}" if self.part == "reasoning" and self.grid.version == 2 else answer
 
     def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
-        """Return the points of a response as a share of 100; nothing where the answer has no words."""
+        """Return the points of a response as a share of 100; nothing where the answer has no words.
+
+        Of a multi-needle retrieval also those of each needle by its depth, as the original has them (`Depth21`).
+        """
         points = self._points(doc, results[0])
-        return {} if points is None else {METRIC: points / 100}
+        if self.part != "retrieval":
+            return {} if not points else {METRIC: points[0] / 100}
+        by_depth = zip(doc["depths"], points, strict=True)
+        return {METRIC: mean(points) / 100} | {depth_metric(depth): found / 100 for depth, found in by_depth}
 
     def aggregation(self) -> dict[str, Any]:
-        """Return how the score is aggregated: as the mean over docs."""
-        return {METRIC: mean}
+        """Return how scores are aggregated: as means over docs."""
+        return dict.fromkeys(self._metrics, mean)
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return that more is better."""
-        return {METRIC: True}
+        return dict.fromkeys(self._metrics, True)
 
-    def _points(self, doc: dict[str, Any], response: str) -> float | None:
+    @property
+    def _metrics(self) -> list[str]:
+        depths = self.grid.setting.depths if self.part == "retrieval" else ()
+        return [METRIC, *map(depth_metric, depths)]
+
+    def _points(self, doc: dict[str, Any], response: str) -> list[float]:
+        """Return 0-100: of a multi-needle retrieval for each needle, else one; none where the answer has no words."""
         keywords = doc["keywords"]
-        if self.part == "retrieval":
-            found = scoring.multi_retrieval(response, keywords)
-            return sum(found) / len(found)
         match self.part, self.grid.version:
+            case "retrieval", _:
+                return scoring.multi_retrieval(response, keywords)
             case "single", 1:
-                return scoring.single_retrieval_v1(response, needle=doc["needles"][0], keyword=keywords[0])
+                return [scoring.single_retrieval_v1(response, needle=doc["needles"][0], keyword=keywords[0])]
             case "single", _:
-                return scoring.keyword_found(response, keywords[0])
+                return [scoring.keyword_found(response, keywords[0])]
             case _, 1:
-                return scoring.reasoning_v1(response, answer=keywords[0])
-        return scoring.boxed_match(response, answer=keywords[0], faithful=self.faithful)
+                points = scoring.reasoning_v1(response, answer=keywords[0])
+                return [] if points is None else [points]
+        return [scoring.boxed_match(response, answer=keywords[0], faithful=self.faithful)]
 
     def _fitting(self, rows: Docs, counter: PromptCounter) -> Docs:
         """Return the docs, shortest first, that leave room for an answer; say which lengths don't."""
@@ -216,6 +240,15 @@ class NeedleBenchGroup(Group):  # type: ignore[misc]  # lm-eval has no types
         return row
 
 
+def depth_metric(depth: int) -> str:
+    """Return the metric of a multi-needle retrieval's needles at a depth.
+
+    >>> depth_metric(21)
+    'acc_depth_21'
+    """
+    return f"{METRIC}_depth_{depth}"
+
+
 def read_grid(metadata: Mapping[str, Any]) -> Grid:
     """Return the grid that a task's metadata describes.
 
@@ -229,6 +262,7 @@ def read_grid(metadata: Mapping[str, Any]) -> Grid:
         raise ConfigError(
             f"NeedleBench: 'languages' in the metadata is {languages!r}; it may list {', '.join(LANGUAGES)}"
         )
+    position, is_base = _prompt_form(metadata)
     return Grid(
         version=int(metadata["benchmark"]),
         setting=Setting(tuple(sorted(lengths)), tuple(sorted(depths)), base.buffers),
@@ -236,8 +270,22 @@ def read_grid(metadata: Mapping[str, Any]) -> Grid:
         n_facts=_whole_numbers(metadata, "n_facts", N_FACTS),
         n_repeats=_of_kind(metadata, "n_repeats", int, None),
         guide=_of_kind(metadata, "guide", bool, True),
+        position=position,
+        base=is_base,
         seed=_of_kind(metadata, "seed", int, 0),
     )
+
+
+def _prompt_form(metadata: Mapping[str, Any]) -> tuple[Position, bool]:
+    """Return where the question is, and whether its format of answer is left open."""
+    position, is_base = metadata.get("position", "end"), _of_kind(metadata, "base", bool, False)
+    if position not in get_args(Position):
+        raise ConfigError(f"NeedleBench: 'position' in the metadata is {position!r}; it may be end or start")
+    if metadata["benchmark"] != 1 and (position != "end" or is_base):
+        raise ConfigError("NeedleBench: 'position' and 'base' in the metadata are forms of version 1's prompts only")
+    if is_base and position == "start":
+        raise ConfigError("NeedleBench: 'base' leaves the end of the question open: it needs 'position: end'")
+    return position, is_base
 
 
 def _whole_numbers(metadata: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:

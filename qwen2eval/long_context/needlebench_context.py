@@ -6,28 +6,32 @@ cl100k_base, whatever the model: a buffer is kept free, needles are put between 
 character, the distance of facts counts earlier facts twice, and a context ends where the texts end.
 """
 
-import bisect
-import random
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import accumulate
+from pathlib import Path
 from typing import NamedTuple
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.long_context.lengths import PromptCounter
+from qwen2eval.long_context.needlebench_cut import Around, Cut, count_tokens, frame_around, spelled
 from qwen2eval.long_context.needlebench_grid import FACT_GAP_PERCENT
+from qwen2eval.long_context.needlebench_stack import Stack, haystack_order, measured_texts
 from qwen2eval.long_context.needlebench_texts import Frame
-from qwen2eval.long_context.sentences import sentence_ends
 from qwen2eval.scoring.needlebench import Part
 
-BETWEEN_TEXTS = "\n\n"
 MAX_MOVES = 3
 """Cuts of a haystack for which needles are placed anew."""
 MAX_SHORTER = 12
 """Tokens that are tried to be filled up."""
 FORGET_AFTER = 256
 """Counts after which tokens are forgotten: those of the haystack come back at once, those around needles never do."""
+VOCABULARY_URL = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
+VOCABULARY_FILE = hashlib.sha1(VOCABULARY_URL.encode()).hexdigest()  # noqa: S324 - tiktoken's way to name files
+"""What tiktoken calls the vocabulary in its folder."""
 _FILLERS = (" .", ".", " a", "\n", "。")
 """What makes up for the few tokens that no cut of the haystack gives; each is one token or so."""
 
@@ -55,18 +59,6 @@ class Hidden:
     def inserts(self) -> list[str]:
         """The needles as they stand in the text: on lines of their own."""
         return [f"\n{needle}\n" for needle in self.needles]
-
-
-def haystack_order(n_texts: int, repeat: int) -> list[int]:
-    """Return the order of the texts in a repeat: the original shuffles one list again and again, seeded by the repeat.
-
-    >>> haystack_order(4, 0), haystack_order(4, 1)
-    ([2, 0, 1, 3], [3, 2, 1, 0])
-    """
-    order = list(range(n_texts))
-    for seed in range(repeat + 1):
-        random.Random(seed).shuffle(order)
-    return order
 
 
 def needle_places(
@@ -153,10 +145,10 @@ class FittedContexts:
     """
 
     def __init__(self, texts: Sequence[str], counter: PromptCounter) -> None:
-        self._texts, self._counter, self._n_counted = [text + BETWEEN_TEXTS for text in texts], counter, 0
-        # its last entry is the end of the text
-        self._starts = [counter.token_starts(text)[:-1] for text in self._texts]
-        self._stack = lru_cache(maxsize=64)(self._new_stack)
+        self._counter, self._n_counted = counter, 0
+        self._texts = measured_texts(texts, counter)
+        self._stack = lru_cache(maxsize=64)(lambda repeat: Stack(self._texts, counter, repeat))
+        self._around = lru_cache(maxsize=256)(self._new_around)
 
     def build(self, frame: Frame, hidden: Hidden, *, n_tokens: int, repeat: int) -> Built:
         """Return a prompt of exactly `n_tokens` tokens, or without haystack where that is longer already.
@@ -165,121 +157,94 @@ class FittedContexts:
             n_tokens: the final prompt's length.
             repeat: number of the haystack's order, from 0.
         """
-        bare = frame.before + "".join(hidden.inserts) + frame.after
-        n_haystack = n_tokens - self._count(bare)
+        stack = self._stack(repeat)
+        around = self._around(frame) if stack.is_countable else None
+        cut, n_tried = Cut(0, hidden.inserts, [0] * len(hidden.needles)), set[int]()
+        n_haystack = n_tokens - self._count(stack, frame, around, cut)
         if n_haystack < 0:
-            return Built(bare, -n_haystack, is_repeated=False)
-        stack, places = self._stack(repeat), list[int]()
-        n_tried: set[int] = set()
+            return Built(spelled(stack, *frame, cut), -n_haystack, is_repeated=False)
         while n_haystack not in n_tried:
-            haystack = stack.first(n_haystack)
-            if len(n_tried) < MAX_MOVES:  # then needles stay where they are, and only the haystack's end moves
-                places = self._places(stack, hidden, n_haystack, len(haystack))
+            end = stack.char_at(n_haystack)
+            # after some moves needles stay where they are, and only the haystack's end moves
+            places = self._places(stack, hidden, n_haystack, end) if len(n_tried) < MAX_MOVES else cut.places
+            cut = Cut(end, hidden.inserts, places)
             n_tried.add(n_haystack)
-            prompt = _assembled(frame, haystack, hidden, places)
-            if (missing := n_tokens - self._count(prompt)) == 0:
-                return Built(prompt, 0, stack.is_repeated(n_haystack))
+            if (missing := n_tokens - self._count(stack, frame, around, cut)) == 0:
+                return Built(spelled(stack, *frame, cut), 0, stack.is_repeated(n_haystack))
             n_haystack = max(0, n_haystack + missing)
-        # no cut gives the length: a shorter haystack, filled up
+        return self._filled_up(stack, frame, around, cut, n_tokens=n_tokens, n_haystack=n_haystack)
+
+    def _filled_up(
+        self, stack: Stack, frame: Frame, around: Around | None, cut: Cut, *, n_tokens: int, n_haystack: int
+    ) -> Built:
+        """Return a prompt whose haystack is shorter than any that fits, and filled up, as no cut gives the length."""
         for n_shorter in range(n_haystack, max(-1, n_haystack - MAX_SHORTER), -1):
-            haystack = stack.first(n_shorter)
-            places = [min(place, len(haystack)) for place in places]
-            missing = n_tokens - self._count(_assembled(frame, haystack, hidden, places))
+            end = stack.char_at(n_shorter)
+            cut = Cut(end, cut.inserts, [min(place, end) for place in cut.places])
+            missing = n_tokens - self._count(stack, frame, around, cut)
             for filler in [unit * n for n in range(missing, missing + 2) for unit in _FILLERS] if missing > 0 else []:
-                prompt = _assembled(frame, haystack + filler, hidden, places)
-                if self._count(prompt) == n_tokens:
-                    return Built(prompt, 0, stack.is_repeated(n_shorter))
+                filled = cut._replace(filler=filler)
+                if self._count(stack, frame, around, filled) == n_tokens:
+                    return Built(spelled(stack, *frame, filled), 0, stack.is_repeated(n_shorter))
         raise AssertionError(f"no end of the haystack makes a prompt of {n_tokens} tokens")
 
-    def _places(self, stack: "_Stack", hidden: Hidden, n_haystack: int, n_chars: int) -> list[int]:
+    def _places(self, stack: Stack, hidden: Hidden, n_haystack: int, n_chars: int) -> list[int]:
         """Return where the needles go, in characters: between sentences, as near to their depths as can be."""
         places = needle_places(hidden, n_haystack, [0] * len(hidden.needles))
-        return [min(stack.sentence_end(place), stack.last_end(n_chars)) for place in places]
+        last = stack.last_end(n_chars)
+        return [min(stack.sentence_end(place), last) for place in places]
 
-    def _count(self, user_text: str) -> int:
+    def _count(self, stack: Stack, frame: Frame, around: Around | None, cut: Cut) -> int:
+        if around is not None:
+            return count_tokens(stack, around, cut, self._counter)
         self._n_counted += 1
         if self._n_counted % FORGET_AFTER == 0:
             self._counter.forget()
-        return self._counter.count(user_text)
+        return self._counter.count(spelled(stack, *frame, cut))
 
-    def _new_stack(self, repeat: int) -> "_Stack":
-        return _Stack(self._texts, self._starts, repeat)
-
-
-class _Stack:
-    """The haystack of one repeat: texts in their order, and in other orders again once they are used up."""
-
-    def __init__(self, texts: Sequence[str], starts: Sequence[Sequence[int]], repeat: int) -> None:
-        self._texts, self._starts, self._rng = texts, starts, random.Random(f"haystack {repeat}")
-        self._n_once = sum(map(len, starts))
-        self._order: list[int] = []
-        self._n_tokens: list[int] = [0]
-        self._n_chars: list[int] = [0]
-        self._parts: list[str] = []
-        self._text = ""
-        self._ends: list[int] = []
-        self._add(haystack_order(len(texts), repeat))
-
-    def first(self, n_tokens: int) -> str:
-        """Return the text of the first tokens."""
-        return self._text[: self._char(n_tokens)]
-
-    def sentence_end(self, n_tokens: int) -> int:
-        """Return the place between sentences that is nearest to a token's begin, in characters."""
-        at = self._char(n_tokens)
-        behind = bisect.bisect_right(self._ends, at)
-        return min(self._ends[max(0, behind - 1) : behind + 1], key=lambda end: abs(end - at))
-
-    def last_end(self, n_chars: int) -> int:
-        """Return the last place between sentences in the first characters."""
-        return self._ends[max(0, bisect.bisect_right(self._ends, n_chars) - 1)]
-
-    def is_repeated(self, n_tokens: int) -> bool:
-        """Whether the first tokens are more than the texts have."""
-        return n_tokens > self._n_once
-
-    def _char(self, n_tokens: int) -> int:
-        while n_tokens >= self._n_tokens[-1]:
-            again = list(range(len(self._texts)))
-            self._rng.shuffle(again)
-            self._add(again)
-        k = bisect.bisect_right(self._n_tokens, n_tokens) - 1
-        return self._n_chars[k] + self._starts[self._order[k]][n_tokens - self._n_tokens[k]]
-
-    def _add(self, order: list[int]) -> None:
-        before = len(self._text)
-        self._order += order
-        self._n_tokens += list(accumulate((len(self._starts[i]) for i in order), initial=self._n_tokens[-1]))[1:]
-        self._n_chars += list(accumulate((len(self._texts[i]) for i in order), initial=before))[1:]
-        added = "".join(self._texts[i] for i in order)
-        self._text += added
-        self._ends += [before + end for end in sentence_ends(added)[1 if before else 0 :]]
+    def _new_around(self, frame: Frame) -> Around | None:
+        return frame_around(*frame, self._counter)
 
 
-def load_cl100k() -> Codec:
+def load_cl100k(*, offline: bool) -> Codec:
     """Return tiktoken's cl100k_base, with which the original counts whatever the model is.
 
+    Args:
+        offline: take the vocabulary from tiktoken's folder only.
+
     Raises:
-        ConfigError: tiktoken is not installed, or its vocabulary is neither cached nor to be had.
+        ConfigError: tiktoken is not installed, or its vocabulary is neither there nor to be had.
     """
     try:
         import tiktoken
-
-        encoding = tiktoken.get_encoding("cl100k_base")
     except ImportError as err:
         raise ConfigError("`faithful: true` counts as the original, with tiktoken: pip install tiktoken") from err
+    if offline and not _has_vocabulary():
+        raise ConfigError(_no_vocabulary("--offline is set"))
+    try:
+        encoding = tiktoken.get_encoding("cl100k_base")
     # tiktoken downloads the vocabulary at first use, and raises whatever its HTTP library does
     except Exception as err:
-        raise ConfigError(
-            "`faithful: true` counts with tiktoken's cl100k_base, whose vocabulary can't be loaded "
-            f"({type(err).__name__}: {err}): run once without --offline, or set TIKTOKEN_CACHE_DIR to a folder with it"
-        ) from err
+        raise ConfigError(_no_vocabulary(f"{type(err).__name__}: {err}")) from err
     return Codec(partial(encoding.encode, disallowed_special=()), encoding.decode)
 
 
-def _assembled(frame: Frame, haystack: str, hidden: Hidden, places: Sequence[int]) -> str:
-    parts, done = [frame.before], 0
-    for place, needle in zip(places, hidden.inserts, strict=True):
-        parts += [haystack[done:place], needle]
-        done = place
-    return "".join([*parts, haystack[done:], frame.after])
+def _has_vocabulary() -> bool:
+    """Whether tiktoken needs no network: its vocabulary is loaded already, or lies in its folder."""
+    from tiktoken import registry
+
+    return "cl100k_base" in registry.ENCODINGS or (_tiktoken_folder() / VOCABULARY_FILE).is_file()
+
+
+def _tiktoken_folder() -> Path:
+    """Return where tiktoken keeps vocabularies, by its own rule."""
+    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"
+
+
+def _no_vocabulary(why: str) -> str:
+    return (
+        f"`faithful: true` counts with tiktoken's cl100k_base, whose vocabulary can't be loaded ({why}): run once "
+        f"without --offline, or download {VOCABULARY_URL}, save it as {_tiktoken_folder() / VOCABULARY_FILE} (or in "
+        "another folder that TIKTOKEN_CACHE_DIR names)"
+    )

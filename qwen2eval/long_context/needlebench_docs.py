@@ -30,6 +30,10 @@ class Grid:
     """Needles or chains a language; None: as published."""
     guide: bool = True
     """Version 1: advise to think first."""
+    position: texts.Position = "end"
+    """Of the question; at the start in version 1 only."""
+    base: bool = False
+    """Version 1: leave the format of the answer open, for a base model to go on with it."""
     seed: int = 0
     """Of what the original leaves to chance."""
 

@@ -1,9 +1,10 @@
 r"""What NeedleBench's prompts say around the context; the words are in `tasks/needlebench/prompts.yaml`.
 
-Version 1 has a role, the document and the question, in this order; version 2 puts the document between tags, and asks
-for the answer of its kinship questions in `\boxed{}`.
+Version 1 has a role, the document and the question, in this order or with the question first; version 2 puts the
+document between tags, and asks for the answer of its kinship questions in `\boxed{}`.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from string import Template
@@ -18,6 +19,11 @@ Question = Literal["eldest", "ancestor", "descendant", "distance"]
 QUESTIONS: tuple[Question, ...] = ("eldest", "ancestor", "descendant", "distance")
 """What version 2's ancestral trace challenge asks for: the eldest ancestor, the n-th of the youngest, …"""
 
+Position = Literal["end", "start"]
+"""Of the question in a prompt of version 1."""
+_FORMAT = re.compile(r"(?:Please answer in the format|请按照)[^']*'")
+_BLANK = re.compile(r"_{2,}|…|\.{3}")
+
 
 class Frame(NamedTuple):
     """The parts of a prompt around its context."""
@@ -26,16 +32,43 @@ class Frame(NamedTuple):
     after: str
 
 
-def frame(question: str, *, version: int, language: Language, is_multiple: bool = False, notes: str = "") -> Frame:
+def frame(
+    question: str,
+    *,
+    version: int,
+    language: Language,
+    is_multiple: bool = False,
+    notes: str = "",
+    position: Position = "end",
+) -> Frame:
     """Return a prompt's parts.
 
     Args:
         is_multiple: the question is several in one.
         notes: follow the question, after a blank line.
+        position: where the question is; at the start in version 1 only.
     """
-    template = prompts()["frames"][f"v{version}_retrieval" if is_multiple else f"v{version}"][language]
-    before, after = template.split("$context")
-    return Frame(before, Template(after).substitute(question=question) + (f"\n{notes}\n\n" if notes else ""))
+    name = f"v{version}" + ("_retrieval" if is_multiple else "") + ("_start" if position == "start" else "")
+    before, after = (
+        Template(part).substitute(question=question) for part in prompts()["frames"][name][language].split("$context")
+    )
+    return Frame(before, after + (f"\n{notes}\n\n" if notes else ""))
+
+
+def left_open(around: Frame) -> Frame:
+    """Return the parts of a prompt for a base model: without what follows the first blank of its format of answer.
+
+    The model goes on where the answer belongs. Without a blank only the closing quote is left out, and a question
+    without a format stays as it is.
+
+    >>> left_open(Frame("", "Who? Please answer in the format 'It is ____.'")).after
+    "Who? Please answer in the format 'It is"
+    """
+    if (mark := _FORMAT.search(around.after)) is None:
+        return around
+    blank = _BLANK.search(around.after, mark.end())
+    end = blank.start() if blank else around.after.rfind("'")
+    return Frame(around.before, around.after[:end].rstrip())
 
 
 def guided(question: str, *, language: Language) -> str:

@@ -16,6 +16,7 @@ from lm_eval.api.metrics import mean
 
 from qwen2eval.backends.front import hash_tokenizer
 from qwen2eval.config import RunConfig
+from qwen2eval.content import package_folder
 from qwen2eval.errors import ConfigError
 from qwen2eval.long_context.doc_cache import cached_docs
 from qwen2eval.long_context.fitting import Frame, Stretch, assemble, fit
@@ -24,7 +25,7 @@ from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.needles import Needle, load_needles
 from qwen2eval.long_context.task import Docs, LongContextTask
 from qwen2eval.reporting.heat_map import COLOUR_STOPS
-from qwen2eval.scoring.needle import has_keywords
+from qwen2eval.scoring.needle import JUDGE_PROMPT, final_answer, has_keywords, is_found, judge_prompt, parse_judgement
 
 FRAMES = {
     "en": Frame(
@@ -55,6 +56,8 @@ class NiahGrid:
     """Of the haystack and of the words around it: en or zh."""
     haystack: str = "auto"
     """auto: the user's text files in the data folder, else the shipped prose; shipped: always that."""
+    package_data: str | None = None
+    """A shipped folder that `needles` is the path of a file in, and that has the haystack; None: neither is."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "NiahGrid":
@@ -100,6 +103,8 @@ class NiahTask(LongContextTask):
         "generation_kwargs": {"until": [], "max_gen_toks": 64, "do_sample": False},
     }
 
+    judge_template = JUDGE_PROMPT
+
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.grid = NiahGrid.from_metadata(self.config.metadata or {})
@@ -111,11 +116,12 @@ class NiahTask(LongContextTask):
     def make_docs(self, counter: PromptCounter, config: RunConfig) -> Docs:
         """Build the grid for a model, or take it from the cache."""
         targets = self._targets(counter)
-        needles = load_needles(self.grid.needles)
+        folder = package_folder(self.grid.package_data) if self.grid.package_data else None
+        needles = load_needles(str(folder / self.grid.needles) if folder else self.grid.needles)
         self._texts = {}
         self._haystack = find_haystack(
             self.grid.language,
-            data_dir=config.data_dir,
+            data_dir=str(folder) if folder else config.data_dir,
             max_tokens=max(targets.values()),
             is_shipped=self.grid.haystack == "shipped",
         )
@@ -165,6 +171,19 @@ class NiahTask(LongContextTask):
     def higher_is_better(self) -> dict[str, bool]:
         """Return that more is better."""
         return {"acc": True}
+
+    def judge_prompt(self, doc: dict[str, Any], response: str) -> str:
+        """Return what a judge is asked of an answer (`--judge`); thoughts are no part of it."""
+        return judge_prompt(doc["question"], final_answer(response), doc["needle"])
+
+    def judge_metrics(self, verdict: str) -> dict[str, float | None]:
+        """Return a verdict's rating, 1 to 10, and whether it says that the needle was found; None: it has no rating."""
+        rating = parse_judgement(verdict)
+        is_right = is_found(rating)
+        return {
+            "judge_score": None if rating is None else float(rating),
+            "judge_found": None if is_right is None else float(is_right),
+        }
 
     def _targets(self, counter: PromptCounter) -> dict[int, int]:
         """Return how long the prompts of each length that the model takes are to be, in tokens.

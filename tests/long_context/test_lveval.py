@@ -14,7 +14,8 @@ from qwen2eval import RunConfig, run
 from qwen2eval.content import content_dir
 from qwen2eval.data.lveval import LEVELS, load
 from qwen2eval.errors import ConfigError, DataFileError, MissingDataError
-from qwen2eval.long_context.lveval import DATA_SETS, cut_middle, prompts
+from qwen2eval.long_context.lveval import DATA_SETS, prompts
+from qwen2eval.long_context.middle import cut_middle
 from qwen2eval.reference_items import reference_of
 from qwen2eval.rescore import rescore
 from qwen2eval.tasks import user_entries

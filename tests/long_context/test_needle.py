@@ -37,6 +37,9 @@ def test_keyword_rule_agrees_with_the_judge_on_all_recorded_answers(data_dir):
         (" 7\n", 7),
         ("Rating: [[8]]", None),
         ("Rating: 7 of 10", None),
+        ("<think>[[1]]?</think>Rating: [[10]]", 10),
+        ("<think>[[1]]? But", None),
+        ("²", None),
         ("", None),
     ],
 )

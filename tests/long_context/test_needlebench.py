@@ -1,5 +1,6 @@
 """NeedleBench's tasks on self-written data in the published formats: docs, prompts, scores, and bad input."""
 
+import json
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from qwen2eval.long_context.needlebench_grid import setting
 from qwen2eval.rescore import rescore
 from qwen2eval.run import plan
 from qwen2eval.tasks import load_tasks, user_entries
-from tests.long_context.needlebench_files import write_needlebench
+from tests.long_context.needlebench_files import chain, chinese_needle, english_needle, write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted, value_of
 
 SETTINGS = ("4k", "8k", "32k", "128k", "200k", "256k", "1000k")
@@ -152,8 +153,8 @@ def test_a_model_that_knows_all_and_one_that_knows_nothing(data, tiny_model, tmp
         made = planned("small", data_dir=data, tokenizer=tiny_model, **own_task(tmp_path, version=version))
         assert sorted(made.tasks) == ["small_reasoning", "small_retrieval", "small_single"]
         scores, _ = score_scripted(made, right)
-        assert scores.value.tolist() == [1.0] * 4
-        assert scores.n_unscored.tolist() == [0] * 4
+        assert scores.value.tolist() == [1.0] * (4 + 3)  # three parts, three depths of multi-retrieval, the overall
+        assert scores.n_unscored.tolist() == [0] * 7
         scores, _ = score_scripted(made, lambda doc, request: "¤")  # noqa: ARG005
         assert value_of(scores, "small", "acc") < (0.1 if version == 1 else 1e-9)
 
@@ -286,12 +287,30 @@ def test_a_faithful_context_is_the_length_less_its_buffer(data, tmp_path):
     assert value_of(scores, "small", "acc") == 1
 
 
-def test_faithful_without_the_vocabulary(data, tiny_model, tmp_path, monkeypatch):
-    pytest.importorskip("tiktoken")
+def test_faithful_without_the_vocabulary_says_what_to_download_and_where(data, tiny_model, tmp_path, monkeypatch):
+    """One message has the address and the name of the file; nothing is asked of the network before."""
+    tiktoken = pytest.importorskip("tiktoken")
+    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "empty"))
     options = own_task(tmp_path, more=f"{SMALL}, faithful: true")
-    with pytest.raises(ConfigError, match="cl100k_base, whose vocabulary can't be loaded"):
+    with pytest.raises(ConfigError, match="cl100k_base, whose vocabulary can't be loaded") as info:
         planned("small", data_dir=data, tokenizer=tiny_model, **options)
+    said = str(info.value)
+    assert "--offline is set" in said
+    # the name that tiktoken gives the file: without network it takes no other
+    path = tmp_path / "empty" / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+    assert (
+        f"download https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken, save it as {path}" in said
+    )
+
+
+def test_a_vocabulary_that_is_damaged_is_told_in_the_same_words(data, tiny_model, tmp_path, monkeypatch):
+    tiktoken = pytest.importorskip("tiktoken")
+    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    (tmp_path / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_text("no vocabulary")
+    with pytest.raises(ConfigError, match=r"can't be loaded \(.*\): run once without --offline, or download https"):
+        planned("small", data_dir=data, tokenizer=tiny_model, **own_task(tmp_path, more=f"{SMALL}, faithful: true"))
 
 
 def test_missing_files_name_three_ways(tmp_path, tiny_model):
@@ -312,9 +331,31 @@ def test_missing_files_name_three_ways(tmp_path, tiny_model):
     [
         ("single", "needles.jsonl", '{"language": "English"}\n', "no column 'needle'"),
         ("single", "needles.jsonl", '{"langu', "not JSON"),
+        ("single", "needles.jsonl", json.dumps(english_needle(1) | {"arg2": 7}), "row 1: arg2 is 7, not a text"),
+        (
+            "single",
+            "needles.jsonl",
+            json.dumps(english_needle(1) | {"needle": " "}),
+            "row 1: needle is ' ', not a text",
+        ),
+        ("retrieval", "needles.jsonl", json.dumps(english_needle(1) | {"retrieval_question": 3}), "is 3, not a text"),
+        ("single", "needles.jsonl", json.dumps(chinese_needle(1)), "no needles with the language 'English'"),
         ("single", "PaulGrahamEssays.jsonl", "", "no rows"),
+        ("single", "PaulGrahamEssays.jsonl", '{"text": "a"}\n{"text": 5}\n', "a text is 5"),
+        ("single", "zh_finance.jsonl", '{"text": ["a"]}\n', r"a text is \['a'\]"),
+        ("single", "zh_finance.jsonl", '{"story": "a"}\n', "no column 'text'"),
         ("reasoning", "multi_needle_reasoning_en.json", "[1]", "expected a list of objects"),
         ("reasoning", "multi_needle_reasoning_en.json", "[]", "no chains of 2 facts"),
+        ("reasoning", "multi_needle_reasoning_en.json", "7", "expected a list of objects"),
+        (
+            "reasoning",
+            "multi_needle_reasoning_en.json",
+            json.dumps([chain(2, 0) | {"derivations": "ab"}]),
+            "derivations",
+        ),
+        ("reasoning", "multi_needle_reasoning_en.json", json.dumps([chain(2, 0) | {"derivations": [1, 2]}]), "list"),
+        ("reasoning", "multi_needle_reasoning_en.json", json.dumps([chain(2, 0) | {"answer": None}]), "answer"),
+        ("reasoning", "multi_needle_reasoning_zh.json", json.dumps([{"derivation_count": 2}]), "derivations"),
         ("reasoning", "multi_needle_reasoning_zh.json", "{", "not JSON"),
     ],
 )
@@ -325,6 +366,7 @@ def test_broken_files_are_named(tmp_path, tiny_model, part, name, text, said):
     with pytest.raises(DataFileError, match=said) as info:
         planned("small", data_dir=data_dir, tokenizer=tiny_model, **options)
     assert name in str(info.value)
+    assert "\n" not in str(info.value)
 
 
 def test_names_that_are_missing_or_too_few(tmp_path):
@@ -373,6 +415,8 @@ def test_the_whole_path(data, tiny_model, tmp_path):
 
 def check_whole(finished):
     rows = finished.scores[finished.scores.cell_length.isna() & finished.scores.cell_depth.isna()]
+    assert [m for m in rows.metric if m != "acc"] == ["acc_depth_0", "acc_depth_40", "acc_depth_100"]
+    rows = rows[rows.metric == "acc"]
     assert rows.task.tolist() == ["small_single", "small_reasoning", "small_retrieval", "small"]
     parts = dict(zip(rows.task, rows.value, strict=True))
     weighed = 0.4 * parts["small_single"] + 0.3 * parts["small_reasoning"] + 0.3 * parts["small_retrieval"]
