@@ -14,9 +14,9 @@ from qwen2eval import __version__
 from qwen2eval.cli_decontam import add_decontam_verbs
 from qwen2eval.cli_model import add_model_verbs
 from qwen2eval.cli_sandbox import add_sandbox_verbs
-from qwen2eval.config import RunConfig, load_config, parse_key_values
-from qwen2eval.errors import ConfigError, Qwen2EvalError
-from qwen2eval.reporting.markup import visible
+from qwen2eval.config import KEY_VALUES, RunConfig, load_config, parse_key_values
+from qwen2eval.errors import ConfigError, Qwen2EvalError, few_of
+from qwen2eval.reporting.markup import told_once, visible
 
 if TYPE_CHECKING:
     from qwen2eval.run_folder import Run
@@ -110,8 +110,10 @@ def build_parser() -> argparse.ArgumentParser:
         verbs,
         "score",
         do_score,
-        "Score a finished run again from its samples, with today's filters and metrics; no model is loaded.",
-        "qwen2eval score runs/latest",
+        "Score a finished run again from its samples, with today's filters and metrics; the only model that may be "
+        "loaded is a judge (--judge).",
+        "qwen2eval score runs/latest\n"
+        "  qwen2eval score runs/latest --judge hf --judge_args pretrained=Qwen/Qwen2-7B-Instruct",
     )
     report = _verb(
         verbs,
@@ -122,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     score.add_argument("run", metavar="RUN", help="a run folder, e.g. runs/latest")
     score.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
+    _add_judge_flags(score)
     report.add_argument("run", nargs="+", metavar="RUN", help="run folders, e.g. runs/latest")
     report.add_argument(
         "--together", metavar="DIR", help="put the runs' heat maps and long-context scores side by side, in DIR"
@@ -137,24 +140,32 @@ def do_run(args: argparse.Namespace) -> int:
     """qwen2eval run."""
     if args.dry_run:
         return do_plan(args)
+    from qwen2eval.demo.shipped import is_demo
     from qwen2eval.run import run
 
     config = config_from_args(args)
-    return _show_run(run(config, command=_command()), as_json=args.json)
+    made = run(config, command=_command())
+    code = _show_run(made, as_json=args.json)
+    if is_demo(config) and not args.json:
+        from qwen2eval.demo.story import tell
+
+        print("\n".join(["", *tell(made)]))
+    return code
 
 
 def do_plan(args: argparse.Namespace) -> int:
     """qwen2eval plan."""
     from qwen2eval.estimate import estimate_time, task_costs
+    from qwen2eval.judging import n_judge_requests
     from qwen2eval.reporting.plan_table import plan_as_dict, print_plan
     from qwen2eval.run import plan
 
     made = plan(config_from_args(args))
-    costs, estimate = task_costs(made), estimate_time(made)
+    costs, estimate, n_judge = task_costs(made), estimate_time(made), n_judge_requests(made)
     if args.json:
-        print(json.dumps(plan_as_dict(made, costs, estimate), indent=1, ensure_ascii=False))
+        print(json.dumps(plan_as_dict(made, costs, estimate, n_judge=n_judge), indent=1, ensure_ascii=False))
     else:
-        print_plan(made, costs, estimate, file=sys.stdout)
+        print_plan(made, costs, estimate, n_judge=n_judge, file=sys.stdout)
     return 70 if made.failures else 0
 
 
@@ -190,7 +201,9 @@ def do_score(args: argparse.Namespace) -> int:
     """qwen2eval score."""
     from qwen2eval.rescore import rescore
 
-    return _show_run(rescore(args.run, data_dir=args.data_dir), as_json=args.json)
+    judge_args = _key_values(args, "judge_args", {})
+    made = rescore(args.run, data_dir=args.data_dir, judge=args.judge, judge_args=judge_args)
+    return _show_run(made, as_json=args.json)
 
 
 def do_report(args: argparse.Namespace) -> int:
@@ -222,11 +235,9 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
     """Return the run's config: the YAML file's values, overridden by the flags that were given."""
     values: dict[str, Any] = load_config(args.config) if args.config else {}
     values.pop("config", None)
-    for name in ("model_args", "gen_kwargs"):
-        for text in (text for group in getattr(args, name) for text in group):
-            before = values.get(name) or {}
-            before = before if isinstance(before, dict) else parse_key_values(before, flag=f"--{name}")
-            values[name] = {**before, **parse_key_values(text, flag=f"--{name}")}
+    for name in KEY_VALUES:
+        if getattr(args, name):
+            values[name] = _key_values(args, name, values.get(name) or {})
     if args.tasks is not None:
         values["tasks"] = [name for text in args.tasks for name in text.split(",") if name]
         if not values["tasks"]:
@@ -250,6 +261,7 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
         "data_dir",
         "sandbox",
         "rope",
+        "judge",
         "output_path",
         "offline",
         *_CORPUS,
@@ -259,6 +271,28 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
             if name == "suite":
                 values.pop("tasks", None)
     return RunConfig.from_dict(values)
+
+
+def _key_values(args: argparse.Namespace, name: str, before: dict[str, Any] | str) -> dict[str, Any]:
+    """Return a setting of k=v, each flag over those before it, and all over what a file says."""
+    values = dict(before) if isinstance(before, dict) else parse_key_values(before, flag=f"--{name}")
+    for text in (text for group in getattr(args, name) for text in group):
+        values |= parse_key_values(text, flag=f"--{name}")
+    return values
+
+
+def _add_judge_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--judge", metavar="NAME", help="a second model that judges the answers of niah tasks: any that --model takes"
+    )
+    parser.add_argument(
+        "--judge_args",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="K=V",
+        help="its arguments, e.g. pretrained=DIR,max_gen_toks=512",
+    )
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -304,6 +338,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--matches", metavar="DIR", help="a finished `qwen2eval decontam scan`, instead of --corpus")
     add("--sandbox", metavar="LEVEL", help="where programs that the model wrote are run [default: the strongest here]")
     add("--rope", metavar="R", help="longer contexts: none, yarn, yarn+dca [default: auto, if a task needs it]")
+    _add_judge_flags(parser)
     add("--output_path", metavar="DIR", help=f"where run folders and the store go [default: {default.output_path}]")
     add("--config", metavar="FILE", help="YAML with any of these settings; flags win")
     add("--offline", action="store_const", const=True, help="open no connection beyond this machine")
@@ -334,8 +369,10 @@ def _show_run(run: "Run", *, as_json: bool) -> int:
         from qwen2eval.reporting.console import print_summary
 
         print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
-    for name, why in run.failed_tasks.items():
-        print(f"qwen2eval: task {name!r} failed: {visible(why)}", file=sys.stderr)
+    for names, why in told_once(run.failed_tasks):
+        is_one = len(names) == 1
+        said = f"task {names[0]!r}" if is_one else f"{len(names)} tasks ({few_of(names)})"
+        print(f"qwen2eval: {said} failed: {visible(why)}", file=sys.stderr)
     return run.exit_code
 
 

@@ -17,6 +17,8 @@ from qwen2eval.redact import redacted
 LM_EVAL_SEEDS = (0, 1234, 1234, 1234)
 ROPES = ("auto", "none", "yarn", "yarn+dca")
 """What `rope` may be."""
+KEY_VALUES = ("model_args", "gen_kwargs", "judge_args")
+"""Settings that are given as k=v."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ class RunConfig:
     rope: str = "auto"
     """How the context is stretched beyond the trained length: auto (only where a long-context task asks for more),
     none, yarn, or yarn+dca. `--model qwen2` and `vllm` can do it."""
+    judge: str | None = None
+    """Backend of a second model that judges finished answers, of tasks that can be judged; None: no judge is asked."""
+    judge_args: Mapping[str, Any] = field(default_factory=dict)
+    """As `model_args`, of the judge."""
     output_path: str = "runs"
     offline: bool = False
     """Open no socket: data and models must be on this machine."""
@@ -118,8 +124,14 @@ class RunConfig:
             raise ConfigError(f'--batch_size {self.batch_size!r}: give "auto" or a positive integer')
         if self.rope not in ROPES:
             raise ConfigError(f"--rope {self.rope!r}: give one of {', '.join(ROPES)}")
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        """Refuse settings that exclude, or need, one another."""
         if self.corpus and self.matches:
             raise ConfigError("--corpus and --matches were both given: the matches of a scan stand for its corpus")
+        if not self.judge and (self.judge_args or self.judge is not None):
+            raise ConfigError("--judge names no backend: give one that --model takes, as in --judge hf")
         if self.tasks and self.suite:
             raise ConfigError("--tasks and --suite were both given: a suite is a list of tasks, give one of them")
 
@@ -137,6 +149,7 @@ class RunConfig:
         """Return plain JSON values, by field name, with secrets blotted out; `from_dict` reads them back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {"model_args": redacted(self.model_args), "gen_kwargs": dict(self.gen_kwargs)}
+        values |= {"judge_args": redacted(self.judge_args)}
         values |= {"tasks": list(self.tasks), "include_path": list(self.include_path), "seeds": vars(self.seeds).copy()}
         return values
 
@@ -172,6 +185,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "matches": _OPTIONAL_TEXT,
     "sandbox": _TEXT,
     "rope": _TEXT,
+    "judge": _OPTIONAL_TEXT,
+    "judge_args": (Mapping,),
     "output_path": _TEXT,
     "offline": (bool,),
 }
@@ -261,7 +276,7 @@ def _typed(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         elif name in ("tasks", "include_path", "corpus"):
             listed = value.split(",") if isinstance(value, str) else value
             yield name, tuple(listed) if isinstance(listed, list | tuple) else listed
-        elif name in ("model_args", "gen_kwargs") and isinstance(value, str):
+        elif name in KEY_VALUES and isinstance(value, str):
             yield name, parse_key_values(value, flag=f"--{name}")
         else:
             yield name, value

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -135,9 +135,9 @@ def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, s
     """Return the scores of a task's clean and contaminated docs, aggregated as the original ones are."""
     scores = []
     for subset in ("clean", "contaminated"):
-        part = TaskSamples(
-            samples.plan,
-            {
+        part = replace(
+            samples,
+            by_filter={
                 filter_name: [sample for sample in docs if task.strict[sample.doc_id] == subset]
                 for filter_name, docs in samples.by_filter.items()
             },

@@ -12,6 +12,12 @@ def content_dir(name: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
+def package_folder(inside: str) -> Path:
+    """Return a folder inside a shipped one: "demo/data" is `data` in `content_dir("demo")`."""
+    first, *rest = inside.split("/")
+    return content_dir(first).joinpath(*rest)
+
+
 def cache_dir() -> Path:
     """Return the folder for what can be made again: `QWEN2EVAL_CACHE`, else `~/.cache/qwen2eval` (XDG)."""
     if chosen := os.environ.get("QWEN2EVAL_CACHE"):

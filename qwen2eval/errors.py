@@ -1,5 +1,7 @@
 """The exceptions that qwen2eval raises for its users; each carries the exit code of the command line."""
 
+from collections.abc import Sequence
+
 
 class Qwen2EvalError(Exception):
     """Anything that a user can act on: the message says what, which, and what to do."""
@@ -32,9 +34,19 @@ class ModelError(Qwen2EvalError):
 
 
 class MissingDataError(Qwen2EvalError):
-    """A benchmark's data is in none of the places where it is looked for."""
+    """A benchmark's data is in none of the places where it is looked for.
+
+    Args:
+        message: as of all errors; names `files` once.
+        benchmark: whose data it is; empty: not the data of one benchmark.
+        files: what is missing, as the message calls it.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, benchmark: str = "", files: str = "") -> None:
+        super().__init__(message)
+        self.benchmark, self.files = benchmark, files
 
 
 class DataFileError(Qwen2EvalError):
@@ -59,3 +71,13 @@ class BackendError(Qwen2EvalError):
     """A backend that can't go on answering at all; what it answered before is kept."""
 
     exit_code = 70
+
+
+def few_of(names: Sequence[str], *, most: int = 3) -> str:
+    """Return names for a line: the first ones, and how many more there are.
+
+    >>> few_of(["a", "b", "c", "d", "e"]), few_of(["a"])
+    ('a, b, c and 2 more', 'a')
+    """
+    listed = ", ".join(names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed

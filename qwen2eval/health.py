@@ -85,6 +85,7 @@ def check_health(samples: TaskSamples) -> Health:
         *_count_flags(health, docs),
         *_choice_flags(samples, docs),
         *_response_flags(docs),
+        *_judge_flags(samples, docs),
     ]
     return health
 
@@ -188,6 +189,24 @@ def _response_flags(docs: list[DocSample]) -> Iterable[Flag]:
         if n > SAME_ANSWER_RATIO * len(responses):
             shown = json.dumps(response[:60], ensure_ascii=False)
             yield Flag("same_answer", "warning", f"{n} of {len(responses)} answers are the same text: {shown}")
+
+
+def _judge_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]:
+    judged = [(doc.judgement, doc.metrics or {}) for doc in docs if doc.judgement is not None]
+    if errors := [judgement.error for judgement, _ in judged if judgement.error is not None]:
+        yield Flag(
+            "not_judged",
+            "error",
+            f"{len(errors)} of {len(judged)} answers have no verdict of the judge (the first: {errors[0]}). The same "
+            "command again, or `qwen2eval score RUN --judge …`, asks about these only",
+        )
+    n_unrated = sum(
+        judgement.error is None and not set(samples.judge_metrics) <= set(metrics) for judgement, metrics in judged
+    )
+    if n_unrated:
+        yield Flag(
+            "no_rating", "warning", f"{n_unrated} of {len(judged)} verdicts of the judge have no rating: not scored"
+        )
 
 
 def _extracts(samples: TaskSamples, name: str) -> bool:

@@ -90,9 +90,6 @@ def forbid_network() -> Iterator[None]:
     Connections to loopback stay possible for model servers on this machine; `connect` and name look-ups of anything
     else raise `ConfigError`.
     """
-    before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
-    os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
-    _switch_loaded_libraries(offline=True)
     _import_urllib3_without_socket()
     connect, connect_ex, lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
@@ -114,10 +111,22 @@ def forbid_network() -> Iterator[None]:
     socket.socket.connect, socket.socket.connect_ex = guarded_connect, guarded_connect_ex  # type: ignore[method-assign,assignment]
     socket.getaddrinfo = guarded_lookup
     try:
-        yield
+        with hub_libraries_offline():
+            yield
     finally:
         socket.socket.connect, socket.socket.connect_ex = connect, connect_ex  # type: ignore[method-assign]
         socket.getaddrinfo = lookup
+
+
+@contextmanager
+def hub_libraries_offline() -> Iterator[None]:
+    """Run the block with the hub's libraries told that there is no network: they look into their caches only."""
+    before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
+    os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
+    _switch_loaded_libraries(offline=True)
+    try:
+        yield
+    finally:
         # the user's own variables may have said the same
         _switch_loaded_libraries(offline=any((value or "0").upper() in TRUE_WORDS for value in before.values()))
         for name, value in before.items():

@@ -31,7 +31,10 @@ def lm_eval_results(
         acc.metrics[name]["alias"] = config.get("task_alias", name)
         acc.configs[name], acc.versions[name] = config, task.VERSION
         acc.num_fewshot[name] = config.get("num_fewshot", 0)
-        acc.higher_is_better[name] = task.higher_is_better()
+        acc.higher_is_better[name] = {
+            **(task.higher_is_better() or {}),
+            **dict.fromkeys(task_samples.judge_metrics, True),
+        }
         n_original, n_effective = task_samples.plan.n_docs_total, acc.metrics[name]["sample_len"]
         acc.n_samples[name] = {"original": n_original, "effective": n_effective}
     config = info["config"]

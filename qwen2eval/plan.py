@@ -9,13 +9,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.backends import open_front
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
+from qwen2eval.data.locate import told_together
 from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError
 from qwen2eval.preflight import check_scorer
 from qwen2eval.prompts import PrefixCounter, PromptPool, PromptText, TokenCounter, compiled_templates, digest_ids
@@ -65,6 +66,8 @@ class TaskPlan:
     n_docs_total: int
     repeats: int
     requests: list[PlannedRequest] = field(default_factory=list)
+    model: tuple[RunConfig, ModelFront] | None = None
+    """Config and model of a task that asks for a `rope` of its own in its metadata; None: those of the run."""
     shared_prefix_ratio: float | None = None
     """Share of prompt text (0-1) that another prompt already has as its prefix."""
     preflight: str = "ok"
@@ -122,6 +125,15 @@ class Plan:
         """Requests of all tasks."""
         return sum(task.n_requests for task in self.tasks.values())
 
+    def by_model(self) -> "list[Plan]":
+        """Return plans of the tasks that one model answers, that of the run first; failures are those of this one."""
+        parts: dict[int, Plan] = {}
+        for name, task in sorted(self.tasks.items(), key=lambda item: item[1].model is not None):
+            config, front = task.model or (self.config, self.front)
+            part = parts.setdefault(id(front), Plan(config, front, {}, self.groups, self.failures))
+            part.tasks[name] = task
+        return list(parts.values())
+
 
 def make_plan(config: RunConfig, front: ModelFront) -> Plan:
     """Load the tasks, build their requests and check what can be checked without weights.
@@ -132,41 +144,78 @@ def make_plan(config: RunConfig, front: ModelFront) -> Plan:
     """
     set_seeds(config.seeds)
     loaded = load_tasks(config)
-    config, front, stretched = _with_room(config, front, loaded.tasks.values())
+    asked = config
+    config, front, stretched = _with_room(asked, front, loaded.tasks.values())
     made = Plan(config, front, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
     if config.apply_chat_template and front.chat_template is None:
         raise ConfigError(f"--apply_chat_template: model {front.name!r} has no chat template; run without the flag")
     if front.is_instruct and not config.apply_chat_template:
         made.warnings.append(f"{front.name} looks like an instruct model, but --apply_chat_template was not given")
+    opened: dict[str, ModelFront] = {}
     with compiled_templates():
         for name, task in loaded.tasks.items():
             set_seeds(config.seeds)  # a prompt never depends on the tasks before it
             try:
-                made.tasks[name] = plan_task(name, task, config=config, front=front)
+                model = _own_model(task, asked, opened)
+                task_config, task_front = model or (config, front)
+                made.tasks[name] = plan_task(name, task, config=task_config, front=task_front)
+                made.tasks[name].model = model
             except Qwen2EvalError as err:
                 made.failures[name] = err
             if warning := getattr(getattr(task, "dataset", None), "warning", None):
                 made.warnings.append(warning)
-            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], front)):
+            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], task_front)):
                 made.warnings.append(warning)
+    made.failures = told_together(made.failures)
     if not made.tasks:
         raise next(iter(made.failures.values()))
     return made
+
+
+def _own_model(task: "Task", config: RunConfig, opened: dict[str, ModelFront]) -> tuple[RunConfig, ModelFront] | None:
+    """Return config and model of a task with a `rope` of its own.
+
+    Args:
+        config: what the user asked for.
+        opened: models by rope; is added to.
+    """
+    rope = task_metadata(task).get("rope")
+    if rope is None:
+        return None
+    own = replace(config, rope=rope)
+    if rope not in opened:
+        opened[rope] = open_front(own)
+    return own, opened[rope]
 
 
 def _with_room(
     config: RunConfig, front: ModelFront, tasks: "Iterable[Task]"
 ) -> tuple[RunConfig, ModelFront, list[str]]:
     """Return config and model as `--rope auto` makes them for what long-context tasks ask for, and a warning."""
-    longest, name = max(
-        ((getattr(task, "longest_context", None) or 0, str(task.task_name)) for task in tasks), default=(0, "")
-    )
-    wider = stretched_for(config, front, longest)
-    if wider is None:
-        return config, front, []
-    stretched = open_front(wider)
-    said = f"{name} has texts of {longest:,} tokens: the model's context is stretched by {stretched.rope}"
-    return wider, stretched, [f"{said} (--rope auto; --rope none leaves it as it is)"]
+    for task in sorted(tasks, key=_longest_context, reverse=True):
+        wider = stretched_for(config, front, _longest_context(task))
+        if wider is None:
+            break
+        if _has_data(task):
+            stretched = open_front(wider)
+            said = f"{task.task_name} has texts of {_longest_context(task):,} tokens: the model's context is stretched"
+            return wider, stretched, [f"{said} by {stretched.rope} (--rope auto; --rope none leaves it as it is)"]
+    return config, front, []
+
+
+def _longest_context(task: "Task") -> int:
+    """Return the tokens of a task's longest text that the run's model is to have room for."""
+    return 0 if "rope" in task_metadata(task) else getattr(task, "longest_context", None) or 0
+
+
+def _has_data(task: "Task") -> bool:
+    """Tell whether the published files that a task is made of can be read; planning it will say why not."""
+    try:
+        if hasattr(task, "read_docs"):  # a `PublishedTask`
+            task.read_docs()
+    except Qwen2EvalError:
+        return False
+    return True
 
 
 def _stretch_advice(planned: "TaskPlan", front: ModelFront) -> str | None:
@@ -252,7 +301,7 @@ def _add_requests(planned: TaskPlan, all_docs: list[dict[str, Any]], *, config: 
     counter = None if front.tokenizer is None else TokenCounter(front.tokenizer)
     batch, n_chars = list[PlannedRequest](), 0
     for instance in _instances(planned, all_docs, config=config, front=front):
-        batch.append(_planned(instance, pool))
+        batch.append(_planned_request(instance, pool))
         is_repeated = len(batch) > 1 and batch[-2].prompt is batch[-1].prompt  # the choices of one doc
         n_chars += 0 if is_repeated else sum(map(len, batch[-1].prompt.pieces))
         if len(batch) >= 4 * TOKENIZE_DOCS or n_chars >= TOKENIZE_CHARS:
@@ -307,7 +356,7 @@ def _draws_at_random(task: "Task") -> bool:
     return bool(task.config.num_fewshot) and not isinstance(task.sampler, FirstNSampler)
 
 
-def _planned(instance: "Instance", pool: PromptPool) -> PlannedRequest:
+def _planned_request(instance: "Instance", pool: PromptPool) -> PlannedRequest:
     first, *rest = instance.args
     second = rest[0] if rest else ""
     return PlannedRequest(

@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from qwen2eval.config import RunConfig
 from qwen2eval.environment import describe_environment
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.health import chance_score, check_health
-from qwen2eval.plan import Plan, TaskPlan, task_hash
+from qwen2eval.plan import Plan, task_hash
 from qwen2eval.run_folder import SCHEMA_VERSION, file_name
 from qwen2eval.samples import TaskSamples
 from qwen2eval.store import fingerprint
@@ -37,7 +39,7 @@ class Clock:
         try:
             yield
         finally:
-            self._seconds[name] = round(time.perf_counter() - begin, 3)
+            self._seconds[name] = round(self._seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
 
     def timings(self) -> dict[str, float]:
         """Return seconds by part, and in total so far."""
@@ -55,9 +57,30 @@ def store_identity(plan: Plan, backend: Backend) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class ModelRecord:
+    """What run.json says of a model; made while it is open."""
+
+    model: dict[str, Any]
+    usage: Mapping[str, int]
+    """Counts of the work that it did."""
+
+    @classmethod
+    def of(cls, plan: Plan, backend: Backend) -> "ModelRecord":
+        """Describe the model that answered a plan."""
+        model = describe_model(plan.front, backend, fingerprint(store_identity(plan, backend)))
+        return cls(model, backend.usage())
+
+    @classmethod
+    def first(cls, records: "Sequence[ModelRecord]") -> "ModelRecord":
+        """Return the first of several that answered one run, with the work of all."""
+        usage = sum((Counter(record.usage) for record in records), Counter[str]())
+        return cls(records[0].model, usage)
+
+
 def describe_run(
     plan: Plan,
-    backend: Backend,
+    asked: ModelRecord,
     answers: Mapping[str, TaskAnswers],
     samples: Mapping[str, TaskSamples],
     *,
@@ -72,7 +95,7 @@ def describe_run(
     for name, planned in plan.tasks.items():
         if name in health and planned.preflight != "ok":
             health[name]["flags"].append({"check": "preflight", "level": "warning", "message": planned.preflight})
-    tasks = {name: describe_task(plan.tasks[name], plan) for name in samples}
+    tasks = {name: describe_task(task_samples, plan) for name, task_samples in samples.items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": f"{clock.started:%Y%m%dT%H%M%SZ}_{label}",
@@ -82,7 +105,7 @@ def describe_run(
         "qwen2eval_version": __version__,
         "command": command or [],
         "config": {**config.as_dict(), **absolute_places(config)},
-        "model": describe_model(front, backend, fingerprint(store_identity(plan, backend))),
+        "model": asked.model,
         "tasks": {**tasks, **failed},
         "groups": {
             name: {"tasks": [t.task_name for t in group.get_all_tasks()]} for name, group in plan.groups.items()
@@ -95,7 +118,7 @@ def describe_run(
                 name: sum(getattr(got, name) for got in answers.values())
                 for name in ("n_from_store", "n_answered", "n_failed")
             },
-            **backend.usage(),
+            **asked.usage,
         },
         "environment": describe_environment(),
         "seeds": vars(config.seeds).copy(),
@@ -135,9 +158,9 @@ def describe_model(front: ModelFront, backend: Backend, model_fingerprint: str) 
     }
 
 
-def describe_task(planned: TaskPlan, plan: Plan) -> dict[str, Any]:
+def describe_task(samples: TaskSamples, plan: Plan) -> dict[str, Any]:
     """Return one entry of `tasks` in run.json."""
-    task = planned.task
+    planned, task = samples.plan, samples.plan.task
     metadata = task_metadata(task)
     dataset = getattr(task, "dataset", None)
     template = [str(task.get_config(key)) for key in ("description", "doc_to_text", "doc_to_target", "doc_to_choice")]
@@ -145,8 +168,9 @@ def describe_task(planned: TaskPlan, plan: Plan) -> dict[str, Any]:
         "status": "scored",
         "error": None,
         "description": metadata.get("summary") or str(task.get_config("task_alias") or planned.name),
-        **describe_scoring(task),
+        **describe_scoring(samples),
         "output_type": task.OUTPUT_TYPE,
+        "rope": planned.model[1].rope if planned.model else None,
         "num_fewshot": task.get_config("num_fewshot"),
         "n_docs": len(planned.docs),
         "n_docs_total": planned.n_docs_total,
@@ -163,13 +187,14 @@ def describe_task(planned: TaskPlan, plan: Plan) -> dict[str, Any]:
         },
         "preflight": planned.preflight,
         "first_prompt": planned.first_prompt,
-        "chance": chance_score(TaskSamples(planned)),
+        "chance": chance_score(samples),
     }
 
 
-def describe_scoring(task: Any) -> dict[str, Any]:
+def describe_scoring(samples: TaskSamples) -> dict[str, Any]:
     """Return the part of a task's entry that a new scoring may change."""
-    better = task.higher_is_better() or {}
+    task = samples.plan.task
+    better = {**(task.higher_is_better() or {}), **dict.fromkeys(samples.judge_metrics, True)}
     return {
         "version": str(task.VERSION),
         "filters": [ensemble.name for ensemble in task._filters],

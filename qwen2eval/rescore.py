@@ -9,53 +9,95 @@ from qwen2eval.answering import TaskAnswers
 from qwen2eval.backends import open_front
 from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join, own_contamination
-from qwen2eval.errors import ConfigError, RunFolderError
+from qwen2eval.errors import BackendError, ConfigError, RunFolderError
 from qwen2eval.health import check_health
+from qwen2eval.judging import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import PlannedRequest, TaskPlan, set_seeds
 from qwen2eval.prompts import PromptPool, compiled_templates
 from qwen2eval.record import describe_scoring
 from qwen2eval.requests import FinishReason
 from qwen2eval.run_folder import Run, load_run, write_run
-from qwen2eval.samples import doc_hash, parse_response, score_task
+from qwen2eval.samples import TaskSamples, doc_hash, parse_response, score_task
 from qwen2eval.scores import score_tasks
+from qwen2eval.store import STORE_FILE
 from qwen2eval.tasks import LoadedTasks, load_tasks
 
 _FINISH_REASONS: dict[Any, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-def rescore(path: str | Path, *, data_dir: str | None = None, matches: str | None = None) -> Run:
+def rescore(
+    path: str | Path,
+    *,
+    data_dir: str | None = None,
+    matches: str | None = None,
+    judge: str | None = None,
+    judge_args: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Run:
     """Score a run again with today's filters and metrics and replace its scores, samples and report.
+
+    The answers are those of the run's samples. A judge is asked, if one is named, through the store beside the run;
+    without one, verdicts that the run has are read again.
 
     Args:
         path: the run folder.
         data_dir: where the benchmarks' data is now; None: where the run had it.
         matches: folder of a finished scan, to mark docs that are in its corpus; None: the run keeps the marks it has.
+        judge: backend of a judge, instead of the run's own.
+        judge_args: its arguments.
+        quiet: no progress bars.
 
     Raises:
+        ConfigError: none of the run's tasks can be judged, or the judge's settings are no judge.
+        BackendError: the judge gave up; the run stays as it is, and the same call asks only what is left.
         RunFolderError: no run is there, or its docs are not those of today's data.
         MissingDataError: the data is gone.
     """
     run = load_run(path)
     config = RunConfig.from_dict(run.info["config"])
     config = replace(config, data_dir=data_dir or config.data_dir, matches=matches, corpus=())
+    if judge is not None or judge_args:
+        config = replace(config, judge=judge, judge_args=judge_args or {})
     with prepared_libraries(offline=config.offline), compiled_templates():
         set_seeds(config.seeds)
         loaded = load_tasks(config)
         scored = [name for name, task in run.info["tasks"].items() if task["status"] != "failed"]
         plans = {name: _restore_task(run, name, loaded, config) for name in scored}
+        asked = None if judge is None else find_judge(config, {name: plan.task for name, (plan, _) in plans.items()})
         found = find_contamination(config, {name: plan for name, (plan, _) in plans.items()})
         samples = {name: score_task(plan, answers.by_request) for name, (plan, answers) in plans.items()}
-        scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
         info = dict(run.info)
+        if asked is not None:
+            info |= _judge_again(asked, samples, run, config, quiet=quiet)
+        elif run.info.get("judge"):
+            for name, task_samples in samples.items():
+                restore_verdicts(task_samples, run.samples(name))
+        scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
         info["health"] = {name: _new_health(info, name, check_health(s).as_dict()) for name, s in samples.items()}
         info["tasks"] = {
-            name: {**task, **describe_scoring(plans[name][0].task)} if name in plans else task
+            name: {**task, **describe_scoring(samples[name])} if name in plans else task
             for name, task in info["tasks"].items()
         }
         joined = join(samples, scores, found or own_contamination(run), seed=config.seeds.numpy)
         info |= joined.info
         return write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
+
+
+def _judge_again(
+    judge: Judge, samples: Mapping[str, TaskSamples], run: Run, config: RunConfig, *, quiet: bool
+) -> dict[str, Any]:
+    """Ask a judge about a run's answers and return what changes in run.json.
+
+    Raises:
+        Qwen2EvalError: the judge can't be asked, or gave up.
+    """
+    judge = judge.with_front()
+    told = ask_judge(judge, samples, run.path.parent / STORE_FILE, quiet=quiet)
+    if told["error"] is not None:
+        raise BackendError(f"{told['error']} The run is left as it was; the same command goes on from there")
+    settings = {name: value for name, value in config.as_dict().items() if name in ("judge", "judge_args")}
+    return {"judge": told, "config": {**run.info["config"], **settings}}
 
 
 def _docs_of(task: Any, config: RunConfig, *, is_part: bool) -> list[dict[str, Any]]:

@@ -1,22 +1,26 @@
-"""The main path: config -> plan -> model -> store -> samples -> scores -> run folder and report."""
+"""The main path: config -> plan -> model -> store -> samples (-> judge) -> scores -> run folder and report."""
 
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from qwen2eval.answering import TaskAnswers, answer_task
 from qwen2eval.backends import Backend, open_front, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join
+from qwen2eval.demo.shipped import with_demo_corpus
 from qwen2eval.errors import BackendError, TaskFileError
+from qwen2eval.judging import ask_judge, planned_judge
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import Plan, make_plan
 from qwen2eval.preflight import check_writable
 from qwen2eval.progress import Progress, scan_progress
-from qwen2eval.record import Clock, describe_run, store_identity
+from qwen2eval.record import Clock, ModelRecord, describe_run, store_identity
 from qwen2eval.run_folder import Run, claimed_run_id, write_run
 from qwen2eval.samples import TaskSamples, score_task
 from qwen2eval.scores import Score, group_scores, task_scores
-from qwen2eval.store import ResponseStore
+from qwen2eval.store import STORE_FILE, ResponseStore
 
 
 def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = False) -> Run:
@@ -29,21 +33,25 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
     Raises:
         Qwen2EvalError: nothing could be scored; what was answered is kept, and the same call goes on from there.
     """
-    clock, folder = Clock(), Path(config.output_path)
-    with prepared_libraries(offline=config.offline), ExitStack() as open_things:
+    config, clock, folder = with_demo_corpus(config), Clock(), Path(config.output_path)
+    with prepared_libraries(offline=config.offline):
         with clock.time("plan_seconds"):
             plan = make_plan(config, open_front(config))
+            judge = planned_judge(plan)
             check_writable(folder)
         with clock.time("corpus_seconds"), scan_progress(quiet=quiet) as show:
             contamination = find_contamination(config, plan.tasks, on_progress=show)
-        with clock.time("model_seconds"):
-            backend = open_things.enter_context(closing(open_model(plan.config, plan.front)))
-        with clock.time("answer_seconds"), ResponseStore(folder / "store.sqlite") as store:
-            answers = answer_tasks(plan, backend, store, quiet=quiet)
+        answers, asked = ask_model(plan, clock, quiet=quiet)
         with clock.time("score_seconds"):
-            samples, scores = score_answers(plan, answers)
+            samples = score_answers(plan, answers)
+        judged: dict[str, Any] = {}
+        if judge is not None:
+            with clock.time("judge_seconds"):
+                judged = {"judge": ask_judge(judge, samples, folder / STORE_FILE, quiet=quiet)}
+        with clock.time("score_seconds"):
+            scores = aggregate_samples(plan, samples)
             joined = join(samples, scores, contamination, seed=config.seeds.numpy)
-        info = describe_run(plan, backend, answers, samples, clock=clock, command=command) | joined.info
+        info = describe_run(plan, asked, answers, samples, clock=clock, command=command) | judged | joined.info
         with claimed_run_id(folder, info["run_id"]) as info["run_id"]:
             target = folder / info["run_id"]
             return write_run(target, info, samples, scores + joined.scores, plan.groups, matches=joined.matches)
@@ -52,15 +60,46 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
 def plan(config: RunConfig) -> Plan:
     """Build a run's requests without loading weights."""
     with prepared_libraries(offline=config.offline):
-        return make_plan(config, open_front(config))
+        made = make_plan(config, open_front(config))
+        planned_judge(made)
+        return made
 
 
-def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: bool = False) -> dict[str, TaskAnswers]:
-    """Answer task by task; one whose backend gives up is moved to `plan.failures`, the others go on.
+class Asked(NamedTuple):
+    """What the model said, and what is known of it."""
+
+    answers: dict[str, TaskAnswers]
+    """By task."""
+    record: ModelRecord
+
+
+def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
+    """Open the model, answer what the store lacks, and close it: nothing of it is left in memory for a judge to miss.
+
+    Tasks with a `rope` of their own are asked after the others, of the model as it is with that.
 
     Raises:
         BackendError: no task could be answered.
     """
+    answers: dict[str, TaskAnswers] = {}
+    records: list[ModelRecord] = []
+    for part in plan.by_model():
+        with clock.time("model_seconds"):
+            backend = open_model(part.config, part.front)
+        with (
+            closing(backend),
+            clock.time("answer_seconds"),
+            ResponseStore(Path(plan.config.output_path) / STORE_FILE) as store,
+        ):
+            answers |= answer_tasks(part, backend, store, quiet=quiet)
+            records.append(ModelRecord.of(part, backend))
+    if not answers:
+        raise next(iter(plan.failures.values()))
+    return Asked({name: answers[name] for name in plan.tasks if name in answers}, ModelRecord.first(records))
+
+
+def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: bool = False) -> dict[str, TaskAnswers]:
+    """Answer task by task; one whose backend gives up is moved to `plan.failures`, the others go on."""
     model_id = store.model_id(store_identity(plan, backend))
     answers: dict[str, TaskAnswers] = {}
     with Progress(quiet=quiet) as progress:
@@ -73,30 +112,48 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
                 answers[name] = got
             except BackendError as err:
                 plan.failures[name] = err
-    if not answers:
-        raise next(iter(plan.failures.values()))
     return answers
 
 
-def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> tuple[dict[str, TaskSamples], list[Score]]:
-    """Filter, score and aggregate; a task whose own code fails is moved to `plan.failures`, the others go on.
+def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> dict[str, TaskSamples]:
+    """Filter and score; a task whose own code fails is moved to `plan.failures`, the others go on.
 
     Raises:
         TaskFileError: no task could be scored.
     """
     samples: dict[str, TaskSamples] = {}
-    scores: list[Score] = []
     for name, got in answers.items():
-        try:
-            task_samples = score_task(plan.tasks[name], got.by_request)
-            scores += task_scores(name, task_samples, seed=plan.config.seeds.numpy)
-            samples[name] = task_samples
-        # filters and aggregations are the task author's: whatever they raise is that task's failure
-        except Exception as err:  # noqa: BLE001
-            plan.failures[name] = TaskFileError(f"Task {name!r} can't be scored: {type(err).__name__}: {err}")
+        with _task_code(plan, name):
+            samples[name] = score_task(plan.tasks[name], got.by_request)
     if not samples:
         raise next(iter(plan.failures.values()))
-    return samples, scores + group_scores(scores, plan.groups)
+    return samples
+
+
+def aggregate_samples(plan: Plan, samples: dict[str, TaskSamples]) -> list[Score]:
+    """Return the scores of tasks and groups; a task whose own aggregation fails leaves `samples`, the others go on.
+
+    Raises:
+        TaskFileError: no task could be scored.
+    """
+    scores: list[Score] = []
+    for name, task_samples in list(samples.items()):
+        with _task_code(plan, name):
+            scores += task_scores(name, task_samples, seed=plan.config.seeds.numpy)
+        if name in plan.failures:
+            del samples[name]
+    if not samples:
+        raise next(iter(plan.failures.values()))
+    return scores + group_scores(scores, plan.groups)
+
+
+@contextmanager
+def _task_code(plan: Plan, name: str) -> Iterator[None]:
+    """Make whatever a task author's filters and aggregations raise that task's failure."""
+    try:
+        yield
+    except Exception as err:  # noqa: BLE001
+        plan.failures[name] = TaskFileError(f"Task {name!r} can't be scored: {type(err).__name__}: {err}")
 
 
 def require_answers(name: str, got: TaskAnswers) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.errors import RunFolderError
 from qwen2eval.evidence import MATCH_COLUMNS, with_evidence
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
-from qwen2eval.samples import TaskSamples, metric_column, metric_names, sample_rows
+from qwen2eval.samples import JUDGE_COLUMNS, TaskSamples, metric_column, metric_names, sample_rows
 from qwen2eval.scores import Score, cell_scores, scores_frame
 from qwen2eval.tasks import task_metadata
 
@@ -248,7 +248,10 @@ def _write_parquet(path: Path, samples: TaskSamples) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema([metric_column(name) for name in metric_names(samples)])
+    schema = _schema(
+        [metric_column(name) for name in metric_names(samples)],
+        more_texts=JUDGE_COLUMNS if samples.judge_metrics else (),
+    )
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
         for row in sample_rows(samples):
@@ -259,7 +262,8 @@ def _write_parquet(path: Path, samples: TaskSamples) -> None:
         writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def _schema(metrics: Sequence[str]) -> "pa.Schema":
+def _schema(metrics: Sequence[str], *, more_texts: Sequence[str]) -> "pa.Schema":
+    """Return the columns of a task's samples; `more_texts` are those that not every task has."""
     import pyarrow as pa
 
     texts = ("cluster", "prompt", "response", "extracted", "target")
@@ -278,7 +282,7 @@ def _schema(metrics: Sequence[str]) -> "pa.Schema":
             ("truncated", pa.bool_()),
             ("contamination", pa.string()),
             ("contamination_qwen2", pa.string()),
-            *[(name, pa.string()) for name in ("cell", "verdict", "verdict_detail", "error")],
+            *[(name, pa.string()) for name in ("cell", "verdict", "verdict_detail", *more_texts, "error")],
         ]
     )
 

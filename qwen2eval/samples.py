@@ -26,6 +26,8 @@ SAMPLE_COLUMNS = (
     *("contamination_qwen2", "cell", "verdict", "verdict_detail", "error"),
 )
 """The columns of samples/<task>.parquet that every task has; its metrics follow."""
+JUDGE_COLUMNS = ("judge_response", "judge_error")
+"""Two more, of tasks whose answers a judge was asked about: see `Judgement`."""
 NO_EXTRACTION = "[invalid]"
 """What lm-eval's extraction filters return when they find no answer."""
 
@@ -37,6 +39,15 @@ class Cell(NamedTuple):
     """Tokens of context."""
     depth: float
     """Percent from the start."""
+
+
+class Judgement(NamedTuple):
+    """What a judge says of one answer."""
+
+    response: str | None
+    """Its verdict; None: it said nothing."""
+    error: str | None = None
+    """Why it said nothing, or why what it said can't be read."""
 
 
 @dataclass
@@ -58,6 +69,8 @@ class DocSample:
     """Why it is not scored."""
     executions: "Sequence[Execution] | None" = None
     """For tasks of programs: what came of each repeat's."""
+    judgement: Judgement | None = None
+    """None: no judge was asked about the answer."""
 
     @cached_property
     def doc_hash(self) -> str:
@@ -75,6 +88,8 @@ class TaskSamples:
     """By doc_id: clean, contaminated or not_testable by the n-gram rule; None: no corpus was searched."""
     contamination_qwen2: Mapping[int, str] | None = None
     """The same by n-gram and longest common subsequence."""
+    judge_metrics: tuple[str, ...] = ()
+    """Metrics that come of a judge's verdicts, whether or not any doc has them; empty: no judge was asked."""
 
     def __iter__(self) -> Iterator[DocSample]:
         for samples in self.by_filter.values():
@@ -156,7 +171,7 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
                 "cluster": None if cluster is None else str(sample.doc[cluster]),
                 "prompt": prompt,
                 "response": response_text(given, sample.requests),
-                "extracted": _extracted_text(samples.plan, sample),
+                "extracted": extracted_text(samples.plan, sample),
                 "target": target_text(samples.plan, sample),
                 "finish_reason": given[0].finish_reason,
                 "n_prompt_tokens": first.n_context_tokens,
@@ -170,6 +185,7 @@ def sample_rows(samples: TaskSamples) -> Iterator[dict[str, Any]]:
                 "verdict": None if sample.executions is None else sample.executions[repeat].verdict,
                 "verdict_detail": None if sample.executions is None else sample.executions[repeat].detail or None,
                 "error": sample.error,
+                **(_judge_columns(sample.judgement) if samples.judge_metrics else {}),
                 **{metric_column(m): as_number(v) for m, v in (sample.metrics or {}).items() if repeat == 0},
             }
 
@@ -192,13 +208,18 @@ def metric_column(metric: str) -> str:
     >>> metric_column("acc"), metric_column("response")
     ('acc', 'metric_response')
     """
-    return f"metric_{metric}" if metric in SAMPLE_COLUMNS else metric
+    return f"metric_{metric}" if metric in (*SAMPLE_COLUMNS, *JUDGE_COLUMNS) else metric
 
 
-def metric_names(samples: TaskSamples) -> list[str]:
-    """Return the metrics that any doc has; where none is scored, those that the task would have."""
-    found = dict.fromkeys(metric for sample in samples for metric in (sample.metrics or {}))
-    return list(found or dict.fromkeys(samples.plan.task.aggregation() or {}))
+def metric_names(samples: TaskSamples, docs: "Sequence[DocSample] | None" = None) -> list[str]:
+    """Return the metrics that any doc has (where none is scored: those that the task would have), then the judge's.
+
+    Args:
+        docs: some of the task's; None: all of them.
+    """
+    scored = (sample.metrics or {} for sample in (samples if docs is None else docs))
+    found = dict.fromkeys(metric for metrics in scored for metric in metrics if metric not in samples.judge_metrics)
+    return [*(found or dict.fromkeys(samples.plan.task.aggregation() or {})), *samples.judge_metrics]
 
 
 def response_text(given: Sequence[Answer], requests: Sequence[PlannedRequest]) -> str | None:
@@ -250,6 +271,19 @@ def target_text(planned: TaskPlan, sample: DocSample) -> str | None:
         choices = task.doc_to_choice(sample.doc)
         return str(choices[target]) if 0 <= target < len(choices) else str(target)
     return None if target is None else str(target)
+
+
+def extracted_text(planned: TaskPlan, sample: DocSample) -> str | None:
+    """Return what a filter made of a doc's responses, as text; None where the doc is not scored."""
+    if sample.metrics is None or not sample.extracted:
+        return None
+    if planned.task.OUTPUT_TYPE == "multiple_choice":
+        logprobs = [value[0] for value in sample.extracted]
+        choices = planned.task.doc_to_choice(sample.doc)
+        best = max(range(min(len(choices), len(logprobs))), key=lambda i: logprobs[i])
+        return str(choices[best])
+    first = sample.extracted[0]
+    return first if isinstance(first, str) else json.dumps(first, ensure_ascii=False, default=str)
 
 
 def raw_response(answer: Answer, kind: str) -> Any:
@@ -328,16 +362,8 @@ def _run_programs(planned: TaskPlan, per_doc: Mapping[int, list[Any]]) -> None:
         planned.task.run_programs([(by_id[doc_id], results) for doc_id, results in per_doc.items()])
 
 
-def _extracted_text(planned: TaskPlan, sample: DocSample) -> str | None:
-    if sample.metrics is None or not sample.extracted:
-        return None
-    if planned.task.OUTPUT_TYPE == "multiple_choice":
-        logprobs = [value[0] for value in sample.extracted]
-        choices = planned.task.doc_to_choice(sample.doc)
-        best = max(range(min(len(choices), len(logprobs))), key=lambda i: logprobs[i])
-        return str(choices[best])
-    first = sample.extracted[0]
-    return first if isinstance(first, str) else json.dumps(first, ensure_ascii=False, default=str)
+def _judge_columns(judgement: Judgement | None) -> dict[str, str | None]:
+    return dict(zip(JUDGE_COLUMNS, judgement or (None, None), strict=True))
 
 
 def _sha256(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.samples import DocSample, TaskSamples, as_number, cell_of
+from qwen2eval.samples import DocSample, TaskSamples, as_number, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def task_scores(name: str, samples: TaskSamples, *, seed: int, subset: str = "or
     return [
         _score(samples, docs, metric=metric, filter_name=filter_name, seed=seed, subset=subset, name=name)
         for filter_name, docs in samples.by_filter.items()
-        for metric in _metrics(samples, docs)
+        for metric in metric_names(samples, docs)
     ]
 
 
@@ -76,7 +76,7 @@ def cell_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
             if (cell := cell_of(sample.doc)) is not None:
                 for place in ((cell.length, cell.depth), (cell.length, None), (None, cell.depth)):
                     parts[place].append(sample)
-        for metric in _metrics(samples, docs):
+        for metric in metric_names(samples, docs):
             for length, depth in sorted(parts, key=_cells_first):
                 score = _score(
                     samples, parts[length, depth], metric=metric, filter_name=filter_name, seed=seed, name=name
@@ -88,12 +88,6 @@ def cell_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
 def _cells_first(place: tuple[int | None, float | None]) -> tuple[bool, bool, int, float]:
     length, depth = place
     return length is None, depth is None, length or 0, depth or 0.0
-
-
-def _metrics(samples: TaskSamples, docs: list[DocSample]) -> list[str]:
-    """Return the metrics that any doc has; where none is scored, those that the task would have."""
-    found = dict.fromkeys(metric for sample in docs for metric in (sample.metrics or {}))
-    return list(found or dict.fromkeys(samples.plan.task.aggregation() or {}))
 
 
 def _score(

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from qwen2eval.errors import StoreError
 from qwen2eval.requests import Answer
 
+STORE_FILE = "store.sqlite"
+"""Its name, beside the folders of the runs that share it."""
 STORE_VERSION = 1
 BUSY_SECONDS = 60
 SCHEMA = """

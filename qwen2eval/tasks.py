@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
+from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.errors import (
     ConfigError,
@@ -109,11 +110,15 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
     registry = _Registry(config.include_path)
     loaded = LoadedTasks()
     loaded.warnings += [str(err) for err in registry.broken]
+    is_data_missing = False
     for entry in _find_each(config.task_names, registry, loaded.failures):
         try:
-            built = _build(entry, registry, config)
+            # Without a hub each set of data takes half a minute to be missing: after one, see whether there is a hub
+            with hub_or_cache(offline=config.offline or not is_data_missing):
+                built = _build(entry, registry, config)
         except Qwen2EvalError as err:
             loaded.failures[entry.name] = err
+            is_data_missing |= isinstance(err, MissingDataError)
             continue
         for name, task in built["tasks"].items():
             _apply_overrides(task, config)

@@ -63,7 +63,7 @@ def test_the_users_folder_wins_over_everything(own_tasks):
 
 
 def test_globs_and_yaml_files_name_tasks(own_tasks):
-    assert [e.name for e in find_tasks(["demo_*"])] == ["demo_gsm8k", "demo_mmlu"]
+    assert [e.name for e in find_tasks(["demo_[gm]*"])] == ["demo_gsm8k", "demo_mmlu"]
     assert [e.name for e in find_tasks([str(own_tasks / "sums.yaml")])] == ["sums"]
 
 

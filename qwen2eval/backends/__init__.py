@@ -85,9 +85,10 @@ def _qwen2_model(config: RunConfig, front: ModelFront) -> Backend:
 
 
 def _demo_front(config: RunConfig) -> ModelFront:
-    from qwen2eval.demo.stand_in import STAND_IN_NOTE, stand_in_model
+    from qwen2eval.backends.qwen2_args import open_qwen2_front
+    from qwen2eval.demo.shipped import MODEL, MODEL_NOTE
 
-    return open_hf_front(config, backend="hf", path=str(stand_in_model()), note=STAND_IN_NOTE)
+    return replace(open_qwen2_front(config, path=str(MODEL)), note=MODEL_NOTE)
 
 
 def _vllm_front(config: RunConfig) -> ModelFront:
@@ -170,7 +171,7 @@ def _require(*packages: str, extra: str) -> None:
 
 
 BACKENDS: dict[str, BackendSpec] = {
-    "demo": BackendSpec(_demo_front, _hf_model),
+    "demo": BackendSpec(_demo_front, _qwen2_model),
     "qwen2": BackendSpec(_qwen2_front, _qwen2_model),
     "hf": BackendSpec(_hf_front, _hf_model),
     "vllm": BackendSpec(_vllm_front, _vllm_model),

@@ -58,7 +58,7 @@ class ModelFront:
         return any(mark in self.name.lower() for mark in ("instruct", "chat", "-it"))
 
 
-def open_hf_front(config: RunConfig, *, backend: str, path: str, note: str | None = None) -> ModelFront:
+def open_hf_front(config: RunConfig, *, backend: str, path: str) -> ModelFront:
     """Load the tokenizer and config.json of a checkpoint folder or hub name.
 
     Raises:
@@ -92,7 +92,6 @@ def open_hf_front(config: RunConfig, *, backend: str, path: str, note: str | Non
         chat_template=_chat_template(tokenizer, args.get("chat_template_args") or {}, args.get("enable_thinking")),
         chat_template_text=template_text(tokenizer, config.apply_chat_template),
         tokenizer_hash=hash_tokenizer(tokenizer),
-        note=note,
     )
 
 

@@ -10,7 +10,7 @@ from qwen2eval.backends.rope import rope_label
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.model import DualChunk, Qwen2Config
-from qwen2eval.model.config import N_BYTES, TRAINED_LENGTH
+from qwen2eval.model.config import N_BYTES
 from qwen2eval.model.gguf_header import find_gguf
 
 RESOLVED_ARGS = (
@@ -145,7 +145,7 @@ def open_qwen2_front(config: RunConfig, *, path: str) -> ModelFront:
     length = config.model_args.get("max_length")
     if length is None and (stretched.yarn or stretched.dual_chunk):
         length = stretched.max_length
-    front = replace(front, max_length=length or front.max_length, trained_length=TRAINED_LENGTH)
+    front = replace(front, max_length=length or front.max_length, trained_length=model_config.trained_length)
     front = replace(front, rope=rope_label(stretched))
     assert front.max_length is not None, "open_hf_front finds a length"
     stretched.check_length(front.max_length)

@@ -9,7 +9,7 @@ from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
 from qwen2eval.model.config import Qwen2Config
 
-STRETCHABLE = ("qwen2", "vllm")
+STRETCHABLE = ("qwen2", "vllm", "demo")
 YARN_FACTOR = 4.0
 """What Qwen2's documentation says, and its config.json of longer models."""
 _ARGS: dict[str, dict[str, Any]] = {
@@ -27,9 +27,10 @@ def with_rope(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: the backend can't stretch a context, or `model_args` say the opposite.
     """
-    if config.rope == "auto" or (config.rope == "none" and config.model not in STRETCHABLE):
+    model = config.model or "demo"
+    if config.rope == "auto" or (config.rope == "none" and model not in STRETCHABLE):
         return config
-    if config.model not in STRETCHABLE:
+    if model not in STRETCHABLE:
         raise ConfigError(f"--rope {config.rope}: only --model {' and '.join(STRETCHABLE)} can stretch the context")
     wanted, given = _ARGS[config.rope], config.model_args
     factor, dual_chunk = given.get("yarn_factor"), given.get("dual_chunk")

@@ -1,8 +1,15 @@
-"""Single files of data sets on the Hugging Face hub, for sets that `datasets` can't load as they are."""
+"""The Hugging Face hub: whether it can be reached, and single files of data sets that `datasets` can't load."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from qwen2eval.errors import MissingDataError
+from qwen2eval.libraries import hub_libraries_offline
 
 
 def hub_file(repository: str, name: str, *, offline: bool, error: MissingDataError) -> Path:
@@ -14,12 +21,47 @@ def hub_file(repository: str, name: str, *, offline: bool, error: MissingDataErr
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, name, repo_type="dataset", local_files_only=offline))
+        with hub_or_cache(offline=offline):
+            return Path(hf_hub_download(repository, name, repo_type="dataset", local_files_only=offline))
     # a dead network, an unknown repository or file and an empty cache are half a dozen unrelated types
     except Exception as err:
-        why = (
-            "--offline forbids the network and the cache does not hold it"
-            if offline
-            else f"{type(err).__name__}: {err}"
-        )
-        raise MissingDataError(f"{error}\nThe hub said: {why}") from err
+        raise not_at_hub(error, err, offline=offline) from err
+
+
+@contextmanager
+def hub_or_cache(*, offline: bool) -> Iterator[None]:
+    """Run the block with the hub's libraries told to look into their cache only, where no hub can be reached.
+
+    They would try for half a minute a file.
+    """
+    if offline or why_no_hub() is None:
+        yield
+        return
+    with hub_libraries_offline():
+        yield
+
+
+@cache
+def why_no_hub() -> str | None:
+    """Return why the hub can't be reached from here, which is asked once a process; None: it may be reached."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if getproxies():  # a proxy asks for the address
+        return None
+    host = urlsplit(ENDPOINT).hostname
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as err:
+        return f"{host} has no address here ({err.strerror or err})"
+    return None
+
+
+def not_at_hub(error: MissingDataError, cause: Exception, *, offline: bool) -> MissingDataError:
+    """Return `error` with what the hub, or its library, said to it."""
+    if offline:
+        why = "--offline forbids the network and the cache does not hold it"
+    elif no_hub := why_no_hub():
+        why = f"{no_hub}, and the cache does not hold it"
+    else:
+        why = f"{type(cause).__name__}: {cause}"
+    return MissingDataError(f"{error}\nThe hub said: {why}", benchmark=error.benchmark, files=error.files)

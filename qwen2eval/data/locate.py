@@ -4,14 +4,15 @@ Each loader in this folder asks these places in turn; the first that has the dat
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.content import content_dir
-from qwen2eval.errors import DataFileError, MissingDataError
+from qwen2eval.content import package_folder
+from qwen2eval.data.hub_files import hub_or_cache, not_at_hub
+from qwen2eval.errors import DataFileError, MissingDataError, Qwen2EvalError, few_of
 
 Rows = list[dict[str, Any]]
 Splits = dict[str, Rows]
@@ -33,8 +34,7 @@ def find_folder(
         is_there: whether a folder holds the files.
     """
     if package_data:
-        first, *rest = package_data.split("/")
-        return content_dir(first).joinpath(*rest, benchmark)
+        return package_folder(package_data) / benchmark
     candidates: list[Path] = []
     if chosen := data_dir or os.environ.get("QWEN2EVAL_DATA"):
         if not Path(chosen).is_dir():
@@ -50,8 +50,24 @@ def missing(benchmark: str, *, files: str, hub: str, data_dir: str | None) -> Mi
     return MissingDataError(
         f"No data for benchmark {benchmark!r}. Three ways to get it: (1) put {files} in DIR/{benchmark}/ and pass "
         f"--data_dir DIR or set QWEN2EVAL_DATA (looked in: {looked}); (2) install a data package that offers it (entry "
-        f"point {DATA_PACKAGES!r}); (3) download {hub!r} from the Hugging Face hub (run once without --offline)."
+        f"point {DATA_PACKAGES!r}); (3) download {hub!r} from the Hugging Face hub (run once without --offline).",
+        benchmark=benchmark,
+        files=files,
     )
+
+
+def told_together(failures: Mapping[str, Qwen2EvalError]) -> dict[str, Qwen2EvalError]:
+    """Return the failures of tasks; those that lack data of one benchmark all say the same, with the files of all."""
+    lacking = {name: err for name, err in failures.items() if isinstance(err, MissingDataError) and err.files}
+    files = dict[str, dict[str, None]]()
+    for err in lacking.values():
+        files.setdefault(err.benchmark, {})[err.files] = None
+    told = dict(failures)
+    for name, err in lacking.items():
+        listed = few_of(list(files[err.benchmark]))
+        message = str(err).replace(err.files, listed, 1)
+        told[name] = MissingDataError(message, benchmark=err.benchmark, files=listed)
+    return told
 
 
 def load_hub(repository: str, name: str, *, offline: bool, error: MissingDataError) -> Any:
@@ -63,15 +79,11 @@ def load_hub(repository: str, name: str, *, offline: bool, error: MissingDataErr
     import datasets
 
     try:
-        return datasets.load_dataset(repository, name)
+        with hub_or_cache(offline=offline):
+            return datasets.load_dataset(repository, name)
     # datasets wraps a dead network, an unknown repository and an empty cache in half a dozen unrelated types
     except Exception as err:
-        why = (
-            "--offline forbids the network and the cache does not hold it"
-            if offline
-            else f"{type(err).__name__}: {err}"
-        )
-        raise MissingDataError(f"{error}\nThe hub said: {why}") from err
+        raise not_at_hub(error, err, offline=offline) from err
 
 
 def require_columns(row: dict[str, Any], columns: Sequence[str], *, path: Path, line: int) -> None:

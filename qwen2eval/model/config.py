@@ -119,6 +119,9 @@ class Qwen2Config:
     """Key-value heads: each serves num_attention_heads / num_key_value_heads query heads."""
     max_position_embeddings: int = TRAINED_LENGTH
     """The longest input in tokens that the checkpoint declares, before YARN or DCA."""
+    original_max_position_embeddings: int | None = None
+    """Tokens of context in training, where the checkpoint declares more and says so, as Phi-3's do; None: the lesser of
+    `max_position_embeddings` and what the released models were trained on."""
     rms_norm_eps: float = 1e-6
     """Added to the mean square before its root."""
     rope_theta: float = 1e6
@@ -156,6 +159,12 @@ class Qwen2Config:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ModelError(f"{name} is {value!r} in the model's config: it must be a whole number of 1 or more")
+        trained: Any = self.original_max_position_embeddings
+        if trained is not None and not (isinstance(trained, int) and 1 <= trained <= self.max_position_embeddings):
+            raise ModelError(
+                f"original_max_position_embeddings is {trained!r} in the model's config: a trained length is from 1 to "
+                f"max_position_embeddings ({self.max_position_embeddings:,})"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ModelError(
                 f"num_attention_heads ({self.num_attention_heads}) is no multiple of num_key_value_heads "
@@ -216,17 +225,21 @@ class Qwen2Config:
         """
         yarn, dual = self.yarn, self.dual_chunk
         if yarn_factor is not None:
-            known = yarn or Yarn(original_max_position_embeddings=min(TRAINED_LENGTH, self.max_position_embeddings))
+            known = yarn or Yarn(original_max_position_embeddings=self.trained_length)
             yarn = None if yarn_factor == 1 else replace(known, factor=yarn_factor)
         if isinstance(dual_chunk, DualChunk):
             dual = dual_chunk
         elif dual_chunk is not None:
-            trained = min(TRAINED_LENGTH, self.max_position_embeddings)
-            fitting = DualChunk(chunk_size=trained, local_size=max(trained // 32, 1))
+            fitting = DualChunk(chunk_size=self.trained_length, local_size=max(self.trained_length // 32, 1))
             dual = (dual or fitting) if dual_chunk else None
         if yarn and dual and not dual.original_max_position_embeddings:
             dual = replace(dual, original_max_position_embeddings=yarn.original_max_position_embeddings)
         return replace(self, yarn=yarn, dual_chunk=dual)
+
+    @property
+    def trained_length(self) -> int:
+        """Tokens of context in training."""
+        return self.original_max_position_embeddings or min(TRAINED_LENGTH, self.max_position_embeddings)
 
     @property
     def head_size(self) -> int:
@@ -315,7 +328,7 @@ class Qwen2Config:
         """
         if n_tokens <= self.max_length:
             return
-        original = self.yarn.original_max_position_embeddings if self.yarn else TRAINED_LENGTH
+        original = self.yarn.original_max_position_embeddings if self.yarn else self.trained_length
         original = min(original, self.max_position_embeddings)
         factor = math.ceil(n_tokens / original)
         raise ModelError(

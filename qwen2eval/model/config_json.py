@@ -25,7 +25,7 @@ _REQUIRED = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
-_OPTIONAL = ("rms_norm_eps", "tie_word_embeddings", "head_dim")
+_OPTIONAL = ("rms_norm_eps", "tie_word_embeddings", "head_dim", "original_max_position_embeddings")
 _MOE_REQUIRED = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size")
 _MOE_OPTIONAL = ("decoder_sparse_step", "norm_topk_prob")
 _YARN_NUMBERS = ("factor", "beta_fast", "beta_slow", "attention_factor")

@@ -20,6 +20,9 @@ COLOUR_STOPS: Mapping[str, tuple[str, ...]] = {
 }
 """The first two can be told apart by the colour-blind and in grey; classic is red to green."""
 
+SCALES: Mapping[str, tuple[float, float]] = {"judge_score": (1.0, 10.0)}
+"""Lower and upper end of metrics that are neither a share nor points of 100."""
+
 
 class HeatCell(NamedTuple):
     """A part of a heat map."""
@@ -46,10 +49,16 @@ class HeatMap:
     """By (length, depth), (length, all depths) and (all lengths, depth)."""
     overall: HeatCell | None
     top: float
-    """The scale's upper end; its lower is 0. 100 for ratios, which are in percent."""
+    """The scale's upper end; 100 for ratios, which are in percent."""
+    bottom: float = 0.0
+    """The scale's lower end."""
     missing_lengths: tuple[int, ...] = ()
     """Asked for, but over the model's length."""
     colours: str = DEFAULT_COLOURS
+
+    def ratio(self, value: float) -> float:
+        """Return a value's place on the scale, 0 to 1."""
+        return (value - self.bottom) / (self.top - self.bottom)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -115,13 +124,15 @@ def heat_map(
     missing_lengths: Sequence[int] = (),
     colours: str = DEFAULT_COLOURS,
 ) -> HeatMap:
-    """Return a heat map of cells; ratios become percent, other scores end at 10 or 100, whichever holds all."""
+    """Return a heat map of cells, on the scale of its metric: `SCALES`, percent for ratios, else 0 to 100 or more."""
     values = [cell.value for cell in cells.values() if cell.value is not None]
-    is_ratio = all(numbers.is_ratio(metric, value) for value in values)
-    if is_ratio:
+    bottom, top = SCALES.get(metric, (0.0, 100.0))
+    if metric in SCALES:
+        cells = {place: _within(cell, bottom, top) for place, cell in cells.items()}
+    elif all(numbers.is_ratio(metric, value) for value in values):
         cells = {place: _times_100(cell) for place, cell in cells.items()}
-    highest = 100.0 if is_ratio else max(values, default=0.0)
-    ends = (100.0,) if is_ratio else (10.0, 100.0)  # a judge's scale, or points
+    else:
+        top = max([top, *values])
     return HeatMap(
         model=model,
         task=task,
@@ -129,7 +140,8 @@ def heat_map(
         filter=None if filter_name == "none" else filter_name,
         cells={place: cell for place, cell in cells.items() if place != (None, None)},
         overall=cells.get((None, None)),
-        top=next((end for end in ends if highest <= end), highest),
+        top=top,
+        bottom=bottom,
         missing_lengths=tuple(missing_lengths),
         colours=colours if colours in COLOUR_STOPS else DEFAULT_COLOURS,
     )
@@ -183,6 +195,12 @@ def _channels(colour: str) -> tuple[int, ...]:
 def _cell(row: Mapping[Any, Any]) -> HeatCell:
     value, low, high = (_number(row[name]) for name in ("value", "ci_low", "ci_high"))
     return HeatCell(value, low, high, int(row["n_docs"]), int(row["n_unscored"]))
+
+
+def _within(cell: HeatCell, bottom: float, top: float) -> HeatCell:
+    """Cut an interval to the scale: of two answers Student's t reaches far beyond the grades that there are."""
+    low, high = cell.low, cell.high
+    return cell._replace(low=None if low is None else max(low, bottom), high=None if high is None else min(high, top))
 
 
 def _times_100(cell: HeatCell) -> HeatCell:

@@ -25,16 +25,16 @@ _MISSING = "#e6e6e6"
 
 def draw_heat_maps(maps: Sequence[HeatMap]) -> "Figure":
     """Draw heat maps side by side, one for each model or setting, on the scale of the widest and in one's colours."""
-    maps = [replace(one, colours=maps[0].colours) for one in maps]
-    top = max(one.top for one in maps)
+    top, bottom = max(one.top for one in maps), min(one.bottom for one in maps)
+    maps = [replace(one, colours=maps[0].colours, top=top, bottom=bottom) for one in maps]
     widths = [max(len(one.lengths), 4) for one in maps]
     height = 1.5 + 0.3 * max(len(one.depths) for one in maps)
     figure = _new_figure(width=1.2 + 0.55 * sum(widths) + 0.5 * len(maps), height=height)
     grid = figure.add_gridspec(1, len(maps) + 1, width_ratios=[*widths, 0.35])
     for i, one in enumerate(maps):
         has_depths = i == 0 or one.depths != maps[i - 1].depths
-        _draw_cells(figure.add_subplot(grid[0, i]), one, top=top, has_depths=has_depths)
-    _draw_scale(figure, figure.add_subplot(grid[0, len(maps)]), maps[0], top=top)
+        _draw_cells(figure.add_subplot(grid[0, i]), one, has_depths=has_depths)
+    _draw_scale(figure, figure.add_subplot(grid[0, len(maps)]), maps[0])
     return figure
 
 
@@ -52,9 +52,9 @@ def draw_curves(maps: Sequence[HeatMap]) -> "Figure":
         if band:
             xs, lows, highs = zip(*band, strict=True)
             axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
-    top = max(one.top for one in maps)
+    top, bottom = max(one.top for one in maps), min(one.bottom for one in maps)
     lengths = sorted({length for one in maps for length in one.lengths})
-    axes.set(ylim=(0, top * 1.03), xlabel="context length, tokens", ylabel=_unit(maps[0]))
+    axes.set(ylim=(bottom, top + 0.03 * (top - bottom)), xlabel="context length, tokens", ylabel=_unit(maps[0]))
     axes.set_xticks(lengths, [format_length(length) for length in lengths], rotation=45 if len(lengths) > 10 else 0)
     axes.spines["right"].set_visible(False)
     axes.legend(frameon=False, loc="lower left", fontsize=8)
@@ -115,14 +115,14 @@ def _new_figure(*, width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_cells(axes: "Axes", one: HeatMap, *, top: float, has_depths: bool) -> None:
+def _draw_cells(axes: "Axes", one: HeatMap, *, has_depths: bool) -> None:
     from matplotlib.patches import Rectangle
 
     for i, length in enumerate(one.lengths):
         for j, depth in enumerate(one.depths):
             cell = one.cells.get((length, depth))
             value = None if cell is None else cell.value
-            colour = _MISSING if value is None else colour_of(value / top, one.colours)
+            colour = _MISSING if value is None else colour_of(one.ratio(value), one.colours)
             hatch = "///" if value is None else None
             axes.add_patch(Rectangle((i, j), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8, hatch=hatch))
             if cell is not None:
@@ -140,12 +140,12 @@ def _draw_cells(axes: "Axes", one: HeatMap, *, top: float, has_depths: bool) -> 
     axes.spines[:].set_visible(False)
 
 
-def _draw_scale(figure: "Figure", axes: "Axes", one: HeatMap, *, top: float) -> None:
+def _draw_scale(figure: "Figure", axes: "Axes", one: HeatMap) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     colours: Any = LinearSegmentedColormap.from_list(one.colours, COLOUR_STOPS[one.colours])
-    bar = figure.colorbar(ScalarMappable(Normalize(0, top), colours), cax=axes)
+    bar = figure.colorbar(ScalarMappable(Normalize(one.bottom, one.top), colours), cax=axes)
     bar.outline.set_visible(False)
     bar.set_label(_unit(one))
 

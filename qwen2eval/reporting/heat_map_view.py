@@ -126,7 +126,7 @@ def view_heat_map(found: HeatMap, *, file: str) -> HeatMapView:
             *(Label(x=_LEFT - 8, y=_TOP + _ROW * (j + 0.5) + 4, text=t, anchor="end") for j, t in enumerate(labels)),
             *_length_labels(lengths, middles, y=bottom + 18),
             Label(x=_LEFT, y=bottom + 44, text="depth, % ↓   length, tokens →", anchor="start", is_soft=True),
-            Label(x=right - _SCALE_WIDTH - 38, y=bottom + 44, text="0", anchor="end"),
+            Label(x=right - _SCALE_WIDTH - 38, y=bottom + 44, text=f"{found.bottom:g}", anchor="end"),
             Label(x=right, y=bottom + 44, text=f"{found.top:g}", anchor="end"),
         ),
         scale=tuple(_scale(found, x=right - _SCALE_WIDTH - 32, y=bottom + 33)),
@@ -136,7 +136,8 @@ def view_heat_map(found: HeatMap, *, file: str) -> HeatMapView:
         curve_height=_TOP + _CURVE_HEIGHT + 30,
         curve_labels=_length_labels(lengths, middles, y=_TOP + _CURVE_HEIGHT + 20),
         ticks=tuple(
-            Label(x=_LEFT - 8, y=_y(found, part * found.top), text=f"{part * found.top:g}") for part in (0, 0.5, 1)
+            Label(x=_LEFT - 8, y=_y(found, tick), text=f"{tick:g}")
+            for tick in (found.bottom, (found.bottom + found.top) / 2, found.top)
         ),
         by_length=tuple(_table_row(found, (length, None), "all") for length in lengths),
         by_depth=tuple(_table_row(found, (None, depth), label) for depth, label in named),
@@ -173,7 +174,7 @@ def cell_text(cell: HeatCell | None) -> str:
 def _box(found: HeatMap, place: tuple[int, float | None], where: str, *, x: float, y: float, width: float) -> Box:
     cell = found.cells.get(place)
     is_missing = place[0] in found.missing_lengths
-    colour = None if cell is None or cell.value is None else colour_of(cell.value / found.top, found.colours)
+    colour = None if cell is None or cell.value is None else colour_of(found.ratio(cell.value), found.colours)
     said = "not asked: over the model's length" if is_missing else "not asked" if cell is None else _said(cell)
     return Box(
         x=round(x, 2),
@@ -216,7 +217,7 @@ def _curve(found: HeatMap, middles: Sequence[float]) -> tuple[str, str, tuple[Do
 
 
 def _y(found: HeatMap, value: float) -> float:
-    return _TOP + _CURVE_HEIGHT * (1 - value / found.top)
+    return _TOP + _CURVE_HEIGHT * (1 - found.ratio(value))
 
 
 def _table_row(found: HeatMap, place: tuple[int | None, float | None], label: str) -> TableRow:
@@ -233,7 +234,7 @@ def _table_row(found: HeatMap, place: tuple[int | None, float | None], label: st
 
 def _note(found: HeatMap) -> str:
     n_cells = sum(length is not None and depth is not None for length, depth in found.cells)
-    unit = "percent" if found.top == 100 else f"0 to {found.top:g}"
+    unit = "percent" if found.top == 100 else f"{found.bottom:g} to {found.top:g}"
     note = f"{clip(found.metric, limit=100)} in {unit}, {n_cells} cells"
     if found.overall is not None and found.overall.value is not None:
         note += f", overall {found.overall.value:.1f}{_interval(found.overall, before=', 95% interval ')}"

@@ -7,6 +7,7 @@ and $…$ into links and formulas after the escapes are gone. Such words are set
 
 import re
 import unicodedata
+from collections.abc import Mapping
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -32,6 +33,18 @@ def visible(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATE.sub("\ufffd", text).translate(_SHOWN_CODES)
+
+
+def told_once(messages: Mapping[str, str]) -> list[tuple[list[str], str]]:
+    """Return each message once, with the names that it stands for, in order.
+
+    >>> told_once({"a": "no data", "b": "no room", "c": "no data"})
+    [(['a', 'c'], 'no data'), (['b'], 'no room')]
+    """
+    names = dict[str, list[str]]()
+    for name, message in messages.items():
+        names.setdefault(message, []).append(name)
+    return [(same, message) for message, same in names.items()]
 
 
 def clip(text: str, *, limit: int) -> str:

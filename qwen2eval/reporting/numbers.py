@@ -13,7 +13,7 @@ NOT_APPLICABLE = "n/a"
 
 # Words that make a metric a share of docs. f1, rouge and bleu are left out on purpose: some tasks give them as 0-1 and
 # some as 0-100, so a weak model's 0.7 of 100 would read "70.0%".
-_RATIO_WORDS = frozenset({"acc", "accuracy", "match", "em", "pass", "rate", "ratio", "recall", "refusal"})
+_RATIO_WORDS = frozenset({"acc", "accuracy", "match", "em", "pass", "rate", "ratio", "recall", "refusal", "found"})
 _SLACK = 1e-9
 
 

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen2eval.reporting.markup import clip, visible
+from qwen2eval.errors import few_of
+from qwen2eval.reporting.markup import clip, told_once, visible
 from qwen2eval.reporting.numbers import format_count, format_percent, format_seconds
 
 if TYPE_CHECKING:
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 PROMPT_CHARS = 1_500
 
 
-def plan_as_dict(plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate | None") -> dict[str, Any]:
+def plan_as_dict(
+    plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate | None", *, n_judge: int = 0
+) -> dict[str, Any]:
     """Return the plan as plain JSON values, for `--json`.
 
     Args:
         costs: by task.
+        n_judge: requests to a judge, at most.
     """
     tasks = {
         name: {
@@ -44,6 +48,7 @@ def plan_as_dict(plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate 
     return {
         "model": {"backend": plan.front.backend, "name": plan.front.name, "max_length": plan.front.max_length},
         "n_requests": plan.n_requests,
+        "n_judge_requests": n_judge,
         "estimated_seconds": None if estimate is None else estimate.seconds,
         "tasks": tasks,
         "failed": {name: str(err) for name, err in plan.failures.items()},
@@ -51,8 +56,14 @@ def plan_as_dict(plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate 
     }
 
 
-def print_plan(plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate | None", *, file: TextIO) -> None:
-    """Print the table, the time it may take, the warnings and each task's first prompt."""
+def print_plan(
+    plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate | None", *, n_judge: int = 0, file: TextIO
+) -> None:
+    """Print the table, the time it may take, the warnings and each task's first prompt.
+
+    Args:
+        n_judge: requests to a judge, at most.
+    """
     console = Console(file=file, highlight=False, emoji=False, soft_wrap=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", overflow="fold")
@@ -81,9 +92,12 @@ def print_plan(plan: "Plan", costs: "Mapping[str, Cost]", estimate: "Estimate | 
         )
     if estimate is not None:
         console.print(Text(f"time: {_time_text(estimate)}"))
-    notes = [(name, task.preflight) for name, task in plan.tasks.items() if task.preflight != "ok"]
-    for name, message in [*notes, *((n, str(err)) for n, err in plan.failures.items())]:
-        console.print(Text(f"! {name}: {message}", style="yellow"))
+    if n_judge:
+        console.print(Text(f"judge: {plan.config.judge}, asked about {format_count(n_judge)} answers at most"))
+    notes = {name: task.preflight for name, task in plan.tasks.items() if task.preflight != "ok"}
+    notes |= {name: str(err) for name, err in plan.failures.items()}
+    for names, message in told_once(notes):
+        console.print(Text(f"! {few_of(names)}: {message}", style="yellow"))
     for warning in plan.warnings:
         console.print(Text(f"! {warning}", style="yellow"))
     for name, task in plan.tasks.items():

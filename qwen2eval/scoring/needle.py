@@ -15,6 +15,17 @@ JUDGE_SCORES = (1, 3, 5, 7, 10)
 """What the judge may say: unrelated, minor relevance, moderate but inaccurate, minor omissions, accurate."""
 JUDGE_FOUND = 7
 """From this score on the needle counts as found."""
+JUDGE_PROMPT = (
+    "You are a fair judge of answers. Rate how accurate the answer to a question is, by this scale only:\n"
+    "1: it has nothing to do with the reference.\n"
+    "3: it has a little to do with the reference, but does not match it.\n"
+    "5: it matches the reference in part, and is wrong in part.\n"
+    "7: it matches the reference, and leaves out something minor.\n"
+    "10: it matches the reference wholly.\n\n"
+    "[Question]\n{question}\n\n[Reference]\n{needle}\n\n[Answer]\n{answer}\n\n"
+    'Explain in a sentence, then end with the rating in double brackets, as in "Rating: [[5]]".'
+)
+"""What the judge is asked: the original's steps and order, in words of our own."""
 _END_OF_THOUGHT = "</think>"
 _RATING = re.compile(r"\[\[(\d+)\]\]")
 
@@ -56,28 +67,28 @@ def final_answer(response: str) -> str:
 
 
 def judge_prompt(question: str, answer: str, needle: str) -> str:
-    """Return what the judge is asked about one answer; `needle` is the reference."""
-    return (
-        "You are a fair judge of answers. Rate how accurate the answer to a question is, by this scale only:\n"
-        "1: it has nothing to do with the reference.\n"
-        "3: it has a little to do with the reference, but does not match it.\n"
-        "5: it matches the reference in part, and is wrong in part.\n"
-        "7: it matches the reference, and leaves out something minor.\n"
-        "10: it matches the reference wholly.\n\n"
-        f"[Question]\n{question.strip()}\n\n[Reference]\n{needle.strip()}\n\n[Answer]\n{answer.strip()}\n\n"
-        'Explain in a sentence, then end with the rating in double brackets, as in "Rating: [[5]]".'
-    )
+    """Return what the judge is asked about one answer; `needle` is the reference.
+
+    >>> judge_prompt("Where?", "There. {needle}", "It is there.").count("It is there.")  # an answer is only text
+    1
+    """
+    return JUDGE_PROMPT.format(question=question.strip(), answer=answer.strip(), needle=needle.strip())
 
 
 def parse_judgement(verdict: str) -> int | None:
     """Return the judge's score; None where it gave none of the scale: the answer is then not scored.
 
-    The last rating counts; one that stands by itself as a number is taken as well.
+    The last rating counts, after the thoughts of a judge that thinks; one that stands by itself as a number is taken
+    as well.
 
     >>> parse_judgement("Close. Rating: [[7]]"), parse_judgement("10"), parse_judgement("I can't say")
     (7, 10, None)
     """
-    found = _RATING.findall(verdict) or ([verdict.strip()] if verdict.strip().isdigit() else [])
+    try:
+        said = final_answer(verdict).strip()
+    except UnfinishedThoughtError:
+        return None
+    found = _RATING.findall(said) or ([said] if said.isdecimal() else [])
     score = int(found[-1]) if found else None
     return score if score in JUDGE_SCORES else None
 

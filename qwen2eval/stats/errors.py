@@ -120,7 +120,7 @@ def part_difference(
     reach = float(stdtrit(n_free, 0.5 + CONFIDENCE / 2)) * stderr
     low, high = delta - reach, delta + reach
     if is_binary and not part.all():
-        ends = _newcombe(x[part], x[~part])
+        ends = newcombe(x[part], x[~part])
         share = 1 - float(part.mean())
         low, high = max(-1.0, min(low, share * ends[0])), min(1.0, max(high, share * ends[1]))
     return Estimate(stderr, low, high)
@@ -137,6 +137,14 @@ def bootstrap_difference(
     return bootstrap_estimate(difference, list(zip(items, is_part, strict=True)), seed=seed)
 
 
+def newcombe(x: "np.ndarray[Any, Any]", y: "np.ndarray[Any, Any]") -> tuple[float, float]:
+    """Return the 95 % interval of mean(x) - mean(y), of two groups of zeros and ones (Newcombe 1998, method 10)."""
+    (x_low, x_high), (y_low, y_high) = (_wilson(float(group.sum()), len(group)) for group in (x, y))
+    mean_x, mean_y = float(x.mean()), float(y.mean())
+    low = mean_x - mean_y - math.hypot(mean_x - x_low, y_high - mean_y)
+    return low, mean_x - mean_y + math.hypot(x_high - mean_x, mean_y - y_low)
+
+
 def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     # scipy.stats has this, too, but takes 0.6 s and 60 MB to import
     z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
@@ -145,14 +153,6 @@ def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if n_successes == 0 else middle - reach
     return low, 1.0 if n_successes == n else middle + reach
-
-
-def _newcombe(x: "np.ndarray[Any, Any]", y: "np.ndarray[Any, Any]") -> tuple[float, float]:
-    """Return the interval of mean(x) - mean(y), of two groups of zeros and ones (Newcombe 1998, method 10)."""
-    (x_low, x_high), (y_low, y_high) = (_wilson(float(group.sum()), len(group)) for group in (x, y))
-    mean_x, mean_y = float(x.mean()), float(y.mean())
-    low = mean_x - mean_y - math.hypot(mean_x - x_low, y_high - mean_y)
-    return low, mean_x - mean_y + math.hypot(x_high - mean_x, mean_y - y_low)
 
 
 def _student(mean: float, stderr: float, df: int, values: "np.ndarray[Any, Any]") -> tuple[float, float]:

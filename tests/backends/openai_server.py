@@ -13,7 +13,7 @@ GET /v1/models. Answers depend on nothing but the request.
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,6 +64,8 @@ class TinyServer:
     api_key: str | None
     max_model_len: int | None
     delay_seconds: float
+    script: Callable[[str], str] | None = None
+    """Prompt -> answer; None: the model answers."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     """The JSON bodies of all POSTs, in order of arrival."""
     n_most_at_once: int = 0
@@ -125,7 +127,10 @@ class TinyServer:
         """Answer one request with the model."""
         prompt_ids = self._prompt_ids(body)
         with self._model_lock, torch.inference_mode():
-            token_ids, text, finish_reason = self._generate(prompt_ids, body)
+            if self.script is None:
+                token_ids, text, finish_reason = self._generate(prompt_ids, body)
+            else:
+                token_ids, text, finish_reason = [], self.script(self.prompt_text(body)), "stop"
             choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
             if is_chat:
                 choice["message"] = {"role": "assistant", "content": text}
@@ -192,6 +197,7 @@ def serve_openai(
     max_model_len: int | None = None,
     delay_seconds: float = 0.0,
     model: str | None = None,
+    script: Callable[[str], str] | None = None,
 ) -> Iterator[TinyServer]:
     """Serve the checkpoint in `folder` on a free loopback port while the block runs.
 
@@ -201,6 +207,7 @@ def serve_openai(
         max_model_len: what /v1/models tells; None leaves it out, as servers other than vLLM do.
         delay_seconds: added to each answer.
         model: the served name; the folder's path if None, so that it also names the tokenizer.
+        script: prompt -> answer, instead of the model.
     """
     http_server = ThreadingHTTPServer(("127.0.0.1", 0), _RequestHandler)
     http_server.daemon_threads = True
@@ -213,6 +220,7 @@ def serve_openai(
         api_key=api_key,
         max_model_len=max_model_len,
         delay_seconds=delay_seconds,
+        script=script,
     )
     http_server.tiny = server  # type: ignore[attr-defined]
     thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

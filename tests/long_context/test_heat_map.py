@@ -76,6 +76,22 @@ def test_more_is_brighter_so_grey_tells_them_apart(colours):
     assert greys == sorted(greys)
 
 
+def test_a_judges_grades_have_their_own_scale_whatever_they_are():
+    """Grades of up to 10 points of 100, and a judge's grades of up to 10, were put on one scale from 0 to 10."""
+    cells = {(1024, 50.0): HeatCell(6.5, -38.0, 51.0, 2, 0), (1024, None): HeatCell(1.0, 1.0, 1.0, 2, 0)}
+    grades, points = (heat_map(cells, model="m", task="t", metric=metric) for metric in ("judge_score", "points"))
+    assert (grades.bottom, grades.top, points.bottom, points.top) == (1, 10, 0, 100)
+    assert grades.cells[1024, 50.0] == HeatCell(6.5, 1.0, 10.0, 2, 0)  # of two answers Student's t reaches far beyond
+    view = view_heat_map(grades, file="x")
+    assert [tick.text for tick in view.ticks] == ["1", "5.5", "10"]
+    assert view.boxes[0].colour == colour_of(5.5 / 9, grades.colours)
+    assert "t judge_score" in view.name
+    assert view.note.startswith("judge_score in 1 to 10")
+    figure = draw_heat_maps([grades, heat_map(cells, model="n", task="t", metric="judge_score")])
+    assert figure.axes[-1].get_ylim() == (1, 10)  # the scale of both
+    assert draw_curves([grades]).axes[0].get_ylim() == pytest.approx((1, 10.27))
+
+
 def test_several_maps_side_by_side_have_one_scale():
     grids = [
         {(1024, 50.0): HeatCell(value, None, None, 2, 0), (1024, None): HeatCell(value, None, None, 2, 0)}
