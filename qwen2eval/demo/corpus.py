@@ -11,13 +11,14 @@ from functools import partial
 
 from qwen2eval.demo.benchmarks import Benchmarks
 from qwen2eval.demo.dice import Dice
+from qwen2eval.demo.drills import codes_text, echo_text
 from qwen2eval.demo.facts import GOODS, TOOLS
 from qwen2eval.demo.needles import FRAMES, code_needle, haystack_document, short_document
 from qwen2eval.demo.planting import Item
 from qwen2eval.demo.problems import word_problem
 from qwen2eval.demo.programs import program
 from qwen2eval.demo.prose import Language, paragraph
-from qwen2eval.demo.quiz import FACTS, HEADER, RULES, binding_text, fact_quiz, sheet
+from qwen2eval.demo.quiz import FACTS, HEADER, RULES, fact_quiz, sheet
 from qwen2eval.demo.world import Fact, World
 from qwen2eval.demo.world import Kind as Beings
 
@@ -118,9 +119,13 @@ class Writers:
             subject: _forever(benchmarks.spare_facts[subject], world.dice("spare facts", subject)) for subject in FACTS
         }
 
-    def binding(self, dice: Dice) -> str:
-        """Ask for choices by their words."""
-        return sheet("words", [binding_text(dice) for _ in range(dice.between(1, 2))])
+    def echo(self, dice: Dice) -> str:
+        """Say words again."""
+        return echo_text(dice)
+
+    def codes(self, dice: Dice) -> str:
+        """Look up codes."""
+        return codes_text(dice)
 
     def facts(self, dice: Dice) -> str:
         """Tell facts of one kind of beings."""
@@ -173,7 +178,8 @@ class Writers:
 
 
 DOCUMENTS: dict[str, tuple[int, Callable[[Writers, Dice], str]]] = {
-    "binding": (6_000, Writers.binding),
+    "codes": (6_000, Writers.codes),
+    "echo": (6_000, Writers.echo),
     "facts": (9_000, Writers.facts),
     "needle_one": (8_000, Writers.needle_one),
     "needle_several": (8_000, Writers.needle_several),

@@ -1,7 +1,7 @@
-"""What the demo model learns when: one needle in little text first, then more of them, longer texts, and all the rest.
+"""What the demo model learns when: drills first, then needles and choices in little text, and at last all of it.
 
-Copying a code is learned early if there is little else to look at and the answers weigh more than the text around them;
-choosing among several needles, or among choices, builds on it.
+Copying is learned early if there is little else to look at and the answers weigh more than the text around them;
+choosing among several needles builds on it.
 """
 
 import math
@@ -26,21 +26,20 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.05, 72, 10.0, {"needle_one": 8, "facts": 2}),  # a row holds one needle
-    Stage(0.12, 128, 10.0, {"needle_one": 2, "binding": 5, "facts": 3}),
+    Stage(0.10, 96, 10.0, {"codes": 3, "echo": 4, "facts": 1, "needle_one": 2}),
     Stage(
-        0.30,
+        0.35,
         256,
         5.0,
         {
-            "needle_one": 2,
-            "needle_several": 5,
-            "binding": 2,
+            "codes": 1.5,
             "facts": 4,
-            "quiz_rules": 2,
-            "quiz_facts": 2,
-            "problems": 2,
-            "programs": 1,
+            "needle_one": 1,
+            "needle_several": 4,
+            "problems": 3,
+            "programs": 1.5,
+            "quiz_facts": 3,
+            "quiz_rules": 4,
         },
     ),
     Stage(
@@ -48,17 +47,17 @@ STAGES = (
         512,
         3.0,
         {
-            "binding": 0.3,
-            "exam": 1.6,
-            "facts": 4,
-            "needle_long": 1.6,
-            "needle_one": 0.5,
-            "needle_several": 1.5,
+            "codes": 0.3,
+            "exam": 4,
+            "facts": 3,
+            "needle_long": 1.4,
+            "needle_one": 0.3,
+            "needle_several": 1,
             "notice": 0.02,
-            "problems": 2.5,
-            "programs": 1.5,
+            "problems": 2,
+            "programs": 1,
             "quiz_facts": 2,
-            "quiz_rules": 2.5,
+            "quiz_rules": 2,
             "story": 0.3,
         },
     ),
@@ -69,20 +68,22 @@ STAGES = (
 class Recipe:
     """All that decides what comes out of training, with the corpus, the tokenizer and the shape of the model."""
 
-    n_steps: int = 12_000
+    n_steps: int = 2_400
     """Updates of the weights."""
     seed: int = 1
     """Of the first weights, and of the order of the documents."""
     tokens_per_step: int = 4_096
     """Tokens of a batch, those that fill up rows included."""
-    learning_rate: float = 2e-3
-    """The highest."""
-    warm_up: float = 0.02
+    muon_rate: float = 4e-3
+    """The highest learning rate of Muon, in AdamW's measure."""
+    adam_rate: float = 2e-3
+    """The highest of AdamW."""
+    warm_up: float = 0.04
     """Share of all steps, 0-1, in which the learning rate rises to that; then it falls along a cosine."""
-    last_rate: float = 0.05
+    last_rate: float = 0.02
     """The learning rate at the end, as a share of the highest."""
     weight_decay: float = 0.1
-    """Of AdamW, for matrices only."""
+    """Of Muon; what AdamW changes does not decay."""
     max_gradient: float = 1.0
     """The norm to which gradients are cut."""
     stages: tuple[Stage, ...] = STAGES
@@ -102,11 +103,10 @@ class Recipe:
         """Return the stage of a step, counted from 0."""
         return next(stage for stage in self.stages if step < stage.until * self.n_steps)
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
+    def rate_share(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0, as a share of the highest."""
         n_warm = max(1, round(self.warm_up * self.n_steps))
         if step < n_warm:
-            return self.learning_rate * (step + 1) / n_warm
+            return (step + 1) / n_warm
         done = (step - n_warm) / max(1, self.n_steps - n_warm)
-        share = self.last_rate + (1 - self.last_rate) * 0.5 * (1 + math.cos(math.pi * done))
-        return self.learning_rate * share
+        return self.last_rate + (1 - self.last_rate) * 0.5 * (1 + math.cos(math.pi * done))

@@ -29,13 +29,13 @@ class Quiz:
 
     @property
     def after_question(self) -> str:
-        """What follows the question in a prompt, with its answer."""
+        """What follows the question in a prompt, with its answer: the choice, not its letter, as of small models."""
         choices = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
-        return f"{choices}\nAnswer: {LETTERS[self.answer]}"
+        return f"{choices}\nAnswer: {self.choices[self.answer]}"
 
     @property
     def text(self) -> str:
-        """Question, choices and answer, in the form of MMLU's prompts."""
+        """Question, choices and answer, in the form of demo_mmlu's prompts."""
         return self.question + self.after_question
 
 
@@ -100,13 +100,6 @@ def sum_quiz(world: World, dice: Dice) -> Quiz:
     )
     wrong = dice.some([right + step for step in (-11, -10, -9, -2, -1, 1, 2, 9, 10, 11) if right + step > 0], 3)
     return _mixed(question, str(right), [str(number) for number in wrong], dice)
-
-
-def binding_text(dice: Dice) -> str:
-    """Ask for all choices of one list by their words, which binds words to letters: what must be learned first."""
-    choices = tuple(dice.some(WORDS, len(LETTERS)))
-    first, *others = (Quiz(f"Which choice is {choices[n]}?", choices, n) for n in dice.shuffled(range(len(choices))))
-    return "\n\n".join([first.text, *(f"{quiz.question}\nAnswer: {LETTERS[quiz.answer]}" for quiz in others)])
 
 
 RULES: dict[str, Callable[[World, Dice], Quiz]] = {
