@@ -114,7 +114,7 @@ class Muon:
     """Momentum whose directions are made orthogonal (Jordan 2024), for the matrices of layers.
 
     As torch.optim.Muon with match_rms_adamw, but in float32, and matrices of a shape at once: torch computes in
-    bfloat16, which takes fifty times as long on processors without instructions for it.
+    bfloat16, which takes twenty times as long on processors without instructions for it.
     """
 
     momentum = 0.95

@@ -17,7 +17,7 @@ from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.data.needlebench import LANGUAGES, Language, NeedleBenchData
 from qwen2eval.data.splits import hash_files
-from qwen2eval.errors import ConfigError
+from qwen2eval.errors import ConfigError, DataFileError
 from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.needlebench_context import (
     Built,
@@ -98,7 +98,7 @@ class NeedleBenchTask(PublishedTask):
         """Return all docs."""
         data = NeedleBenchData(self.package_data, data_dir=self.data_dir, offline=self.offline)
         rows = make_docs(self.grid, self.part, data)
-        self._haystacks = {language: data.haystack(language) for language in self.grid.languages}
+        self._haystacks = {language: _haystack(data, language) for language in self.grid.languages}
         self.dataset.source, self.dataset.sha256 = data.source, hash_files(data.files)
         return rows
 
@@ -302,6 +302,14 @@ def _of_kind(metadata: Mapping[str, Any], key: str, kind: type, default: Any) ->
     if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):  # type: ignore[operator]
         raise ConfigError(f"NeedleBench: {key!r} in the metadata must be of the kind {kind.__name__}, not {value!r}")
     return value
+
+
+def _haystack(data: NeedleBenchData, language: Language) -> list[str]:
+    """Return the texts of a language; blank ones alone would never make a context long enough."""
+    texts = data.haystack(language)
+    if not any(map(str.strip, texts)):
+        raise DataFileError(f"{data.files[-1]} holds no text: all of its rows are blank")
+    return texts
 
 
 def _number(value: Any) -> float:

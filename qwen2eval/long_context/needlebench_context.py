@@ -158,7 +158,7 @@ class FittedContexts:
             repeat: number of the haystack's order, from 0.
         """
         stack = self._stack(repeat)
-        around = self._around(frame) if stack.is_countable else None
+        around = self._around(frame)
         cut, n_tried = Cut(0, hidden.inserts, [0] * len(hidden.needles)), set[int]()
         n_haystack = n_tokens - self._count(stack, frame, around, cut)
         if n_haystack < 0:
@@ -195,7 +195,8 @@ class FittedContexts:
         return [min(stack.sentence_end(place), last) for place in places]
 
     def _count(self, stack: Stack, frame: Frame, around: Around | None, cut: Cut) -> int:
-        if around is not None:
+        # asked each time: a haystack that begins again may cease to be countable
+        if around is not None and stack.is_countable:
             return count_tokens(stack, around, cut, self._counter)
         self._n_counted += 1
         if self._n_counted % FORGET_AFTER == 0:

@@ -133,14 +133,13 @@ def print_contamination(told: Mapping[str, Any], *, console: Console) -> None:
     Args:
         told: the `contamination` part of run.json.
     """
-    info, room = {"contamination": told}, max((console.width - 62) // 2, 8)  # beside the names the table takes 62
+    info, room = {"contamination": told}, max(console.width - 64, 12)  # beside the names the table takes 64
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
-    for name in ("Task", "Metric"):
-        table.add_column(name, overflow="fold", min_width=8)
+    table.add_column("Task, metric", overflow="fold", min_width=12)
     for name in ("Found\n(LCS)", "Original", "Clean", "On found", "Clean -\noriginal"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in contamination_rows(info):
-        names = ((row.task,), (row.metric, *([row.filter] if row.filter else [])))
+        names = (row.task, row.metric, *([row.filter] if row.filter else []))
         cells = (
             (row.contaminated_share, *([f"({row.qwen2_share})"] if row.qwen2_share != NOTHING else [])),
             (row.original, row.original_interval, f"n = {row.n_original}"),
@@ -149,7 +148,7 @@ def print_contamination(told: Mapping[str, Any], *, console: Console) -> None:
             (row.delta, row.delta_interval),
         )
         table.add_row(
-            *(Text("\n".join(fold_name(line, room) for line in lines)) for lines in names),
+            Text("\n".join(fold_name(line, room) for line in names)),
             *(Text("\n".join(line for line in lines if line)) for lines in cells),
         )
     console.print(table)

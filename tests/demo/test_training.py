@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qwen2eval.demo import train as training
 from qwen2eval.demo.curriculum import STAGES, Recipe, Stage
 from qwen2eval.demo.dice import Dice
-from qwen2eval.demo.nano import nano_config, new_model, save_model, training_logits
+from qwen2eval.demo.nano import Muon, nano_config, new_model, save_model, training_logits
 from qwen2eval.demo.tokenizer import SPECIALS, train_tokenizer
 from qwen2eval.demo.train import Trainer, resume, train
 from qwen2eval.demo.training_text import END, Packer, TrainingDocument, tokenize
@@ -139,6 +139,25 @@ def test_checkpoint_is_read_by_both(tokenizer, tmp_path):
     assert chat == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_muon_is_that_of_torch():
+    chance = torch.Generator().manual_seed(0)
+    shapes = [(64, 64), (64, 64), (96, 64), (64, 96)]
+    ours = [torch.nn.Parameter(torch.randn(shape, generator=chance) * 0.02) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    before = [p.detach().clone() for p in ours]
+    muon = Muon(ours, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, generator=chance)
+            q.grad = p.grad.clone()
+        muon.step(0.01)
+        reference.step()
+    for p, q, old in zip(ours, theirs, before, strict=True):
+        # torch's sums are in bfloat16, which has 8 bits
+        assert (p - q).norm() < 0.05 * (q - old).norm()
+
+
 def test_model_has_the_promised_size():
     assert 3_000_000 < nano_config(2_300).n_parameters < 8_000_000
 
@@ -198,11 +217,11 @@ def test_corpus_without_what_a_stage_needs_is_refused(texts):
 
 def test_stages_and_rates():
     recipe = Recipe(n_steps=1000)
-    lengths = [recipe.stage(step).row_length for step in (0, 49, 50, 249, 250, 999)]
+    lengths = [recipe.stage(step).row_length for step in (0, 99, 100, 349, 350, 999)]
     assert lengths == [96, 96, 256, 256, 512, 512]
     shares = [recipe.rate_share(step) for step in range(1000)]
     assert max(shares) == pytest.approx(1.0)
-    assert shares.index(max(shares)) == 19
+    assert shares.index(max(shares)) == 39
     assert shares[-1] == pytest.approx(recipe.last_rate, rel=0.01)
     assert Recipe(n_steps=1).rate_share(0) == 1.0
 

@@ -1,6 +1,7 @@
 """NeedleBench's prompts: the same to the byte however they are counted, and the forms that version 1 has them in."""
 
 import hashlib
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
-from qwen2eval.errors import ConfigError
+from qwen2eval.errors import ConfigError, DataFileError
 from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.needlebench_context import FittedContexts, Hidden
 from qwen2eval.long_context.needlebench_cut import Cut, count_tokens, frame_around, spelled
@@ -119,6 +120,29 @@ def test_a_needle_is_never_behind_the_last_sentence_of_its_haystack(front):
         assert before.endswith((".", "\n"))
         n_inside += len(behind.removesuffix("\nWho?").strip()) > 2
     assert n_inside > 20
+
+
+def test_a_haystack_that_ends_uncountable_when_it_begins_again_is_counted_as_a_whole(front):
+    """A text without a safe cut, last of the second round, made prompts of 339 tokens where 400 were asked for."""
+    counter = PromptCounter(front, RunConfig())
+    contexts = FittedContexts(["\n\n 山", "🙂"], counter)
+    hidden = Hidden("single", ("Here.",), (50,))
+    was_countable = [contexts._stack(repeat).is_countable for repeat in range(4)]
+    for repeat in range(4):
+        for n_tokens in (150, 400):
+            built = contexts.build(Frame("Doc: ", "\n\nWho?"), hidden, n_tokens=n_tokens, repeat=repeat)
+            assert counter.count(built.prompt) == n_tokens
+    assert any(was_countable)
+    assert not any(contexts._stack(repeat).is_countable for repeat in range(4))
+
+
+def test_a_haystack_of_blank_texts_is_refused(data, tiny_model, tmp_path):
+    """Blank lines merge into a few tokens, so no number of them is long enough: planning never ended."""
+    folder = tmp_path / "data" / "needlebench"
+    shutil.copytree(data / "needlebench", folder)
+    (folder / "PaulGrahamEssays.jsonl").write_text('{"text": ""}\n{"text": " \\n"}\n')
+    with pytest.raises(DataFileError, match=r"PaulGrahamEssays.jsonl holds no text: all of its rows are blank"):
+        planned("mine", data_dir=tmp_path / "data", tokenizer=tiny_model, **own_task(tmp_path, SMALL))
 
 
 @pytest.mark.parametrize("part", ["single", "retrieval", "reasoning"])
