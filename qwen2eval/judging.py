@@ -169,6 +169,9 @@ def ask_judge(
         _ask(judge if judge.front is not None else judge.with_front(), tasks, store_path, verdicts, quiet=quiet)
     except Qwen2EvalError as err:
         error = str(err)
+    # weights, templates and libraries of a judge may raise anything, and the answers are finished by now
+    except Exception as err:  # noqa: BLE001
+        error = f"The judge: {type(err).__name__}: {err}"
     for name, task_samples in tasks.items():
         _mark(task_samples, verdicts.by_task.get(name, {}), why_not=error or "the judge was not asked")
     return _describe(judge, tasks, verdicts, error)
@@ -210,7 +213,7 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
     """Ask the judge about all tasks.
 
     Raises:
-        Qwen2EvalError: it could not be opened, or gave up; `verdicts` then has what it, or the store, said.
+        Exception: it could not be opened, or gave up; `verdicts` then has what it, or the store, said.
     """
     assert judge.front is not None, "it is opened by now"
     questions = {name: _questions(name, one, judge, judge.front) for name, one in tasks.items()}
@@ -223,7 +226,7 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
         backend = open_model(judge.config, judge.front)
     except Qwen2EvalError as err:
         raise _as_judges(err) from err
-    gave_up: BackendError | None = None
+    gave_up: Exception | None = None
     with closing(backend), ResponseStore(store_path) as store, Progress(quiet=quiet) as progress:
         verdicts.judge = ModelRecord.of(plan, backend)
         model_id = store.model_id(store_identity(plan, backend))
@@ -233,14 +236,16 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
             try:
                 if gave_up is None:
                     answers = _answered(asked.plan, backend, store, model_id, progress)
-            except BackendError as err:
+            except Exception as err:  # noqa: BLE001 - whatever it is, what was said before is kept
                 gave_up, answers = err, _stored(asked.plan, store, model_id)
             verdicts.n_from_store += len(stored)
             verdicts.n_answered += sum(answer.error is None for answer in answers.values()) - len(stored)
             said = {place: answers[digest] for place, digest in asked.digests.items() if digest in answers}
             verdicts.by_task[name] = asked.refused | {p: Judgement(a.response, a.error) for p, a in said.items()}
-    if gave_up is not None:
+    if isinstance(gave_up, Qwen2EvalError):
         raise _as_judges(gave_up) from gave_up
+    if gave_up is not None:
+        raise gave_up
 
 
 def _questions(name: str, samples: TaskSamples, judge: Judge, front: ModelFront) -> _Questions:

@@ -179,13 +179,18 @@ def _own_model(task: "Task", config: RunConfig, opened: dict[str, ModelFront]) -
         config: what the user asked for.
         opened: models by rope; is added to.
     """
-    rope = task_metadata(task).get("rope")
-    if rope is None:
+    own = own_config(task, config)
+    if own is None:
         return None
-    own = replace(config, rope=rope)
-    if rope not in opened:
-        opened[rope] = open_front(own)
-    return own, opened[rope]
+    if own.rope not in opened:
+        opened[own.rope] = open_front(own)
+    return own, opened[own.rope]
+
+
+def own_config(task: "Task", config: RunConfig) -> RunConfig | None:
+    """Return the config with a task's own `rope`; None: it has none, `auto` being what every task has."""
+    rope = task_metadata(task).get("rope")
+    return None if rope in (None, "auto") else replace(config, rope=rope)
 
 
 def _with_room(
@@ -205,7 +210,8 @@ def _with_room(
 
 def _longest_context(task: "Task") -> int:
     """Return the tokens of a task's longest text that the run's model is to have room for."""
-    return 0 if "rope" in task_metadata(task) else getattr(task, "longest_context", None) or 0
+    has_own = task_metadata(task).get("rope") not in (None, "auto")
+    return 0 if has_own else getattr(task, "longest_context", None) or 0
 
 
 def _has_data(task: "Task") -> bool:

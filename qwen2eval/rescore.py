@@ -13,7 +13,7 @@ from qwen2eval.errors import BackendError, ConfigError, RunFolderError
 from qwen2eval.health import check_health
 from qwen2eval.judging import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.libraries import prepared_libraries
-from qwen2eval.plan import PlannedRequest, TaskPlan, set_seeds
+from qwen2eval.plan import PlannedRequest, TaskPlan, own_config, set_seeds
 from qwen2eval.prompts import PromptPool, compiled_templates
 from qwen2eval.record import describe_scoring
 from qwen2eval.requests import FinishReason
@@ -111,6 +111,7 @@ def _docs_of(task: Any, config: RunConfig, *, is_part: bool) -> list[dict[str, A
     except ConfigError:
         docs = []
     if not docs and hasattr(task, "build_docs"):
+        config = own_config(task, config) or config
         task.build_docs(open_front(config), config)
     return docs or list(task.eval_docs)
 

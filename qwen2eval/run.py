@@ -10,7 +10,7 @@ from qwen2eval.backends import Backend, open_front, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join
 from qwen2eval.demo.shipped import with_demo_corpus
-from qwen2eval.errors import BackendError, TaskFileError
+from qwen2eval.errors import BackendError, Qwen2EvalError, TaskFileError
 from qwen2eval.judging import ask_judge, planned_judge
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import Plan, make_plan
@@ -80,12 +80,19 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
 
     Raises:
         BackendError: no task could be answered.
+        ModelError: it can't be opened at all.
     """
     answers: dict[str, TaskAnswers] = {}
     records: list[ModelRecord] = []
     for part in plan.by_model():
-        with clock.time("model_seconds"):
-            backend = open_model(part.config, part.front)
+        try:
+            with clock.time("model_seconds"):
+                backend = open_model(part.config, part.front)
+        except Qwen2EvalError as err:
+            if not answers:
+                raise
+            plan.failures |= dict.fromkeys(part.tasks, err)
+            continue
         with (
             closing(backend),
             clock.time("answer_seconds"),

@@ -1,10 +1,18 @@
 """A task's own `rope`, and what `--rope auto` makes room for: on the shipped model, which was trained on 512 tokens."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from qwen2eval import RunConfig, run
+from qwen2eval.errors import ModelError
+from qwen2eval.reporting.side_by_side import grouped_maps
+from qwen2eval.rescore import rescore
 from qwen2eval.run import plan
+
+run_module = import_module("qwen2eval.run")
 
 SMALL = """
 task: {name}
@@ -81,6 +89,69 @@ def test_missing_data_of_one_benchmark_is_told_in_one_message(monkeypatch):
     assert len(made.failures) == 22
     (message,) = {str(err) for err in made.failures.values()}
     assert "and 19 more in DIR/lveval/" in message
+
+
+def test_rescoring_builds_docs_as_long_as_they_were_asked(tiny_model, tmp_path):
+    (tmp_path / "long.yaml").write_text(
+        "task: long\nclass: !function qwen2eval.long_context.niah.NiahTask\n"
+        'generation_kwargs: {until: ["\\n"], max_gen_toks: 2, do_sample: false}\n'
+        "metadata: {version: 1, lengths: [480, 1300], intervals: 1, instances: 1, rope: yarn}\n"
+    )
+    made = run(
+        RunConfig(
+            model="qwen2",
+            model_args={"pretrained": str(tiny_model)},
+            tasks=("long",),
+            include_path=(str(tmp_path),),
+            output_path=str(tmp_path / "runs"),
+            rope="none",
+        ),
+        quiet=True,
+    )
+    assert made.info["tasks"]["long"]["rope"] == "yarn x4"
+    again = rescore(made.path, quiet=True)
+    pd.testing.assert_frame_equal(again.samples("long"), made.samples("long"))
+
+
+def test_auto_as_a_tasks_own_rope_is_what_every_task_has(own_tasks):
+    (Path(own_tasks) / "auto.yaml").write_text(SMALL.format(name="auto", rope="auto").replace("1000", "3000"))
+    made = plan(RunConfig(model="demo", tasks=("auto",), include_path=(own_tasks,)))
+    assert made.front.rope.startswith("yarn+dca x")
+    assert made.tasks["auto"].model is None
+
+
+def test_heat_maps_side_by_side_name_the_tasks_own_rope(own_tasks, tmp_path):
+    made = run(
+        RunConfig(
+            model="demo",
+            tasks=("plain", "stretched"),
+            include_path=(own_tasks,),
+            output_path=str(tmp_path / "runs"),
+        ),
+        quiet=True,
+    )
+    names = {maps[0].task: maps[0].model for maps in grouped_maps([(made.info, made.scores)])}
+    assert names == {"plain": "qwen2-nano", "stretched": "qwen2-nano yarn+dca x4"}
+
+
+def test_a_second_model_that_cannot_be_opened_costs_its_tasks_only(own_tasks, tmp_path, monkeypatch):
+    opened, real = [], run_module.open_model
+
+    def open_once(config, front):
+        opened.append(config.rope)
+        if len(opened) > 1:
+            raise ModelError("no memory left")
+        return real(config, front)
+
+    monkeypatch.setattr(run_module, "open_model", open_once)
+    config = RunConfig(
+        model="demo", tasks=("plain", "stretched"), include_path=(own_tasks,), output_path=str(tmp_path / "runs")
+    )
+    made = run(config, quiet=True)
+    assert opened == ["none", "yarn+dca"]
+    assert made.exit_code == 70
+    assert list(made.failed_tasks) == ["stretched"]
+    assert len(made.samples("plain")) == 8
 
 
 def _shipped_model():

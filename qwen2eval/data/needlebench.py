@@ -119,7 +119,8 @@ class NeedleBenchData:
             data_dir=self.data_dir,
             is_there=lambda path: any((path / file).is_file() for file in FILES),
         )
-        error = missing("needlebench", files=name, hub=HUB, data_dir=self.data_dir)
+        lacking = name if folder else ", ".join(FILES)  # who has none wants to know of all
+        error = missing("needlebench", files=lacking, hub=HUB, data_dir=self.data_dir)
         if folder is None:
             path = hub_file(HUB, name, offline=self.offline, error=error)
         elif not (path := folder / name).is_file():

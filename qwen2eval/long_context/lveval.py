@@ -162,7 +162,7 @@ class LVEvalGroup(Group):  # type: ignore[misc]  # lm-eval has no types
 
     def __init__(self, config: dict[str, Any]) -> None:
         metadata = dict(config["metadata"])
-        levels = metadata.pop("levels", None) or [metadata.pop("level")]
+        levels = metadata.pop("levels", None) or [metadata.pop("level", None)]
         names = metadata.pop("datasets", None) or list(DATA_SETS)
         _check_names("level", levels, LEVELS)
         _check_names("data set", names, DATA_SETS)

@@ -256,19 +256,24 @@ def read_grid(metadata: Mapping[str, Any]) -> Grid:
         ConfigError: a version or setting that doesn't exist, or a value of another kind than it should be.
     """
     base = setting(metadata.get("benchmark", 0), str(metadata.get("setting")))
-    lengths, depths = (_whole_numbers(metadata, key, getattr(base, key)) for key in ("lengths", "depths"))
+    lengths, depths = (sorted(_whole_numbers(metadata, key, getattr(base, key))) for key in ("lengths", "depths"))
     languages = _of_kind(metadata, "languages", list, list(LANGUAGES))
     if not languages or not set(languages) <= set(LANGUAGES):
         raise ConfigError(
             f"NeedleBench: 'languages' in the metadata is {languages!r}; it may list {', '.join(LANGUAGES)}"
         )
+    if depths[-1] > 100:
+        raise ConfigError(f"NeedleBench: 'depths' in the metadata are percent, 0 to 100, not {depths[-1]}")
+    n_repeats = _of_kind(metadata, "n_repeats", int, None)
+    if n_repeats == 0:
+        raise ConfigError("NeedleBench: 'n_repeats' in the metadata is 0: nothing would be asked")
     position, is_base = _prompt_form(metadata)
     return Grid(
         version=int(metadata["benchmark"]),
-        setting=Setting(tuple(sorted(lengths)), tuple(sorted(depths)), base.buffers),
+        setting=Setting(tuple(lengths), tuple(depths), base.buffers),
         languages=tuple(languages),
         n_facts=_whole_numbers(metadata, "n_facts", N_FACTS),
-        n_repeats=_of_kind(metadata, "n_repeats", int, None),
+        n_repeats=n_repeats,
         guide=_of_kind(metadata, "guide", bool, True),
         position=position,
         base=is_base,
@@ -290,7 +295,7 @@ def _prompt_form(metadata: Mapping[str, Any]) -> tuple[Position, bool]:
 
 def _whole_numbers(metadata: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
     numbers: Any = _of_kind(metadata, key, list, list(default))
-    if not numbers or not all(isinstance(n, int) and n >= 0 for n in numbers):
+    if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         raise ConfigError(f"NeedleBench: {key!r} in the metadata must list whole numbers, not {numbers!r}")
     return tuple(numbers)
 

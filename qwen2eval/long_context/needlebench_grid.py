@@ -43,7 +43,7 @@ def setting(version: int, name: str) -> Setting:
     (9000, 13000, 17000, 21000, 25000, 29000, 31000, 32000)
     """
     if version not in _SETTINGS:
-        raise ConfigError(f"NeedleBench has no version {version!r}: `version` in the task's metadata is 1 or 2")
+        raise ConfigError(f"NeedleBench has no version {version!r}: `benchmark` in the task's metadata is 1 or 2")
     if name not in _SETTINGS[version]:
         raise ConfigError(f"NeedleBench has no setting {name!r}; there are {', '.join(_SETTINGS[version])}")
     return _SETTINGS[version][name]

@@ -75,6 +75,8 @@ class NiahGrid:
         for name in ("intervals", "instances"):
             if name in own and not _is_count(own[name]):
                 raise ConfigError(f"`{name}` is {own[name]!r}; it takes a number from 1 on")
+        if not isinstance(own.get("needles", cls.needles), str):
+            raise ConfigError(f"`needles` is {own['needles']!r}; it takes the name of a shipped set or a path")
         known = {"language": tuple(FRAMES), "haystack": ("auto", "shipped"), "colours": tuple(COLOUR_STOPS)}
         for name, values in known.items():
             if name in metadata and metadata[name] not in values:

@@ -91,7 +91,8 @@ def grouped_maps(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]") -> li
     found: dict[str, list[HeatMap]] = {}
     for info, scores in runs:
         for one in heat_maps(info, scores):
-            found.setdefault(one.name, []).append(replace(one, model=label(info)))
+            rope = info["tasks"].get(one.task, {}).get("rope") or info["model"].get("rope")
+            found.setdefault(one.name, []).append(replace(one, model=label(info, rope=rope)))
     return list(found.values())
 
 
@@ -118,11 +119,11 @@ def labels(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]") -> list[str
     ]
 
 
-def label(info: Mapping[str, Any]) -> str:
-    """Return a run's model with how its context was stretched, if it was."""
+def label(info: Mapping[str, Any], *, rope: str | None = None) -> str:
+    """Return a run's model with how its context was stretched, if it was; `rope`: that of a task with its own."""
     if "label" in info:
         return str(info["label"])
-    rope = info["model"].get("rope")
+    rope = rope or info["model"].get("rope")
     return str(info["model"]["name"]) + (f" {rope}" if rope not in (None, "none") else "")
 
 

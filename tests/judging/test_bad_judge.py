@@ -1,6 +1,7 @@
 """What is no judge, what befalls one, and what must not leak: the keyword scores stand through all of it."""
 
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from qwen2eval.cli import main
 from qwen2eval.errors import ConfigError, ModelError, TaskFileError
 from qwen2eval.judging import find_judge
 from qwen2eval.long_context.niah import NiahTask
+from qwen2eval.requests import Answer
 from qwen2eval.rescore import rescore
 from tests.backends.openai_server import serve_openai
 from tests.judging.judged import (
@@ -175,6 +177,38 @@ def test_a_judge_whose_weights_cannot_be_loaded_leaves_the_keyword_scores(words,
     assert finished.info["judge"]["error"] == "The judge: --judge grader: its weights are broken"
     assert finished.info["judge"]["name"] is None
     assert whole_scores(finished)["acc"]["value"] == 0.5
+
+
+@pytest.mark.parametrize("where", ["opening", "answering", "rendering"])
+def test_whatever_a_judges_library_raises_leaves_the_keyword_scores(words, monkeypatch, where):
+    """Only errors of ours were caught: a CUDA error of the judge ended the run in a traceback, without any score."""
+
+    class Breaking(Backend):
+        name = "grader"
+
+        def identity(self) -> dict:
+            return {"who": "grader"}
+
+        def answer(self, requests):
+            yield [(i, Answer(response="[[7]]", finish_reason="stop")) for i, _ in enumerate(requests[:1])]
+            raise RuntimeError("CUDA error: an illegal memory access")
+
+    def open_breaking(*_: object) -> Backend:
+        if where == "opening":
+            raise RuntimeError("CUDA error: an illegal memory access")
+        return Breaking()
+
+    def no_template(*_: object, **__: object) -> str:
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    front = front_of(qwen_like_tokenizer())
+    front = replace(front, chat_template=no_template) if where == "rendering" else front
+    monkeypatch.setitem(BACKENDS, "grader", BackendSpec(lambda _: front, open_breaking))
+    finished = run_here(words, "--judge", "grader", exit_code=70)
+    assert finished.info["judge"]["error"] == "The judge: RuntimeError: CUDA error: an illegal memory access"
+    assert whole_scores(finished)["acc"]["value"] == 0.5
+    n_judged = finished.samples(TASK)["judge_response"].notna().sum()
+    assert n_judged == (1 if where == "answering" else 0)
 
 
 def test_a_task_that_could_be_judged_but_names_no_metric_is_refused():

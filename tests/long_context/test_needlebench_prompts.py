@@ -13,6 +13,7 @@ from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, DataFileError
 from qwen2eval.long_context.lengths import PromptCounter
+from qwen2eval.long_context.needlebench import read_grid
 from qwen2eval.long_context.needlebench_context import FittedContexts, Hidden
 from qwen2eval.long_context.needlebench_cut import Cut, count_tokens, frame_around, spelled
 from qwen2eval.long_context.needlebench_stack import Stack, measured_texts
@@ -214,6 +215,21 @@ def test_a_chat_template_closes_an_open_prompt_and_it_is_said(data, tiny_model, 
 def test_a_form_that_can_not_be(data, tmp_path, version, more, said):
     with pytest.raises(ConfigError, match=said):
         planned("mine", data_dir=data, **own_task(tmp_path, more, version=version))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"depths": [0, 150]}, "'depths' in the metadata are percent, 0 to 100, not 150"),
+        ({"n_repeats": 0}, "'n_repeats' in the metadata is 0: nothing would be asked"),
+        ({"benchmark": 3}, "no version 3: `benchmark` in the task's metadata is 1 or 2"),
+        ({"lengths": [True]}, r"'lengths' in the metadata must list whole numbers, not \[True\]"),
+    ],
+)
+def test_a_grid_that_can_not_be(more, said):
+    """A depth of 150 was taken for the haystack's end, and `true` for a length of one token."""
+    with pytest.raises(ConfigError, match=said):
+        read_grid({"benchmark": 1, "setting": "4k", **more})
 
 
 def test_a_retrieval_has_a_score_of_each_depth(data, tiny_model, tmp_path):

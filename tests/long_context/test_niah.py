@@ -217,6 +217,7 @@ def test_a_length_that_is_the_models_whole_context_leaves_room_for_the_answer(tm
         ({"language": "fr"}, "`language` is 'fr'; it takes en or zh"),
         ({"colours": "rainbow"}, "`colours` is 'rainbow'; it takes viridis or cividis or classic"),
         ({"haystack": "mine"}, "`haystack` is 'mine'; it takes auto or shipped"),
+        ({"needles": ["a"]}, r"`needles` is \['a'\]; it takes the name of a shipped set or a path"),
         ({"needles": "nowhere.jsonl"}, "Needle set 'nowhere.jsonl' is neither"),
         ({"lengths": [64]}, "A prompt of 64 tokens is too short"),
     ],
