@@ -7,7 +7,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from decontam.index import Reference, ReferenceIndex
+from decontam.index import ReferenceIndex
+from decontam.references import Reference
 from decontam.scan import scan
 
 _ITEM = "A ferry leaves the island every 40 minutes from six in the morning on. How many leave before noon? Nine."
