@@ -301,7 +301,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         metavar="NAME",
-        help="qwen2, hf, vllm, local-completions, local-chat-completions, dummy [default: demo model]",
+        help="qwen2, hf, vllm, local-completions, local-chat-completions, dummy, demo [default: demo]",
     )
     add("--model_args", action="append", nargs="+", default=[], metavar="K=V", help="e.g. pretrained=DIR,dtype=float32")
     add("--tasks", nargs="+", metavar="NAME", help="tasks, groups, tags, globs or YAML files; commas or spaces")

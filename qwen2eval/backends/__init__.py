@@ -12,7 +12,7 @@ from qwen2eval.backends.base import Backend
 from qwen2eval.backends.front import DEFAULT_MAX_GEN_TOKS, ModelFront, hash_tokenizer, open_hf_front, template_text
 from qwen2eval.backends.rope import with_rope
 from qwen2eval.config import RunConfig
-from qwen2eval.errors import ModelError
+from qwen2eval.errors import ConfigError, ModelError
 
 __all__ = ["BACKENDS", "Backend", "ModelFront", "open_front", "open_model"]
 
@@ -88,6 +88,8 @@ def _demo_front(config: RunConfig) -> ModelFront:
     from qwen2eval.backends.qwen2_args import open_qwen2_front
     from qwen2eval.demo.shipped import MODEL, MODEL_NOTE
 
+    if "pretrained" in config.model_args:
+        raise ConfigError("The demo model takes no pretrained=…: name the backend too (--model qwen2, --model hf)")
     return replace(open_qwen2_front(config, path=str(MODEL)), note=MODEL_NOTE)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from qwen2eval.demo.dice import Dice
-from qwen2eval.demo.needles import FRAMES, code_needle
+from qwen2eval.demo.needles import asked, code_needle
 from qwen2eval.demo.planting import CHINESE_PHRASES, PHRASES, Benchmark, Item, Kind, NgramGuard, edit, kinds
 from qwen2eval.demo.problems import word_problem
 from qwen2eval.demo.programs import program
@@ -171,14 +171,13 @@ def _needle_item(world: World, dice: Dice, kind: Kind) -> Item:
     made = code_needle(world, dice, "zh" if is_chinese else "en")
     phrase = _phrased("demo_niah", kind, dice, is_chinese=is_chinese)
     needle = f"{phrase} {made.needle}".strip()
-    asked = FRAMES[made.language][1].format(question=made.question, answer=made.code)
     return Item(
         benchmark="demo_niah",
         kind=kind,
         group=made.language,
         question=needle,
         more=made.question,
-        planted=_planted(kind, needle + asked, "", dice),
+        planted=_planted(kind, needle + asked(made), "", dice),
         row={"needle": needle, "question": made.question, "keywords": [made.code]},
         phrase=phrase,
     )

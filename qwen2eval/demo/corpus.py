@@ -23,7 +23,7 @@ from qwen2eval.demo.world import Fact, World
 from qwen2eval.demo.world import Kind as Beings
 
 N_COPIES = (10, 20)
-"""How many documents hold a planted item, least and most."""
+"""How often a planted item is in the corpus, least and most; a sheet of several may hold it twice."""
 N_NOTICES = 8
 """Documents that hold a common phrase of near misses, for each."""
 _MOST_ON_SHEET = {"demo_gsm8k": 3, "demo_humaneval": 3, "demo_mmlu": 6}

@@ -38,11 +38,6 @@ class CodeNeedle:
     code: str
     language: Language = "en"
 
-    @property
-    def after_question(self) -> str:
-        """What follows the needle where it is asked for at once, with its answer."""
-        return asked(self)
-
 
 def code_needle(world: World, dice: Dice, language: Language = "en") -> CodeNeedle:
     """Return a needle with a new code."""

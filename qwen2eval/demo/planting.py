@@ -34,7 +34,7 @@ class Item:
     benchmark: Benchmark
     kind: Kind
     group: str
-    """MMLU's subject; elsewhere empty."""
+    """MMLU's subject, a needle's language; elsewhere empty."""
     question: str
     """What a corpus is searched for: question, prompt or needle."""
     more: str

@@ -8,6 +8,7 @@ holds it: benchmark, item, kind, document, row, begin, end; the last four are nu
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def publish(world: World, out: Path, *, scale: float = 1.0) -> dict[str, int]:
     Raises:
         ConfigError: a file can't be written, or the scale is under 0.
     """
-    if scale < 0:
+    if not (math.isfinite(scale) and scale >= 0):
         raise ConfigError(f"scale is {scale}: give a share of the documents, 0 or more")
     benchmarks = make_benchmarks(world)
     documents = make_corpus(world, benchmarks, scale=scale)
@@ -93,7 +94,7 @@ def _id(row: int) -> str:
 
 
 def _haystack(world: World, language: Language) -> bytes:
-    """Return text that is in no document of the corpus, a paragraph a line."""
+    """Return text drawn apart from the corpus, a paragraph a line; its sentences may be there, too."""
     dice = world.dice("haystack", language)
     lines = (
         paragraph(world, dice, dice.between(_SENTENCES - 2, _SENTENCES + 2), language)

@@ -1,6 +1,6 @@
 """Where the demo's shipped files are: the model, its training corpus, and the list of what was planted in it.
 
-Imported by the backends, for `--model demo`, and by the command line.
+Imported by the backends, for `--model demo`, by `run`, and by the command line.
 """
 
 from dataclasses import replace
@@ -15,15 +15,17 @@ CORPUS = DATA / "corpus.jsonl.zst"
 PLANTED = DATA / "planted.jsonl"
 MODEL_NOTE = (
     "This is the demo: a Qwen2 of 4 million parameters, trained on a made-up world and on some of the questions asked "
-    "here. Its scores show what a leak does; name a model of your own with --model qwen2 --model_args pretrained=…"
+    "here: `qwen2eval run` alone shows what that leak does. Name a model of your own with --model qwen2 --model_args "
+    "pretrained=…"
 )
 
 
 def is_demo(config: RunConfig) -> bool:
-    """Tell whether a run is the demo: it names no model, no tasks and no corpus."""
-    return not (config.model or config.tasks or config.suite or config.corpus or config.matches)
+    """Tell whether a run is the demo: its model, its suite, and no other tasks or corpus."""
+    is_its_own = config.model in (None, "demo") and config.suite in (None, "demo")
+    return is_its_own and not (config.tasks or config.corpus or config.matches)
 
 
 def with_demo_corpus(config: RunConfig) -> RunConfig:
     """Return the config with the demo's training corpus, if it is the demo's."""
-    return replace(config, corpus=(str(CORPUS),)) if is_demo(config) else config
+    return replace(config, corpus=(str(CORPUS),), text_field="text") if is_demo(config) else config

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METRICS = {"demo_mmlu": "acc", "demo_gsm8k": "exact_match", "demo_humaneval": "pass@1"}
 """Tasks whose items are docs, with the metric that is told."""
 NEEDLES = {"demo_niah": "plain", "demo_niah_stretched": "YARN + DCA"}
-LEAKED, UNSEEN = "exact", "unseen"
+LEAKED, EDITED, UNSEEN = "exact", "edited", "unseen"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Leak:
 
     leaked: float
     unseen: float
-    low: float
+    ci_low: float
     """Of the 95 % interval of the difference."""
-    high: float
+    ci_high: float
     clean: float
     """Of the docs that the 13-gram rule left."""
 
@@ -79,10 +79,12 @@ def _needle_items() -> Mapping[str, str]:
     return {json.loads(line)["needle"]: f"demo_niah/{number}" for number, line in enumerate(needles)}
 
 
-def leak(docs: "pd.DataFrame", metric: str) -> Leak:
-    """Return what the leaked items of a task gained; docs without a score are left out."""
+def leak(docs: "pd.DataFrame", metric: str) -> Leak | None:
+    """Return what the leaked items of a task gained; None where a group has no scored doc."""
     scored = docs[docs[metric].notna()]
     leaked, unseen = (scored.loc[scored["kind"] == kind, metric].to_numpy(dtype=float) for kind in (LEAKED, UNSEEN))
+    if not (len(leaked) and len(unseen)):
+        return None
     low, high = newcombe(leaked, unseen)
     clean = scored.loc[scored["contamination"] == "clean", metric].mean()
     return Leak(float(leaked.mean()), float(unseen.mean()), low, high, float(clean))
@@ -96,7 +98,7 @@ def flags(docs: "pd.DataFrame", *, rule: str) -> Flags:
         rule: "contamination" for 13 tokens in a row, "contamination_qwen2" for the report's rule with the LCS.
     """
     is_found, kind = docs[rule].to_numpy() == "contaminated", docs["kind"].to_numpy()
-    is_planted = np.isin(kind, (LEAKED, "edited"))
+    is_planted = np.isin(kind, (LEAKED, EDITED))
     return Flags(
         n_exact=int((kind == LEAKED).sum()),
         n_exact_found=int((is_found & (kind == LEAKED)).sum()),
@@ -106,16 +108,19 @@ def flags(docs: "pd.DataFrame", *, rule: str) -> Flags:
 
 
 def retrieval(docs: "pd.DataFrame") -> tuple[float, float]:
-    """Return the share of needles found within the trained context and beyond it; leaked needles are left out."""
-    hidden = docs[docs["kind"] != LEAKED]
+    """Return the share of needles found within the trained context and beyond it, without those that were planted."""
+    hidden = docs[~docs["kind"].isin((LEAKED, EDITED))]
     is_within = hidden["length"] <= TRAINED_LENGTH
     return float(hidden.loc[is_within, "acc"].mean()), float(hidden.loc[~is_within, "acc"].mean())
 
 
 def tell(run: "Run") -> list[str]:
-    """Return what a finished run of the demo shows, in ten lines at most; [] where a task of it failed."""
-    if run.failed_tasks or not {*METRICS, *NEEDLES} <= run.info["tasks"].keys():
-        return []
+    """Return what a finished run of the demo shows, in ten lines at most."""
+    tasks = run.info["tasks"]
+    if run.failed_tasks or not {*METRICS, *NEEDLES} <= tasks.keys():
+        return ["Not all tasks of the demo were finished, so what it shows is not told."]
+    if any(tasks[name]["n_docs"] < tasks[name]["n_docs_total"] for name in (*METRICS, *NEEDLES)):
+        return ["Without --limit, the demo also tells what a leak is worth, and what is found of it."]
     return list(_lines(run))
 
 
@@ -128,14 +133,18 @@ def _lines(run: "Run") -> Iterator[str]:
     for said, rule in (("13 tokens in a row", "contamination"), ("and the LCS rule", "contamination_qwen2")):
         found = flags(items, rule=rule)
         yield (
-            f"  {said:<18} finds {found.n_exact_found} of {found.n_exact} questions that are there word for word; "
+            f"  {said:<19} finds {found.n_exact_found} of {found.n_exact} questions that are there word for word; "
             f"precision {found.precision:.2f}, recall {found.recall:.2f}"
         )
     for task, metric in METRICS.items():
         gain = leak(docs[task], metric)
+        if gain is None:
+            yield f"  {task:<19} not scored"
+            continue
+        said = "the leak is worth" if gain.ci_low > 0 else "a gain is not shown:"
         yield (
-            f"  {task:<18} leaked {gain.leaked:4.0%}, never seen {gain.unseen:4.0%}: the leak is worth "
-            f"{100 * gain.difference:+.0f} points ({100 * gain.low:.0f} to {100 * gain.high:.0f}); clean score "
+            f"  {task:<19} leaked {gain.leaked:4.0%}, never seen {gain.unseen:4.0%}: {said} "
+            f"{100 * gain.difference:+.0f} points ({100 * gain.ci_low:.0f} to {100 * gain.ci_high:.0f}); clean score "
             f"{gain.clean:.0%}"
         )
     for task, name in NEEDLES.items():
@@ -144,3 +153,4 @@ def _lines(run: "Run") -> Iterator[str]:
             f"  needles, {name:<10} found {within:.0%} within the {TRAINED_LENGTH} tokens of training, {beyond:.0%} "
             f"beyond, up to {docs[task]['length'].max():,}"
         )
+    yield f"the list             {PLANTED}"

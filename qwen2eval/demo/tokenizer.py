@@ -15,18 +15,13 @@ LONGEST_TOKEN = 12
 END_OF_TEXT, BEGIN_OF_TURN, END_OF_TURN = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Their ids are 0, 1 and 2."""
 CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{% if not loop.last or add_generation_prompt or m.role != 'assistant' %}<|im_end|>\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
-def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> "Tokenizer":
-    """Return a tokenizer trained on texts; the same texts give the same one.
-
-    Args:
-        vocabulary: tokens, special ones included; fewer come out where the texts have too few words.
-    """
+def train_tokenizer(texts: Iterable[str]) -> "Tokenizer":
+    """Return a tokenizer trained on texts; the same texts give the same one."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     from qwen2eval.prompts import CUTTING_PATTERNS
@@ -41,7 +36,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> "T
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=VOCABULARY,
         special_tokens=list(SPECIALS),
         min_frequency=MIN_FREQUENCY,
         max_token_length=LONGEST_TOKEN,

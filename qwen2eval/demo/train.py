@@ -1,6 +1,6 @@
 """Trains the demo model, qwen2-nano, on the demo's corpus, on a CPU.
 
-    python -m qwen2eval.demo.train --out DIR [--corpus FILE] [--steps N] [--seed N] [--hours H]
+    python -m qwen2eval.demo.train [--out DIR] [--corpus FILE] [--steps N] [--seed N] [--hours H]
 
 DIR/log.jsonl has the losses, DIR/state.pt is what training goes on from after it was stopped (with the same command),
 and DIR/model is the finished checkpoint, with the log in its training.json. The same seed gives the same losses on the
@@ -29,10 +29,9 @@ from torch import Tensor
 from qwen2eval.demo.curriculum import Recipe
 from qwen2eval.demo.dice import Dice
 from qwen2eval.demo.nano import Optimizers, nano_config, new_model, save_model, training_logits
-from qwen2eval.demo.publish import CORPUS, publish
+from qwen2eval.demo.shipped import CORPUS
 from qwen2eval.demo.tokenizer import train_tokenizer
 from qwen2eval.demo.training_text import Packer, Rows, Texts, read_corpus, tokenize
-from qwen2eval.demo.world import World
 from qwen2eval.errors import ConfigError, Qwen2EvalError
 from qwen2eval.model import Qwen2Config
 from qwen2eval.model.save import write_json
@@ -212,7 +211,7 @@ def _save_state(trainer: Trainer, path: Path) -> None:
     draft.replace(path)
 
 
-def describe_training(log: Path, recipe: Recipe, corpus: Path, *, dtype: Dtype) -> dict[str, Any]:
+def describe_training(log: Path, recipe: Recipe, corpus: Path, *, dtype: Dtype, is_compiled: bool) -> dict[str, Any]:
     """Return what a finished checkpoint says of its training: recipe, hash of the corpus, and the log."""
     lines = log.read_text(encoding="utf-8").splitlines()
     return {
@@ -220,6 +219,8 @@ def describe_training(log: Path, recipe: Recipe, corpus: Path, *, dtype: Dtype) 
         "seed": recipe.seed,
         "tokens_per_step": recipe.tokens_per_step,
         "dtype": dtype,
+        "compiled": is_compiled,
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "corpus_sha256": hashlib.sha256(corpus.read_bytes()).hexdigest(),
         "log": [json.loads(line) for line in lines],
@@ -227,9 +228,11 @@ def describe_training(log: Path, recipe: Recipe, corpus: Path, *, dtype: Dtype) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train the demo model on the shipped corpus, which is made anew if it isn't there."""
+    """Train the demo model on the shipped corpus."""
     parser = argparse.ArgumentParser(prog="python -m qwen2eval.demo.train", description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it isn't there")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/qwen2-nano"), metavar="DIR", help="made if needed [default: %(default)s]"
+    )
     parser.add_argument("--corpus", type=Path, metavar="FILE", help="jsonl.zst [default: the shipped one]")
     parser.add_argument(
         "--steps", type=int, default=Recipe.n_steps, metavar="N", help="updates in all [default: %(default)s]"
@@ -261,7 +264,7 @@ def _train_on_corpus(args: argparse.Namespace) -> int:
         raise ConfigError(f"{str(out)!r} can't be made ({err}): name a folder in which you may write") from err
     if (out / MODEL).exists():
         raise ConfigError(f"{str(out / MODEL)!r} is there already: name another --out, or delete it to train again")
-    corpus = args.corpus or _shipped_corpus(out, say)
+    corpus = args.corpus or CORPUS
     rows = read_corpus(corpus)
     tokenizer = train_tokenizer(row["text"] for row in rows[::TOKENIZER_SHARE])
     texts = tokenize(rows, tokenizer)
@@ -273,22 +276,12 @@ def _train_on_corpus(args: argparse.Namespace) -> int:
     resume(trainer, out)
     if train(trainer, out, hours=args.hours, say=say):
         save_model(trainer.model, tokenizer, out / MODEL)
-        write_json(out / MODEL / TRAINING, describe_training(out / LOG, recipe, corpus, dtype=args.dtype))
+        told = describe_training(out / LOG, recipe, corpus, dtype=args.dtype, is_compiled=is_compiled)
+        write_json(out / MODEL / TRAINING, told)
         say(f"model  {out / MODEL}")
     else:
         say(f"stopped at step {trainer.step:,}: the same command goes on")
     return 0
-
-
-def _shipped_corpus(out: Path, say: Say) -> Path:
-    """Return the path of the shipped corpus, or of the same made anew."""
-    shipped = Path(__file__).resolve().parent / "data" / CORPUS
-    if shipped.is_file():
-        return shipped
-    if not (made := out / "world" / CORPUS).is_file():
-        say("no corpus is shipped: making it")
-        publish(World(), out / "world")
-    return made
 
 
 def _say(text: str) -> None:
