@@ -15,8 +15,8 @@ CORPUS = DATA / "corpus.jsonl.zst"
 PLANTED = DATA / "planted.jsonl"
 MODEL_NOTE = (
     "This is the demo: a Qwen2 of 4 million parameters, trained on a made-up world and on some of the questions asked "
-    "here: `qwen2eval run` alone shows what that leak does. Name a model of your own with --model qwen2 --model_args "
-    "pretrained=…"
+    "here. What that leak does is shown by qwen2eval run alone. Name a model of your own with --model qwen2 "
+    "--model_args pretrained=…"
 )
 
 
