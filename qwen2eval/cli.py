@@ -261,6 +261,7 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
         "data_dir",
         "sandbox",
         "rope",
+        "faithful",
         "judge",
         "output_path",
         "offline",
@@ -338,6 +339,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--matches", metavar="DIR", help="a finished `qwen2eval decontam scan`, instead of --corpus")
     add("--sandbox", metavar="LEVEL", help="where programs that the model wrote are run [default: the strongest here]")
     add("--rope", metavar="R", help="longer contexts: none, yarn, yarn+dca [default: auto, if a task needs it]")
+    add("--faithful", action="store_const", const=True, help="NeedleBench: the original's arithmetic, faults and all")
     _add_judge_flags(parser)
     add("--output_path", metavar="DIR", help=f"where run folders and the store go [default: {default.output_path}]")
     add("--config", metavar="FILE", help="YAML with any of these settings; flags win")

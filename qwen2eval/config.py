@@ -97,6 +97,8 @@ class RunConfig:
     rope: str = "auto"
     """How the context is stretched beyond the trained length: auto (only where a long-context task asks for more),
     none, yarn, or yarn+dca. `--model qwen2` and `vllm` can do it."""
+    faithful: bool = False
+    """Do as the original does where it is faulty or unseeded, in tasks that know how (NeedleBench's)."""
     judge: str | None = None
     """Backend of a second model that judges finished answers, of tasks that can be judged; None: no judge is asked."""
     judge_args: Mapping[str, Any] = field(default_factory=dict)
@@ -185,6 +187,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "matches": _OPTIONAL_TEXT,
     "sandbox": _TEXT,
     "rope": _TEXT,
+    "faithful": (bool,),
     "judge": _OPTIONAL_TEXT,
     "judge_args": (Mapping,),
     "output_path": _TEXT,

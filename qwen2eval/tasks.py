@@ -124,6 +124,10 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
             _apply_overrides(task, config)
             loaded.tasks[name] = task
         loaded.groups.update(built.get("groups", {}))
+    if config.faithful and not any(getattr(task, "faithful", False) for task in loaded.tasks.values()):
+        loaded.warnings.append(
+            "--faithful changes nothing here: only NeedleBench's tasks know how their original does it"
+        )
     return loaded
 
 
@@ -222,6 +226,8 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str
 
     known = registry.needed_by(entry)
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
+    if config.faithful:
+        metadata["faithful"] = True
     manager = TaskManager(include_defaults=False, metadata=metadata)
     manager._index = {
         name: Entry(

@@ -4,7 +4,7 @@
 
 DIR/log.jsonl has the losses, DIR/state.pt is what training goes on from after it was stopped (with the same command),
 and DIR/model is the finished checkpoint, with the log in its training.json. The same seed gives the same losses on the
-same machine with as many threads.
+same machine with as many threads, but for the last digits.
 """
 
 # ruff: noqa: N803, N806, N812, N815 - tensors carry their shape in the name, and torch.nn.functional is F
