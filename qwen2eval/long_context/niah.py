@@ -49,7 +49,9 @@ class NiahGrid:
     intervals: int = 10
     """Into which the depths from 0 to 100 % are parted."""
     instances: int = 2
-    """Prompts in each interval, evenly spaced; each has another needle and another part of the haystack."""
+    """Prompts in each interval; each has another needle and another part of the haystack."""
+    depths: str = "even"
+    """Of an interval's instances: even, or drawn by seed, length, interval and instance."""
     needles: str = "fictional"
     """A shipped set, or the path of a JSONL file with needle, question and keywords."""
     language: str = "en"
@@ -78,6 +80,7 @@ class NiahGrid:
         if not isinstance(own.get("needles", cls.needles), str):
             raise ConfigError(f"`needles` is {own['needles']!r}; it takes the name of a shipped set or a path")
         known = {"language": tuple(FRAMES), "haystack": ("auto", "shipped"), "colours": tuple(COLOUR_STOPS)}
+        known["depths"] = ("even", "drawn")
         for name, values in known.items():
             if name in metadata and metadata[name] not in values:
                 raise ConfigError(f"`{name}` is {metadata[name]!r}; it takes {' or '.join(values)}")
@@ -87,13 +90,17 @@ class NiahGrid:
         """Return the middle of an interval, percent: its name in a heat map."""
         return 100 * (interval + 0.5) / self.intervals
 
-    def depth(self, interval: int, instance: int) -> float:
+    def depth(self, interval: int, instance: int, *, length: int, seed: int) -> float:
         """Return where a prompt's needle should be, percent of the haystack before it.
 
-        >>> [NiahGrid().depth(9, instance) for instance in (0, 1)]
+        >>> [NiahGrid().depth(9, instance, length=8192, seed=0) for instance in (0, 1)]
         [92.5, 97.5]
         """
-        return 100 * (interval + (instance + 0.5) / self.instances) / self.intervals
+        if self.depths == "even":
+            within = (instance + 0.5) / self.instances
+        else:
+            within = random.Random(f"{seed} depth {length} {interval} {instance}").random()
+        return 100 * (interval + within) / self.intervals
 
 
 class NiahTask(LongContextTask):
@@ -236,7 +243,7 @@ class NiahTask(LongContextTask):
                 # from the deepest on: a prefix cache then has the haystack of all others
                 for interval in reversed(range(self.grid.intervals)):
                     needle = _draw(needles, f"{seed} needle {length} {interval}", self.grid.instances)[instance]
-                    depth = self.grid.depth(interval, instance)
+                    depth = self.grid.depth(interval, instance, length=length, seed=seed)
                     placed = fit(
                         stretch,
                         self._frame(needle.question),

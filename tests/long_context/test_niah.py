@@ -299,3 +299,18 @@ def test_shipped_tasks():
         task = load_tasks(RunConfig(tasks=(name,))).tasks[name]
         assert len(task.grid.lengths) == n_lengths
         assert task.grid.needles in ("fictional", "fictional_zh", "classic")
+
+
+def test_depths_may_be_drawn_within_their_intervals(tmp_path):
+    def depths(seed):
+        config = RunConfig(seeds=replace(RunConfig().seeds, python=seed))
+        made = plan_of(tmp_path, config=config, lengths=[2000], depths="drawn")
+        return [(doc["cell"]["depth"], doc["asked_depth_percent"]) for doc in made.tasks["niah_mine"].docs]
+
+    drawn = depths(1)
+    assert len({depth for _, depth in drawn}) == 20
+    assert all(abs(depth - middle) <= 5 for middle, depth in drawn)
+    assert depths(1) == drawn
+    assert depths(2) != drawn
+    with pytest.raises(ConfigError, match="`depths` is 'anywhere'"):
+        plan_of(tmp_path, depths="anywhere")
