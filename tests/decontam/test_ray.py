@@ -177,7 +177,7 @@ def test_stopped_under_ray_goes_on_with_threads(tmp_path, index, corpus, stop):
         return (work(part) for part in rest)
 
     scan([corpus], index, output=tmp_path / "out", part_bytes=2_000, runner=watched)
-    assert len(scanned) < len(list((tmp_path / "whole" / "parts").iterdir())) - 4
+    assert len(scanned) <= len(list((tmp_path / "whole" / "parts").iterdir())) - n_done
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
