@@ -106,6 +106,15 @@ def build_parser() -> argparse.ArgumentParser:
     tasks.add_argument(
         "--include_path", action="append", default=[], metavar="DIR", help="folder with task YAML of yours"
     )
+    _add_finished_run_verbs(verbs)
+    add_decontam_verbs(verbs, _verb)
+    add_model_verbs(verbs, _verb)
+    add_sandbox_verbs(verbs, _verb)
+    return parser
+
+
+def _add_finished_run_verbs(verbs: Any) -> None:
+    """Add what is done with runs that are there."""
     score = _verb(
         verbs,
         "score",
@@ -115,6 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
         "qwen2eval score runs/latest\n"
         "  qwen2eval score runs/latest --judge hf --judge_args pretrained=Qwen/Qwen2-7B-Instruct",
     )
+    score.add_argument("run", metavar="RUN", help="a run folder, e.g. runs/latest")
+    score.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
+    _add_judge_flags(score)
     report = _verb(
         verbs,
         "report",
@@ -122,18 +134,11 @@ def build_parser() -> argparse.ArgumentParser:
         "Write the report of finished runs again.",
         "qwen2eval report runs/latest --format md",
     )
-    score.add_argument("run", metavar="RUN", help="a run folder, e.g. runs/latest")
-    score.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
-    _add_judge_flags(score)
     report.add_argument("run", nargs="+", metavar="RUN", help="run folders, e.g. runs/latest")
     report.add_argument(
         "--together", metavar="DIR", help="put the runs' heat maps and long-context scores side by side, in DIR"
     )
     report.add_argument("--format", default="html,md", metavar="LIST", help="html, md or both [default: html,md]")
-    add_decontam_verbs(verbs, _verb)
-    add_model_verbs(verbs, _verb)
-    add_sandbox_verbs(verbs, _verb)
-    return parser
 
 
 def do_run(args: argparse.Namespace) -> int:

@@ -74,7 +74,9 @@ class ModelRecord:
     @classmethod
     def first(cls, records: "Sequence[ModelRecord]") -> "ModelRecord":
         """Return the first of several that answered one run, with the work of all."""
-        usage = sum((Counter(record.usage) for record in records), Counter[str]())
+        usage = Counter[str]()
+        for record in records:
+            usage.update(record.usage)  # a sum of counters would lose what is 0
         return cls(records[0].model, usage)
 
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qwen2eval.prompts import CUTTING_PATTERNS, PrefixCounter, PromptPool, TokenCounter, compiled_templates, digest_ids
+from tests.small_bpe import small_bpe
 
 QWEN2, LLAMA3 = CUTTING_PATTERNS
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -42,23 +43,14 @@ TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=14).
 
 def make_tokenizer(pattern: str, *, specials: tuple[str, ...] = SPECIALS, normalizer: Any = None) -> Any:
     """Return a byte-level BPE tokenizer of Qwen2's kind, with merges over all that `FRAGMENTS` can put together."""
-    tokenizer = Tokenizer(models.BPE())
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
     texts = [
         "\n\n\n \n\n  \r\n\r\n",
         "Question: Answer: !<| ... <|im_start|> 中文。 e\u0301é \u3000\u3000\xa0\x85\x1c",
     ] * 3
     texts += [left + right for left in FRAGMENTS for right in FRAGMENTS if not {left, right} & set(SPECIALS)]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=list(specials))
+    return small_bpe(
+        texts, n_tokens=1500, pattern=pattern, normalizer=normalizer, additional_special_tokens=list(specials)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,7 @@ def test_each_task_is_answered_by_the_model_with_its_own_rope(own_tasks, tmp_pat
     pd.testing.assert_series_equal(plain["prompt"], stretched["prompt"])
     again = run(config, quiet=True)
     assert again.info["requests"]["n_answered"] == 0
+    assert again.info["requests"]["n_tokens_computed"] == 0  # told, though it is nothing
     assert list(again.samples("stretched")["response"]) == list(stretched["response"])
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from qwen2eval.backends import BackendSpec, ModelFront
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.long_context.prose import write_prose
-from qwen2eval.prompts import CUTTING_PATTERNS
 from qwen2eval.requests import Answer, Request
+from tests.small_bpe import small_bpe
 
 DOCUMENT = re.compile(r"(?:Document|文档).\n\n(.*)\n\n(?:Question|问题).", re.DOTALL)
 CHATML = (
@@ -104,20 +104,7 @@ def front_of(tokenizer: Any, *, max_length: int | None = None, **known: Any) -> 
 @cache
 def qwen_like_tokenizer() -> PreTrainedTokenizerFast:
     """Return a small byte-level BPE that cuts words as Qwen2's does; characters that it hasn't seen are 2-4 tokens."""
-    inner = Tokenizer(models.BPE())
-    inner.normalizer = normalizers.NFC()
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(CUTTING_PATTERNS[0]), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    inner.train_from_iterator(_prose(), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=CHATML)
+    tokenizer = small_bpe(_prose(), n_tokens=1500, normalizer=normalizers.NFC(), chat_template=CHATML)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     return tokenizer
 

@@ -5,12 +5,12 @@ import random
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import normalizers
 
 from qwen2eval.long_context.middle import MiddleCutter
 from qwen2eval.long_context.safe_cuts import first_cut, last_cut
 from qwen2eval.prompts import CUTTING_PATTERNS, LONG_PIECE, PrefixCounter, PromptPool, TokenCounter
+from tests.small_bpe import small_bpe
 
 WORDS = ("The", "barn", "waits", "it's", "I'LL", "1,200", "山水", "他走了", "_", "(so)", "🙂", "Café", "cafe\u0301")
 ENDS = (". ", "! ", "?\n", ".\n\n", "。", "，", "\n", "  ", ".” ", "... ", "\r\n", "\t")  # noqa: RUF001
@@ -19,19 +19,8 @@ SENTENCES = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(ENDS)).ma
 
 @pytest.fixture(scope="module", params=CUTTING_PATTERNS, ids=["qwen2", "llama3"])
 def tokenizer(request):
-    made = Tokenizer(models.BPE())
-    made.normalizer = normalizers.NFC()
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(request.param), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator([a + end + b for a in WORDS for end in ENDS for b in WORDS], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made)
+    texts = [a + end + b for a in WORDS for end in ENDS for b in WORDS]
+    return small_bpe(texts, n_tokens=600, pattern=request.param, normalizer=normalizers.NFC())
 
 
 def long_text(seed, n_chars=3 * LONG_PIECE, ends=ENDS):

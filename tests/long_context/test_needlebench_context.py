@@ -5,8 +5,6 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
@@ -20,7 +18,7 @@ from qwen2eval.long_context.needlebench_context import (
 )
 from qwen2eval.long_context.needlebench_texts import Frame
 from qwen2eval.long_context.sentences import sentence_ends
-from qwen2eval.prompts import CUTTING_PATTERNS
+from tests.small_bpe import small_bpe
 
 FRAME = Frame("The document: ", "\n\nNow, the question is: what is hidden?")
 FACTS = ("a", "b", "c")
@@ -116,18 +114,7 @@ def fronts():
     texts = [text for script in SENTENCES for text in haystack_texts(script)]
     made = {}
     for name, n_tokens in (("merges", 600), ("bytes", 256)):
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(CUTTING_PATTERNS[0]), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=n_tokens, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(texts if name == "merges" else [], trainer)
-        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+        fast = small_bpe(texts if name == "merges" else [], n_tokens=n_tokens)
         made[name] = ModelFront("dummy", name, tokenizer=fast, chat_template=_template)
     return made
 

@@ -6,8 +6,6 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
@@ -18,9 +16,9 @@ from qwen2eval.long_context.needlebench_context import FittedContexts, Hidden
 from qwen2eval.long_context.needlebench_cut import Cut, count_tokens, frame_around, spelled
 from qwen2eval.long_context.needlebench_stack import Stack, measured_texts
 from qwen2eval.long_context.needlebench_texts import Frame, left_open
-from qwen2eval.prompts import CUTTING_PATTERNS
 from tests.long_context.needlebench_files import write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted, value_of
+from tests.small_bpe import small_bpe
 
 GOLDEN = "23ecbe5eb8a6b2f3"
 """Of all prompts of `SMALL`, as they were when every prompt was tokenized as a whole (commit ad71858)."""
@@ -48,18 +46,8 @@ def own_task(folder, more, *, version=1):
 @pytest.fixture(scope="module")
 def front():
     """A model whose tokens are up to three characters or so, parted into words as Qwen2's are."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(CUTTING_PATTERNS[0]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([a + b for a in FRAGMENTS for b in FRAGMENTS], trainer)
-    return ModelFront("dummy", "tiny", tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    tokenizer = small_bpe([a + b for a in FRAGMENTS for b in FRAGMENTS], n_tokens=500)
+    return ModelFront("dummy", "tiny", tokenizer=tokenizer)
 
 
 def test_prompts_are_what_they_were(data, tiny_model, tmp_path):
