@@ -4,8 +4,10 @@ import socket
 
 import pytest
 
+from qwen2eval import RunConfig
+from qwen2eval.backends import open_front
 from qwen2eval.data.hub_files import hub_file, hub_or_cache, why_no_hub
-from qwen2eval.errors import MissingDataError
+from qwen2eval.errors import MissingDataError, ModelError
 
 
 @pytest.fixture
@@ -59,3 +61,13 @@ def test_libraries_are_told_only_within_the_block():
 def test_behind_a_proxy_the_hub_may_be_there(monkeypatch):
     monkeypatch.setenv("https_proxy", "http://proxy.invalid:8080")
     assert why_no_hub() is None
+
+
+@pytest.mark.parametrize("model", ["hf", "qwen2"])
+def test_a_model_that_no_hub_has_is_told_at_once(no_hub, model, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="'someone/none' can't be opened"):
+        open_front(RunConfig(model=model, model_args={"pretrained": "someone/none"}))
+    assert no_hub == ["no-hub.invalid"]

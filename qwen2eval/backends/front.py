@@ -12,6 +12,7 @@ from typing import Any
 
 from qwen2eval.backends.base import Backend
 from qwen2eval.config import RunConfig
+from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ConfigError, ModelError
 
 DEFAULT_MAX_GEN_TOKS = 256
@@ -72,9 +73,11 @@ def open_hf_front(config: RunConfig, *, backend: str, path: str) -> ModelFront:
     options = {key: args[key] for key in TOKENIZER_ARGS if key in args}
     try:
         gguf = {"gguf_file": args["gguf_file"]} if "gguf_file" in args else {}
-        hf_config = AutoConfig.from_pretrained(path, **options, **gguf)
-        own_tokenizer = {} if "tokenizer" in args else gguf
-        tokenizer = AutoTokenizer.from_pretrained(args.get("tokenizer", path), **options, **own_tokenizer)
+        tokenizer_path, own_tokenizer = args.get("tokenizer", path), {} if "tokenizer" in args else gguf
+        is_local = Path(path).exists() and Path(tokenizer_path).exists()
+        with hub_or_cache(offline=config.offline or is_local):
+            hf_config = AutoConfig.from_pretrained(path, **options, **gguf)
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, **options, **own_tokenizer)
     # transformers raises OSError, ValueError, KeyError and more for a checkpoint that it can't read
     except Exception as err:
         raise ModelError(

@@ -8,6 +8,7 @@ from typing import Any, Self
 from qwen2eval.backends.front import ModelFront, open_hf_front
 from qwen2eval.backends.rope import rope_label
 from qwen2eval.config import RunConfig
+from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ModelError
 from qwen2eval.model import DualChunk, Qwen2Config
 from qwen2eval.model.config import N_BYTES
@@ -104,9 +105,10 @@ class Qwen2Args:
         from huggingface_hub import snapshot_download
 
         try:
-            folder = snapshot_download(
-                path, revision=self.revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]
-            )
+            with hub_or_cache(offline=False):
+                folder = snapshot_download(
+                    path, revision=self.revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]
+                )
         # the hub client raises OSError, ValueError and errors of requests and of its own
         except Exception as err:
             raise ModelError(f"Model {path!r} can't be downloaded: {str(err).strip().splitlines()[0]}") from err

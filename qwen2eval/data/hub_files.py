@@ -32,9 +32,11 @@ def hub_file(repository: str, name: str, *, offline: bool, error: MissingDataErr
 def hub_or_cache(*, offline: bool) -> Iterator[None]:
     """Run the block with the hub's libraries told to look into their cache only, where no hub can be reached.
 
-    They would try for half a minute a file.
+    They would try for half a minute a file. Where they are told already (`--offline`, HF_HUB_OFFLINE) nothing is asked.
     """
-    if offline or why_no_hub() is None:
+    from huggingface_hub import constants
+
+    if offline or constants.HF_HUB_OFFLINE or why_no_hub() is None:
         yield
         return
     with hub_libraries_offline():
