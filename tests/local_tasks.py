@@ -140,7 +140,7 @@ def run_apart(command: list[str], **env: str) -> subprocess.CompletedProcess[str
         [sys.executable, "-m", "qwen2eval", *command],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env={**os.environ, **env},
     )

@@ -160,7 +160,9 @@ import sys, time
 from pathlib import Path
 from qwen2eval.requests import Answer
 from qwen2eval.store import AnswerKey, ResponseStore
-folder, me, begin, n_rounds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+folder, me, n_rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
+begin = float(sys.stdin.readline())
 for round in range(n_rounds):
     at = begin + 0.05 * round
     time.sleep(max(0, at - time.time() - 0.002))
@@ -176,15 +178,20 @@ for round in range(n_rounds):
 def test_processes_make_and_fill_one_store_at_once(tmp_path):
     """Of two processes that made the same store, one was told "version 0" or "database is locked"."""
     n_processes, n_rounds = 6, 25
-    begin = time.time() + 0.7
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", OPEN_AT_ONCE, str(tmp_path), str(me), str(begin), str(n_rounds)],
+            [sys.executable, "-c", OPEN_AT_ONCE, str(tmp_path), str(me), str(n_rounds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for me in range(n_processes)
     ]
+    assert [process.stdout.readline() for process in started] == ["ready\n"] * n_processes
+    begin = time.time() + 0.1
+    for process in started:
+        print(begin, file=process.stdin, flush=True)
     assert [process.communicate()[1] for process in started] == [""] * n_processes
     for number in range(n_rounds):
         with ResponseStore(tmp_path / f"{number}.sqlite") as store:

@@ -59,7 +59,7 @@ def free_port() -> int:
 
 
 def wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log_path: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert process.poll() is None, log_path.read_text()
         try:

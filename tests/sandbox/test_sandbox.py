@@ -1,6 +1,7 @@
 """What users of `Sandbox` rely on: verdicts, details, order, limits, and that each check is a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.sandbox import Check, Sandbox, SandboxError
+from tests.sandbox.run_attacks import below
 
 ADD = "def add(a, b):\n    return a + b\n"
 CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n"
@@ -76,10 +78,11 @@ def test_an_error_of_the_caller_does_not_wait_for_the_rest(any_sandbox):
     def fail(*_):
         raise KeyError("the caller's own")
 
+    others = [Check("import time; time.sleep(2)")] * (60 * any_sandbox.n_workers)
     start = time.monotonic()
     with pytest.raises(KeyError, match="own"):
-        any_sandbox.check_many([Check("print(1)"), *[Check("import time; time.sleep(0.5)")] * 20], on_done=fail)
-    assert time.monotonic() - start < 4
+        any_sandbox.check_many([Check("print(1)"), *others], on_done=fail)
+    assert time.monotonic() - start < 60  # of 120
     assert any_sandbox.check("print(1)").passed
 
 
@@ -173,9 +176,9 @@ def test_what_tests_write_to_stderr_does_not_add_up_over_checks(sandbox):
 def test_files_of_tests_are_limited_too(sandbox):
     """They were not counted: without namespaces, tests could fill the disk."""
     tests = (
-        "for i in range(60):\n  open(str(i), 'wb').write(b'x' * (15 << 20))\nimport time\ntime.sleep(1)\nassert f(1)"
+        "for i in range(60):\n  open(str(i), 'wb').write(b'x' * (15 << 20))\nimport time\ntime.sleep(60)\nassert f(1)"
     )
-    execution = sandbox.check("def f(x): return x", entry_point="f", tests=tests)
+    execution = sandbox.check("def f(x): return x", entry_point="f", tests=tests, timeout_seconds=60)
     assert execution.verdict in ("output_limit", "not_run")
 
 
@@ -185,7 +188,7 @@ def test_tests_may_call_from_threads(sandbox):
         "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(4) as threads:\n"
         "  assert list(threads.map(f, range(200))) == list(range(200))"
     )
-    assert sandbox.check("def f(x): return x", entry_point="f", tests=tests, timeout_seconds=3).passed
+    assert sandbox.check("def f(x): return x", entry_point="f", tests=tests, timeout_seconds=60).passed
 
 
 @pytest.mark.parametrize(
@@ -218,25 +221,24 @@ def test_closing_ends_what_runs(any_sandbox):
 
         def ask(name):
             try:
-                seen.append(sandbox.check(f"import time; time.sleep(5); print({name})"))
+                seen.append(sandbox.check(f"import time; time.sleep(600); print({name})", timeout_seconds=600))
             except SandboxError as err:
                 seen.append(str(err))
 
         threads = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
-        start = time.monotonic()
+        while sum(len(below(worker.pid)) for worker in list(sandbox._busy)) < 2 * 2:  # each with its program
+            time.sleep(0.01)
         sandbox.close()
         for thread in threads:
-            thread.join(timeout=4)
-        assert time.monotonic() - start < 3
+            thread.join(timeout=60)
         assert ["closed" in str(one) for one in seen] == [True] * 4
         again = threading.Thread(target=lambda: seen.append(sandbox._run_alone(Check(""))), daemon=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("threading.excepthook", lambda raised: seen.append(str(raised.exc_value)))
             again.start()
-            again.join(timeout=2)
+            again.join(timeout=60)
         assert "closed" in str(seen[-1])
         assert len(seen) == 5
 
@@ -296,15 +298,18 @@ class Hogs:
 
     def __enter__(self):
         n_hogs = 4 * len(os.sched_getaffinity(0))
-        command = [sys.executable, "-c", SPIN]
+        command = [sys.executable, "-c", f"print('busy', flush=True)\n{SPIN}"]
         # in sessions of their own: the scheduler shares out by session first
-        self.processes = [subprocess.Popen(command, start_new_session=True) for _ in range(n_hogs)]
-        time.sleep(0.2)
+        self.processes = [
+            subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) for _ in range(n_hogs)
+        ]
+        for process in self.processes:
+            assert process.stdout.readline() == b"busy\n"
 
     def __exit__(self, *_):
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 BUSY_LOOP = "import time\nwhile time.process_time() < {}: pass\nprint(1)"
@@ -322,15 +327,22 @@ def test_a_right_program_passes_on_a_busy_machine(sandbox):
 def test_a_sleeping_program_stops_at_its_limit_on_a_busy_machine(sandbox):
     with Hogs():
         start = time.monotonic()
-        execution = sandbox.check("import time; time.sleep(60)", timeout_seconds=0.5)
+        execution = sandbox.check("import time; time.sleep(600)", timeout_seconds=0.5)
         assert execution.verdict == "timed_out"
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 60
 
 
+@pytest.fixture
+def stops_late(monkeypatch):
+    """Make the time between the limit and the stop long, so that a slow machine does not get over it."""
+    monkeypatch.setattr("qwen2eval.sandbox.clock.GRACE_SECONDS", 60)
+
+
+@pytest.mark.usefixtures("stops_late")
 def test_a_run_that_ends_late_is_repeated_alone(sandbox):
-    # sleeps once for a time between the limit and the stop, then is on time: a borderline run
-    late, on_time = "import time; time.sleep(1.1); print(1)", "import time; time.sleep(0.5); print(1)"
-    executions = sandbox.check_many([Check(late, timeout_seconds=1), Check(on_time, timeout_seconds=1)])
+    # both sleep for a time between one limit and the stop: for that limit a borderline run
+    program = "import time; time.sleep(1.1); print(1)"
+    executions = sandbox.check_many([Check(program, timeout_seconds=1), Check(program, timeout_seconds=60)])
     assert [(execution.verdict, execution.retried) for execution in executions] == [
         ("timed_out", True),
         ("passed", False),
@@ -338,6 +350,7 @@ def test_a_run_that_ends_late_is_repeated_alone(sandbox):
     assert "1 s" in executions[0].detail
 
 
+@pytest.mark.usefixtures("stops_late")
 def test_an_error_that_comes_late_is_repeated_too(sandbox):
     execution = sandbox.check("import time; time.sleep(0.55); raise ValueError", timeout_seconds=0.5)
     assert (execution.verdict, execution.retried) == ("error", True)
@@ -351,7 +364,7 @@ def test_the_time_of_all_threads_is_limited(sandbox):
     )
     start = time.monotonic()
     assert sandbox.check(program, timeout_seconds=1).verdict == "timed_out"
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_threads_of_one_program_do_not_take_those_of_others(sandbox):
@@ -360,7 +373,7 @@ def test_threads_of_one_program_do_not_take_those_of_others(sandbox):
         "while True: threading.Thread(target=time.sleep, args=(99,)).start()"
     )
     threads = "import threading, time\nfor _ in range(20): threading.Thread(target=time.sleep, args=(0.01,)).start()"
-    checks = [Check(bomb, memory_mb=4096, timeout_seconds=2), *[Check(threads)] * 40]
+    checks = [Check(bomb, memory_mb=4096, timeout_seconds=60), *[Check(threads, timeout_seconds=60)] * 40]
     first, *rest = sandbox.check_many(checks)
     assert (first.verdict, "512 threads" in first.detail) == ("error", True)
     assert {execution.verdict for execution in rest} == {"passed"}
@@ -385,10 +398,15 @@ def test_packages_that_are_not_installed_are_told(any_sandbox):
 
 def test_other_checks_go_on_beside_a_slow_one(any_sandbox):
     done = []
-    slow = threading.Thread(target=lambda: done.append(any_sandbox.check(SPIN, timeout_seconds=1)))
+    slow = threading.Thread(target=lambda: done.append(any_sandbox.check(SPIN, timeout_seconds=600)))
     slow.start()
+    while not (
+        running := [pid for worker in list(any_sandbox._busy) for pid in below(worker.pid) if pid != worker.pid]
+    ):
+        time.sleep(0.01)
     if any_sandbox.n_workers > 1:
         assert any_sandbox.check("print(1)").passed
         assert not done
+    os.kill(running[0], signal.SIGKILL)
     slow.join()
-    assert done[0].verdict == "timed_out"
+    assert done[0].verdict == "crashed"
