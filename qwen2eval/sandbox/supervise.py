@@ -11,7 +11,7 @@ from qwen2eval.sandbox.inside.codec import encode
 from qwen2eval.sandbox.inside.limits import MAX_THREADS
 from qwen2eval.sandbox.separation import examine_tests
 from qwen2eval.sandbox.verdict import KEPT_BYTES, PRINTED_TOO_MUCH, Run, Stream, as_bytes, decide, tester_message
-from qwen2eval.sandbox.worker import Forked, Worker
+from qwen2eval.sandbox.worker import Forked, Worker, above_standard
 
 MAX_VERDICT_BYTES = 1 << 20
 ENDING_SECONDS = 0.5  # from closed pipes to the end of a process
@@ -43,7 +43,7 @@ class Descriptors:
 
     def file(self, data: bytes) -> int:
         """Return a file in memory that holds `data`, at its start."""
-        fd = os.memfd_create("check", os.MFD_CLOEXEC)
+        fd = above_standard(os.memfd_create("check", os.MFD_CLOEXEC))
         self.open.add(fd)
         view = memoryview(data)
         while view:
@@ -52,7 +52,8 @@ class Descriptors:
         return fd
 
     def pipe(self) -> tuple[int, int]:
-        ends = os.pipe2(os.O_CLOEXEC)
+        near, far = os.pipe2(os.O_CLOEXEC)
+        ends = above_standard(near), above_standard(far)
         self.open.update(ends)
         return ends
 

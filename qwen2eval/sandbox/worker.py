@@ -1,6 +1,7 @@
 """One sandboxed zygote, seen from the host: start it, have it fork, end what it forked."""
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -68,8 +69,8 @@ class Worker:
 
     def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Start the zygote and return the socket by which it obeys, and its process."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        host = os.pidfd_open(os.getpid())
+        ours, theirs = socket_pair()
+        host = above_standard(os.pidfd_open(os.getpid()))
         config = {**self._launch.config, "control_fd": theirs.fileno(), "host_fd": host}
         path = self._launch.socket_path
         listener = _listen(path) if path else None
@@ -186,6 +187,24 @@ class Worker:
             if lines
             else ""
         )
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets, of which the second can be given to a process that is started."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return ours, socket.socket(fileno=above_standard(theirs.detach()))
+
+
+def above_standard(fd: int) -> int:
+    """Return a descriptor, or what takes its place if it is 0, 1 or 2: a process that is started has its own of those.
+
+    They are given out where a service's host has closed its input and output.
+    """
+    if fd > 2:
+        return fd
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
 
 
 def _listen(path: Path) -> socket.socket:

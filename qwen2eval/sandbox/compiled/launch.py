@@ -28,6 +28,7 @@ from qwen2eval.sandbox.levels import (
     shared_tempdir,
     uid_of_programs,
 )
+from qwen2eval.sandbox.worker import above_standard, socket_pair
 
 HERE = Path(__file__).parent / "inside"
 BOX_BYTES = 256 << 20  # of files, in memory
@@ -96,8 +97,8 @@ def started(
     """
     if level == BWRAP and (platform.system() != "Linux" or platform.machine() not in ARCHITECTURES):
         raise SandboxError(f"{level}: there is no filter of system calls for {platform.machine()}")
-    host, messages = os.pidfd_open(os.getpid()), os.memfd_create("stderr")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    host, messages = above_standard(os.pidfd_open(os.getpid())), os.memfd_create("stderr")
+    ours, theirs = socket_pair()
     box = "/box" if level == BWRAP else tempfile.mkdtemp(prefix="qwen2eval-sandbox-", dir=shared_tempdir())
     config = _config(level, language, toolchain, steps, box, slot=slot)
     config.update(control_fd=theirs.fileno(), host_fd=host, program_fd=program)

@@ -8,6 +8,7 @@ socket, and ends with everything it started when the host is gone. Started with 
 import array
 import contextlib
 import ctypes
+import fcntl
 import gc
 import json
 import os
@@ -89,7 +90,8 @@ class Zygote:
         readable = interpreter.readable_paths(folders)
         if prefix := self.config["prefix_by_fd"]:
             fd = os.open(prefix, os.O_PATH | os.O_DIRECTORY)
-            kept = os.dup2(fd, MAX_DESCRIPTORS - 1)
+            # out of the way of the program's own, but on none that is open: the host's may have any number
+            kept = fcntl.fcntl(fd, fcntl.F_DUPFD, MAX_DESCRIPTORS - 1)
             os.close(fd)
             self.kept_fds.append(kept)
             by_fd = f"/proc/self/fd/{kept}"
