@@ -24,8 +24,8 @@ class Place(NamedTuple):
     """Of such an event; with "write", the bytes of a file that are still written."""
 
 
-def end_at(place: Place) -> None:
-    """Have this process end at a place."""
+def end_at(place: Place, *, is_held: bool = False) -> None:
+    """Have this process end at a place, or stay there until somebody else ends it."""
     if place.event == "write":
         # the kernel's own signal: no code of the process runs after it either
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -36,7 +36,10 @@ def end_at(place: Place) -> None:
 
     def look(event: str, args: tuple[Any, ...]) -> None:
         if event == place.event and any(place.text in str(arg) for arg in args) and next(numbers) == place.number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            if not is_held:
+                os.kill(os.getpid(), signal.SIGKILL)
+            while True:
+                signal.pause()
 
     sys.addaudithook(look)
 

@@ -1,9 +1,10 @@
-"""SIGKILL at ten random moments, then the same command once more: the result of a run that nobody killed.
+"""SIGKILL at ten places, then the same command once more: the result of a run that nobody killed.
 
-The moments are spread over start-up, answering, and scoring and writing. Each is found by watching what the run has
-left on disk, so that a slow machine does not move them all into start-up.
+The places are spread over start-up, answering, and scoring and writing. At most of them the run kills itself; while it
+answers, the test does so when so many answers are in the store, and the run can't come to its end meanwhile.
 """
 
+import json
 import os
 import random
 import re
@@ -12,39 +13,48 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from qwen2eval.backends import open_front
-from qwen2eval.cli import build_parser, config_from_args
-from qwen2eval.libraries import prepared_libraries
-from qwen2eval.plan import make_plan
 from qwen2eval.run_folder import load_run
+from tests.killing import Place
 from tests.local_tasks import assert_same_results, words, write_tasks
 
 SEED = 20241124
-PATIENCE_SECONDS = 60
 BATCH = 2
+DRAFT = Place("os.mkdir", ".partial")
 
 # Runs the first command itself and each further one in a fork. One thread: forks of torch's thread pools hang.
 FORK_SERVER = """
-import os, sys
+import json, os, sys
 from qwen2eval.cli import main
+from tests.killing import Place, end_at
 to_caller = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-print(main(sys.stdin.readline().rstrip("\\n").split("\\t")), file=to_caller)
+print(main(json.loads(sys.stdin.readline())), file=to_caller)
 for line in sys.stdin:
+    command, place, is_held = json.loads(line)
     pid = os.fork()
     if pid == 0:
-        os._exit(main(line.rstrip("\\n").split("\\t")))
+        if place:
+            end_at(Place(*place), is_held=is_held)
+        os._exit(main(command))
     print(pid, file=to_caller)
     print(os.waitpid(pid, 0)[1], file=to_caller)
+"""
+# The installed command, imports and all
+COMMAND = """
+import json, sys
+from tests.killing import Place, end_at
+end_at(Place(*json.loads(sys.argv[1])))
+from qwen2eval.cli import main
+sys.exit(main(sys.argv[2:]))
 """
 
 
@@ -57,70 +67,61 @@ class Started:
     """-> exit code; minus the signal's number if one ended it."""
 
 
-Start = Callable[[list[str]], Started]
+class ForkServer:
+    """Starts runs as forks of a process that has done one: seconds less for each."""
 
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._ask, self._answers = process.stdin, process.stdout
 
-def start_command(command: list[str]) -> Started:
-    """Start the installed command, imports and all."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "qwen2eval", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-
-    def wait() -> int:
-        err = process.communicate()[1]
-        assert err == b"", err.decode()
-        return process.returncode
-
-    return Started(process.pid, wait)
+    def start(self, command: list[str], place: Place | None = None, *, is_held: bool = False) -> Started:
+        print(json.dumps([command, place, is_held]), file=self._ask, flush=True)
+        pid = int(self._answers.readline())
+        return Started(pid, lambda: os.waitstatus_to_exitcode(int(self._answers.readline())))
 
 
 @contextmanager
-def fork_server(first_command: list[str]) -> Iterator[Start]:
-    """Run one command to its end, then start others as forks of that process: seconds less for each."""
+def fork_server(first_command: list[str]) -> Iterator[ForkServer]:
+    """Run one command to its end, then start others."""
     with subprocess.Popen(
         [sys.executable, "-c", FORK_SERVER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-    ) as server:
-        ask, answers = server.stdin, server.stdout
-
-        def start(command: list[str]) -> Started:
-            print(*command, sep="\t", file=ask, flush=True)
-            pid = int(answers.readline())
-            return Started(pid, lambda: os.waitstatus_to_exitcode(int(answers.readline())))
-
-        print(*first_command, sep="\t", file=ask, flush=True)
-        assert answers.readline() == "0\n"
-        yield start
+    ) as process:
+        print(json.dumps(first_command), file=process.stdin, flush=True)
+        assert process.stdout.readline() == "0\n"
+        yield ForkServer(process)
 
 
-@dataclass(frozen=True)
-class Moment:
-    """When to kill: when the run has come so far, and then some seconds."""
+Stop = Callable[[ForkServer, list[str], Path], None]
+"""Starts a run, and has it killed."""
 
-    n_answers: int = 0
-    """In the store."""
-    is_writing: bool = False
-    """The draft of the run folder is there."""
-    seconds: float = 0.0
 
-    @property
-    def is_start_up(self) -> bool:
-        return not self.n_answers and not self.is_writing
+def in_start_up(_server: ForkServer, command: list[str], _output: Path) -> None:
+    words = [sys.executable, "-c", COMMAND, json.dumps(Place("import", "lm_eval")), *command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
 
-    def wait(self, output: Path, pid: int) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._is_early(output) and not has_ended(pid):
-            assert time.monotonic() < deadline, f"never came to {self}"
+
+def at(place: Place) -> Stop:
+    def stop(server: ForkServer, command: list[str], _output: Path) -> None:
+        assert server.start(command, place).wait() == -signal.SIGKILL
+
+    return stop
+
+
+def with_answers(n_answers: int) -> Stop:
+    """Stop when so many are in the store; until then it is at most about to write."""
+
+    def stop(server: ForkServer, command: list[str], output: Path) -> None:
+        run = server.start(command, DRAFT, is_held=True)
+        while len(stored(output)) < n_answers and not has_ended(run.pid):
             time.sleep(0.001)
-        time.sleep(self.seconds)
+        os.kill(run.pid, signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
 
-    def _is_early(self, output: Path) -> bool:
-        if self.is_writing:
-            return not list(output.glob(".*.partial"))
-        return len(stored(output)) < self.n_answers
+    return stop
 
 
 def has_ended(pid: int) -> bool:
@@ -130,13 +131,9 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def moments(n_answers: int, rng: random.Random) -> list[Moment]:
-    """Return ten moments in the order in which they can come."""
-    start_up = [Moment(seconds=rng.uniform(0, 1)) for _ in range(2)]
-    answering = [Moment(n_answers=n, seconds=rng.uniform(0, 0.02)) for n in sorted(rng.sample(range(1, n_answers), 4))]
-    scoring = [Moment(n_answers=n_answers, seconds=rng.uniform(0, 0.1))]
-    writing = [Moment(is_writing=True, seconds=rng.uniform(0, 0.1)) for _ in range(3)]
-    return [start_up[0], *answering[:2], start_up[1], *answering[2:], *scoring, *writing]
+def some(n_stops: int, n_answers: int) -> list[Stop]:
+    """Return stops while answering, in the order in which they can come."""
+    return [with_answers(n) for n in sorted(random.Random(SEED).sample(range(1, n_answers), n_stops))]
 
 
 def stored(output: Path) -> dict[tuple, tuple]:
@@ -154,47 +151,25 @@ def stored(output: Path) -> dict[tuple, tuple]:
         db.close()
 
 
-def n_distinct_requests(command: list[str]) -> int:
-    """Count the run's distinct requests from its plan."""
-    config = config_from_args(build_parser().parse_args(command))
-    with prepared_libraries(offline=config.offline):
-        tasks = make_plan(config, open_front(config)).tasks.values()
-    return len({(r.digest, repeat) for task in tasks for r in task.requests for repeat in range(task.repeats)})
-
-
-def kill_often(start: Start, command: list[str], output: Path, after_each: Callable[[], None] = lambda: None) -> None:
-    """Run the command until each moment has killed it, and at last to its end.
-
-    Args:
-        start: how to start it, save for the moments of start-up: those meet the installed command, imports and all.
-        after_each: what to do after each run.
-    """
+def kill_often(
+    server: ForkServer,
+    stops: Sequence[Stop],
+    command: list[str],
+    output: Path,
+    after_each: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the command until each stop has killed it, and at last to its end."""
     before: dict[tuple, tuple] = {}
-    for planned in moments(n_distinct_requests(command), random.Random(SEED)):
-        moment = planned
-        begin = start_command if planned.is_start_up else start
-        while not kill_at(moment, begin(command), output):  # it was faster: sooner next time
-            moment = replace(moment, seconds=moment.seconds / 2)
-            after_each()
+    for stop in stops:
+        stop(server, command, output)
         now = stored(output)
         assert now.items() >= before.items(), "an answer was lost or given anew"
         before = now
         assert_only_whole_runs(output)
         after_each()
-    assert start(command).wait() == 0
+    assert server.start(command).wait() == 0
     assert stored(output).items() >= before.items()
     after_each()
-
-
-def kill_at(moment: Moment, started: Started, output: Path) -> bool:
-    """Kill a run at a moment; tell whether it was still alive."""
-    moment.wait(output, started.pid)
-    if not has_ended(started.pid):
-        with suppress(ProcessLookupError):
-            os.kill(started.pid, signal.SIGKILL)
-    exit_code = started.wait()
-    assert exit_code in (0, -signal.SIGKILL)
-    return exit_code != 0
 
 
 def assert_only_whole_runs(output: Path) -> None:
@@ -211,8 +186,7 @@ def assert_only_whole_runs(output: Path) -> None:
 def test_a_run_killed_ten_times_ends_like_one_that_was_not(tmp_path):
     tasks_dir = write_tasks(tmp_path / "tasks", n_docs=8)
     output, unkilled, log = tmp_path / "killed", tmp_path / "unkilled", tmp_path / "log"
-    command = words(tasks_dir, output, batch=BATCH, delay=0.02, log=log)
-    n_distinct = n_distinct_requests(command)
+    command = words(tasks_dir, output, batch=BATCH, log=log)
     logs: list[list[str]] = []
 
     def take_log() -> None:
@@ -220,8 +194,21 @@ def test_a_run_killed_ten_times_ends_like_one_that_was_not(tmp_path):
         log.unlink(missing_ok=True)
 
     counts = [0]
-    with fork_server(words(tasks_dir, unkilled, batch=BATCH)) as start:
-        kill_often(start, command, output, lambda: (take_log(), counts.append(len(stored(output)))))
+    with fork_server(words(tasks_dir, unkilled, batch=BATCH)) as server:
+        n_distinct = len(stored(unkilled))
+        first, second, *others = some(4, n_distinct)
+        stops = [
+            in_start_up,
+            first,
+            at(Place("sqlite3.connect", "store.sqlite")),
+            second,
+            *others,
+            with_answers(n_distinct),
+            at(Place("open", ".partial/")),
+            at(Place("open", "report.html")),
+            at(Place("os.rename", ".partial")),
+        ]
+        kill_often(server, stops, command, output, lambda: (take_log(), counts.append(len(stored(output)))))
     assert counts[-1] == n_distinct
     answered: list[str] = []
     for asked, n_new in zip(logs, (b - a for a, b in pairwise(counts)), strict=True):
@@ -245,15 +232,15 @@ def numbers_of(response: str) -> list[float]:
 
 
 @pytest.mark.slow
-def test_our_engine_killed_ten_times_gives_the_same(tmp_path, tiny_model):
+def test_our_engine_killed_while_it_answers_gives_the_same(tmp_path, tiny_model):
     """The plan tells which requests share a prefix, not what is left to ask; sums may differ in the last bits."""
     tasks_dir = write_tasks(tmp_path / "tasks", n_docs=8)
     model = {"model": "qwen2", "pretrained": tiny_model, "pass_tokens": 32}
     output, unkilled = tmp_path / "killed", tmp_path / "unkilled"
     command = words(tasks_dir, output, "--batch_size", str(BATCH), **model)
-    with fork_server(words(tasks_dir, unkilled, "--batch_size", str(BATCH), **model)) as start:
-        kill_often(start, command, output)
-    assert len(stored(output)) == n_distinct_requests(command)
+    with fork_server(words(tasks_dir, unkilled, "--batch_size", str(BATCH), **model)) as server:
+        kill_often(server, some(3, len(stored(unkilled))), command, output)
+    assert len(stored(output)) == len(stored(unkilled))
     last, whole = (load_run(folder / "latest") for folder in (output, unkilled))
     pd.testing.assert_frame_equal(last.scores, whole.scores, rtol=1e-5)
     for name in whole.info["tasks"]:
@@ -265,13 +252,13 @@ def test_our_engine_killed_ten_times_gives_the_same(tmp_path, tiny_model):
 
 
 @pytest.mark.slow
-def test_a_real_model_killed_ten_times_gives_the_same_to_the_last_bit(tmp_path, tiny_model):
+def test_a_real_model_killed_while_it_answers_gives_the_same_to_the_last_bit(tmp_path, tiny_model):
     """Batches are formed anew after each kill; padding and their order must not show in the numbers."""
     tasks_dir = write_tasks(tmp_path / "tasks", n_docs=8)
     model = {"model": "hf", "pretrained": tiny_model}
     output, unkilled = tmp_path / "killed", tmp_path / "unkilled"
     command = words(tasks_dir, output, "--batch_size", str(BATCH), **model)
-    with fork_server(words(tasks_dir, unkilled, "--batch_size", str(BATCH), **model)) as start:
-        kill_often(start, command, output)
-    assert len(stored(output)) == n_distinct_requests(command)
+    with fork_server(words(tasks_dir, unkilled, "--batch_size", str(BATCH), **model)) as server:
+        kill_often(server, some(3, len(stored(unkilled))), command, output)
+    assert len(stored(output)) == len(stored(unkilled))
     assert_same_results(load_run(output / "latest"), load_run(unkilled / "latest"))
