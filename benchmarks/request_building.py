@@ -33,8 +33,8 @@ OURS = f"""
 import hashlib, json, sys, time
 from qwen2eval import RunConfig
 from qwen2eval.backends import open_front
+from qwen2eval.lm_eval_internals import compiled_templates
 from qwen2eval.plan import plan_task
-from qwen2eval.prompts import compiled_templates
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.tasks import load_tasks
 {PRINT}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from qwen2eval.backends.base import Backend
 from qwen2eval.errors import BackendError
-from qwen2eval.plan import PlannedRequest, TaskPlan
+from qwen2eval.planned import PlannedRequest, TaskPlan
 from qwen2eval.progress import Progress
 from qwen2eval.requests import Answer, Request, RequestKind, is_sampled
 from qwen2eval.store import AnswerKey, ResponseStore
@@ -114,7 +114,10 @@ def _ask(
         n_answered += len(batch)
         yield [(keys[i], answer) for i, answer in batch]
     if n_answered != len(wanted):
-        raise BackendError(f"Backend {backend.name!r} answered {n_answered} of {len(wanted)} requests: it is at fault")
+        raise BackendError(
+            f"Backend {backend.name!r} answered {n_answered} of {len(wanted)} requests. This is a bug in the backend: "
+            "please report it"
+        )
 
 
 def _request_seed(key: AnswerKey) -> int:

@@ -9,14 +9,17 @@ import ast
 import base64
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.code_task import PACKAGES, digest, pass_at_k
 from qwen2eval.data.mbpp import called_function
 from qwen2eval.errors import TaskFileError
+from qwen2eval.lm_eval_internals import scorer_namespaces
+from qwen2eval.lm_eval_task import EvalTask
 from qwen2eval.program_runs import ProgramRuns
+from qwen2eval.requests import Doc
 from qwen2eval.sandbox import Check, Execution, Sandbox
 from qwen2eval.sandbox.compiled import CompiledCheck, CompiledSandbox
 
@@ -112,7 +115,7 @@ class _Asking:
         return execution.passed
 
 
-class TakenOver:
+class SandboxedScorer:
     """What `CodeTask` has, for a task of lm-eval's: its scorer's programs are found by asking it twice.
 
     Args:
@@ -121,26 +124,29 @@ class TakenOver:
     """
 
     def __init__(self, task: "Task", level: str) -> None:
-        self._task = task
-        self._score: Callable[[dict[str, Any], list[Any]], dict[str, Any]] = task.process_results
-        compiles = any(CPP_NAME in names for names in _modules(task))
+        self._score: Callable[[Doc, list[Any]], dict[str, Any]] = task.process_results
+        compiles = any(CPP_NAME in names for names in scorer_namespaces(task))
         self._runs = ProgramRuns(lambda: CompiledSandbox(level) if compiles else Sandbox(level, packages=PACKAGES))
 
-    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+    @property
+    def sandbox_level(self) -> str | None:
+        """The level that programs ran at; None: none has run."""
+        return self._runs.level
+
+    def process_results(self, doc: Doc, results: list[Any]) -> dict[str, Any]:
         """Score a doc as the task does."""
         with self._asking(answers=True):
             return self._score(doc, results)
 
-    def run_programs(self, answered: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> None:
+    def run_programs(self, answered: Iterable[tuple[Doc, Sequence[Any]]]) -> None:
         """Run the programs of docs, all at once."""
         noted: dict[str, Check | CompiledCheck] = {}
         for doc, results in answered:
             noted |= self._note(doc, results).noted
         self._runs.run({key: [check] for key, check in noted.items()})
-        self._task.sandbox_level = self._runs.level
 
-    def executions(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[Execution] | None:
-        """Return what came of a doc's programs; None if the task has not one for each response."""
+    def executions(self, doc: Doc, results: Sequence[Any]) -> list[Execution] | None:
+        """Return the result of each of a doc's programs; None if the task has not one for each response."""
         n_programs = len(results[0]) if isinstance(results[0], list) else 1
         noted = self._note(doc, results)
         if len(noted.keys) != n_programs:
@@ -152,8 +158,11 @@ class TakenOver:
             replace(one, separated=False) if key in whole else one for key, one in zip(noted.keys, done, strict=True)
         ]
 
-    def _note(self, doc: Mapping[str, Any], results: Sequence[Any]) -> _Asking:
-        with self._asking(answers=False) as asking, contextlib.suppress(Exception):  # it is told when it scores
+    def _note(self, doc: Doc, results: Sequence[Any]) -> _Asking:
+        with (
+            self._asking(answers=False) as asking,
+            contextlib.suppress(Exception),
+        ):  # raised again when the doc is scored
             self._score(dict(doc), list(results))
         return asking
 
@@ -183,14 +192,14 @@ def instead_of_code_eval() -> Iterator[None]:
         evaluate.load = original
 
 
-def take_over(task: "Task", level: str) -> None:
-    """Let a task of `unsafe_code` run its programs in our sandbox.
+def sandboxed(task: "Task", level: str) -> EvalTask:
+    """Return a task of `unsafe_code` whose programs are run in our sandbox.
 
     Raises:
-        TaskFileError: it has a way of its own to run them.
+        TaskFileError: it runs programs in another way than those that can be replaced.
     """
     is_routed = False
-    for names in _modules(task):
+    for names in scorer_namespaces(task):
         if "check_correctness" in names:
             names["check_correctness"] = CODE_EVAL.run_whole
         if CPP_NAME in names:
@@ -203,10 +212,8 @@ def take_over(task: "Task", level: str) -> None:
             f"Task {task.task_name!r} runs code that the model wrote, in a way of its own. Only what goes through HF's "
             "`code_eval` (or a `check_correctness` as CRUXEval's) can be run in the sandbox; nothing is run unprotected"
         )
-    taken = TakenOver(task, level)
-    for name in ("process_results", "run_programs", "executions"):
-        setattr(task, name, getattr(taken, name))
-    task.target_is_answer = False  # it is the tests
+    scorer = SandboxedScorer(task, level)
+    return EvalTask(task, programs=scorer, score=scorer.process_results)
 
 
 def check_of(program: str, tests: str, *, timeout_seconds: float) -> Check:
@@ -265,13 +272,3 @@ def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8", "replace")).decode()
-
-
-def _modules(task: "Task") -> Iterator[dict[str, Any]]:
-    """Yield the names of the modules that a task's scorers are in."""
-    scorers = [getattr(task.config, "process_results", None), *getattr(task, "_metric_fn_list", {}).values()]
-    for scorer in scorers:
-        # lm-eval keeps a metric's function as its `__call__`
-        names = getattr(getattr(scorer, "__self__", scorer), "__globals__", None)
-        if names is not None:
-            yield names

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from qwen2eval.errors import ConfigError
 from qwen2eval.evidence import match_rows, most_telling
 from qwen2eval.reference_items import reference_of, task_references
-from qwen2eval.samples import DocSample, TaskSamples, as_number
+from qwen2eval.sample import DocSample, TaskSamples, as_number
 from qwen2eval.scores import Score, aggregated, task_scores
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from decontam import Results
     from decontam.scan import Progress
     from qwen2eval.config import RunConfig
-    from qwen2eval.plan import TaskPlan
+    from qwen2eval.planned import TaskPlan
     from qwen2eval.run_folder import Run
 
 Status = Literal["clean", "contaminated", "not_testable"]
@@ -270,22 +270,21 @@ def _delta(
     samples: TaskSamples, docs: Sequence[DocSample], metric: str, task: TaskContamination, *, seed: int
 ) -> tuple[Estimate, float | None]:
     """Return clean - original of a metric, and how sure it is."""
-    from lm_eval.api.metrics import mean
-
     scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
     items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
     is_clean = [task.strict[sample.doc_id] == "clean" for sample in scored]
     if not any(is_clean):
         return UNKNOWN, None
-    aggregate = (samples.plan.task.aggregation() or {}).get(metric, mean)
+    aggregation = samples.plan.task.aggregation(metric)
+    aggregate = aggregation.function
     of_clean = aggregated(aggregate, [item for item, clean in zip(items, is_clean, strict=True) if clean], is_part=True)
     of_all = as_number(aggregate(items))
     delta = None if of_clean is None or of_all is None else of_clean - of_all
-    column = samples.plan.cluster_column
+    column = samples.plan.task.cluster_column
     clusters = None if column is None else [sample.doc[column] for sample in scored]
     numbers = [as_number(item) for item in items]
     values = [number for number in numbers if number is not None]
-    if aggregate is mean and len(values) == len(items):
+    if aggregation.is_mean and len(values) == len(items):
         return part_difference(values, is_clean, clusters=clusters), delta
     try:
         return bootstrap_difference(partial(_as_float, aggregate), items, is_clean, seed=seed), delta

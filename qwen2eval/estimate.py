@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.model.config import N_BYTES, Qwen2Config
-from qwen2eval.plan import Plan, TaskPlan, max_gen_toks
+from qwen2eval.planned import Plan, TaskPlan
 
 MATMUL_SIZE, MATMUL_TRIES = 1_024, 5
 EFFICIENCY = 0.5
@@ -52,7 +52,7 @@ def _task_cost(task: TaskPlan, plan: Plan, config: Qwen2Config | None) -> Cost:
     if config is None:
         return Cost(n_tokens, round(n_tokens * new_share), None, None)
     lengths = [(r.n_context_tokens or 0) + r.n_continuation_tokens for r in task.requests]
-    answers = [max_gen_toks(r.gen_kwargs or {}, plan.front) if r.gen_kwargs else 0 for r in task.requests]
+    answers = [plan.front.answer_tokens(r.gen_kwargs) if r.gen_kwargs else 0 for r in task.requests]
     longest = max(n + answer for n, answer in zip(lengths, answers, strict=True))
     kv_bytes = config.kv_bytes_per_token(dtype=_dtype(plan)) * longest
     flops = (1 - ratio) * prompt_flops(config, lengths)
@@ -88,7 +88,7 @@ def estimate_time(plan: Plan) -> Estimate | None:
     work = _sum([cost.flops for cost in costs]) if config else _sum([cost.n_tokens for cost in costs])
     if not work:
         return None
-    wanted = {task.task.OUTPUT_TYPE for task in plan.tasks.values()}
+    wanted = {task.task.output_type for task in plan.tasks.values()}
     for path in sorted(Path(plan.config.output_path).glob("*/run.json"), reverse=True):
         info = json.loads(path.read_text(encoding="utf-8"))
         tasks = [task for task in info["tasks"].values() if task["status"] == "scored"]

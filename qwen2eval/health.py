@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from qwen2eval.samples import NO_EXTRACTION, DocSample, TaskSamples
+from qwen2eval.sample import NO_EXTRACTION, DocSample, TaskSamples
 
 if TYPE_CHECKING:
     from qwen2eval.sandbox import Execution
@@ -74,7 +74,7 @@ def check_health(samples: TaskSamples) -> Health:
         n_extraction_failures={
             name: sum(NO_EXTRACTION in doc.extracted for doc in of_filter)
             for name, of_filter in samples.by_filter.items()
-            if _extracts(samples, name)
+            if samples.plan.task.extracts(name)
         },
     )
     executions = [one for doc in docs for one in doc.executions or ()]
@@ -92,10 +92,10 @@ def check_health(samples: TaskSamples) -> Health:
 
 def chance_score(samples: TaskSamples) -> float | None:
     """Return the accuracy (0-1) of blind guessing in a multiple-choice task; None for others."""
-    if samples.plan.task.OUTPUT_TYPE != "multiple_choice" or not samples.plan.docs:
+    if not samples.plan.task.is_multiple_choice or not samples.plan.docs:
         return None
     counts = Counter(request.doc_id for request in samples.plan.requests)
-    return sum(_requests_a_choice(samples) / n for n in counts.values()) / len(counts)
+    return sum(samples.plan.task.requests_per_choice / n for n in counts.values()) / len(counts)
 
 
 def _program_flags(executions: "Sequence[Execution]") -> Iterable[Flag]:
@@ -140,10 +140,12 @@ def _count_flags(health: Health, docs: list[DocSample]) -> Iterable[Flag]:
 
 def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]:
     """Test multiple-choice answers: equal log-probabilities, always the same choice, no better than guessing."""
-    if samples.plan.task.OUTPUT_TYPE != "multiple_choice":
+    if not samples.plan.task.is_multiple_choice:
         return
     scored = [doc for doc in docs if doc.metrics is not None and doc.extracted]
-    choices = [[v[0] for v in doc.extracted[: len(doc.extracted) // _requests_a_choice(samples)]] for doc in scored]
+    choices = [
+        [v[0] for v in doc.extracted[: len(doc.extracted) // samples.plan.task.requests_per_choice]] for doc in scored
+    ]
     flat = sum(len(set(logprobs)) == 1 and len(logprobs) > 1 for logprobs in choices)
     if flat:
         yield Flag(
@@ -177,11 +179,6 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
             )
 
 
-def _requests_a_choice(samples: TaskSamples) -> int:
-    """Return 2 where lm-eval asks for each choice once more, without the question; those come after the others."""
-    return 2 if "acc_mutual_info" in (samples.plan.task.aggregation() or {}) else 1
-
-
 def _response_flags(docs: list[DocSample]) -> Iterable[Flag]:
     responses = [row[0].response for doc in docs for row in doc.answers if row[0].response]
     if len(responses) >= MIN_DOCS_FOR_TESTS:
@@ -207,15 +204,6 @@ def _judge_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]:
         yield Flag(
             "no_rating", "warning", f"{n_unrated} of {len(judged)} verdicts of the judge have no rating: not scored"
         )
-
-
-def _extracts(samples: TaskSamples, name: str) -> bool:
-    """Whether a filter chain looks for an answer in the response."""
-    config = samples.plan.task.get_config("filter_list") or []
-    for chain in config:
-        if chain["name"] == name:
-            return any("regex" in str(step.get("function", "")) for step in chain["filter"])
-    return False
 
 
 def _any_answer(doc: DocSample, *, finish_reason: str) -> bool:

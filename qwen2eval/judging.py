@@ -6,26 +6,29 @@ asked greedily, about what the task's filter made of an answer, and never touche
 
 import gc
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from qwen2eval.answering import answer_task
 from qwen2eval.backends import Backend, ModelFront, open_front, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ConfigError, Qwen2EvalError, TaskFileError
-from qwen2eval.plan import Plan, PlannedRequest, TaskPlan
+from qwen2eval.lm_eval_task import EvalTask
+from qwen2eval.planned import Plan, PlannedRequest, TaskPlan
 from qwen2eval.progress import Progress
-from qwen2eval.prompts import PromptPool, TokenCounter, digest_ids
+from qwen2eval.prompts import PromptPool, TokenCounter
 from qwen2eval.record import ModelRecord, store_identity
 from qwen2eval.redact import redacted
+from qwen2eval.request_key import context_tokens, request_digest
 from qwen2eval.requests import Answer
-from qwen2eval.samples import JUDGE_COLUMNS, DocSample, Judgement, TaskSamples, extracted_text
+from qwen2eval.sample import DocSample, Judgement, TaskSamples
+from qwen2eval.sample_columns import JUDGE_COLUMNS, extracted_text
 from qwen2eval.store import AnswerKey, ResponseStore
+from qwen2eval.task_protocols import Judged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,20 +37,6 @@ MAX_GEN_TOKS = 256
 """Tokens of a verdict, unless `max_gen_toks` is among the judge's arguments (judges that think need more)."""
 Place = tuple[str, int]
 """Filter and doc id of a sample."""
-
-
-@runtime_checkable
-class JudgedTask(Protocol):
-    """A task whose answers can be judged: what its class has besides."""
-
-    judge_template: str
-    """What is the same in all of its prompts for the judge; its hash is in run.json."""
-
-    def judge_prompt(self, doc: dict[str, Any], response: str) -> str:
-        """Return what the judge is asked about an answer."""
-
-    def judge_metrics(self, verdict: str) -> Mapping[str, float | None]:
-        """Return the metrics of a verdict, by name; None: it doesn't say. An empty verdict gives all names."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,7 @@ class _Verdicts:
     n_answered: int = 0
 
 
-def find_judge(config: RunConfig, tasks: Mapping[str, Any]) -> Judge | None:
+def find_judge(config: RunConfig, tasks: Mapping[str, EvalTask]) -> Judge | None:
     """Return the judge that a config names; None: it names none.
 
     Args:
@@ -108,7 +97,7 @@ def find_judge(config: RunConfig, tasks: Mapping[str, Any]) -> Judge | None:
     """
     if config.judge is None:
         return None
-    able = {name: task for name, task in tasks.items() if isinstance(task, JudgedTask)}
+    able = {name: task for name, task in tasks.items() if task.judged is not None}
     if not able:
         raise ConfigError(
             f"--judge: no answers of {', '.join(tasks)} can be judged. Those of needle in a haystack can "
@@ -145,8 +134,8 @@ def planned_judge(plan: Plan) -> Judge | None:
 
 def n_judge_requests(plan: Plan) -> int:
     """Return how often a plan's judge is asked at most: about equal answers to one question it is asked once."""
-    able = [planned for planned in plan.tasks.values() if isinstance(planned.task, JudgedTask)]
-    return 0 if plan.config.judge is None else sum(len(p.docs) * len(p.task._filters) for p in able)
+    able = [planned for planned in plan.tasks.values() if planned.task.judged is not None]
+    return 0 if plan.config.judge is None else sum(len(p.docs) * len(p.task.filter_names) for p in able)
 
 
 def ask_judge(
@@ -163,7 +152,7 @@ def ask_judge(
     Returns:
         The `judge` part of run.json; its `error` tells why the judge gave up, None if it didn't.
     """
-    tasks = {name: one for name, one in samples.items() if isinstance(one.plan.task, JudgedTask)}
+    tasks = {name: one for name, one in samples.items() if one.plan.task.judged is not None}
     verdicts, error = _Verdicts(), None
     try:
         _ask(judge if judge.front is not None else judge.with_front(), tasks, store_path, verdicts, quiet=quiet)
@@ -185,7 +174,8 @@ def restore_verdicts(samples: TaskSamples, frame: "pd.DataFrame") -> None:
     Args:
         frame: the run's samples of the task; without verdicts nothing is done.
     """
-    if not isinstance(samples.plan.task, JudgedTask) or not set(JUDGE_COLUMNS) <= set(frame.columns):
+    names = [column.name for column in JUDGE_COLUMNS]
+    if samples.plan.task.judged is None or not set(names) <= set(frame.columns):
         return
     rows = frame[frame["repeat"] == 0].astype(object).where(frame.notna(), None).to_dict("records")
     of_place = {(str(row["filter"]), int(row["doc_id"])): row for row in rows}
@@ -193,18 +183,19 @@ def restore_verdicts(samples: TaskSamples, frame: "pd.DataFrame") -> None:
     for sample in samples:
         row = of_place.get(_place(sample))
         if row is not None and row["extracted"] == extracted_text(samples.plan, sample):
-            kept[_place(sample)] = Judgement(*(row[name] for name in JUDGE_COLUMNS))
+            kept[_place(sample)] = Judgement(*(row[name] for name in names))
     _mark(samples, kept, why_not="the answer is read otherwise since the judge was asked")
 
 
-def _check_metrics(name: str, task: JudgedTask) -> None:
+def _check_metrics(name: str, task: EvalTask) -> None:
+    assert task.judged is not None, "only tasks that can be judged are checked"
     try:
-        metrics = task.judge_metrics("")
+        metrics = task.judged.judge_metrics("")
     except Exception as err:
         raise TaskFileError(
             f"Task {name!r}: judge_metrics('') must name the metrics, and fails: {type(err).__name__}: {err}"
         ) from err
-    if not metrics or (twice := set(metrics) & set(task.aggregation() or {})):  # type: ignore[attr-defined]
+    if not metrics or (twice := set(metrics) & set(task.aggregations)):
         told = f"has the task's own metric {min(twice)!r}" if metrics else "names no metric"
         raise TaskFileError(f"Task {name!r}: judge_metrics('') {told}")
 
@@ -251,15 +242,15 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
 def _questions(name: str, samples: TaskSamples, judge: Judge, front: ModelFront) -> _Questions:
     """Build the judge's requests about one task's scored answers."""
     task, pool = samples.plan.task, PromptPool()
+    judged = _judged(task)
     counter = None if front.tokenizer is None else TokenCounter(front.tokenizer)
     gen_kwargs = {"until": [], "max_gen_toks": judge.max_gen_toks, "do_sample": False}
-    options = json.dumps(gen_kwargs, sort_keys=True).encode()
     made = _Questions(TaskPlan(f"{name}, judged", task, [], [], 0, 1))
     for sample in samples:
         if sample.metrics is None:
             continue
         try:
-            text = task.judge_prompt(sample.doc, str(sample.extracted[0]))
+            text = judged.judge_prompt(sample.doc, str(sample.extracted[0]))
         # a task author's method may raise anything on one odd answer: that one is not judged, the others are
         except Exception as err:  # noqa: BLE001
             made.refused[_place(sample)] = Judgement(None, f"judge_prompt failed: {type(err).__name__}: {err}")
@@ -268,13 +259,13 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, front: ModelFront)
             text = front.chat_template([{"role": "user", "content": text}])
         prompt = pool.add(text)
         ids = None if counter is None else counter.pieces(prompt)
-        n_tokens = None if ids is None else sum(map(len, ids))
+        context = context_tokens(prompt, ids)
+        n_tokens = context.n_tokens
         if n_tokens is not None and front.max_length is not None and n_tokens + judge.max_gen_toks > front.max_length:
             why = f"its prompt of {n_tokens:,} tokens and its verdict are over the judge's {front.max_length:,}"
             made.refused[_place(sample)] = Judgement(None, why)
             continue
-        text_digest = hashlib.sha256(text.encode()).digest() if ids is None else digest_ids(ids)
-        digest = hashlib.sha256(b"\0".join((b"generate_until", text_digest, b"", options))).digest()
+        digest = request_digest("generate_until", context, gen_kwargs=gen_kwargs)
         made.digests[_place(sample)] = digest
         made.plan.requests.append(
             PlannedRequest(sample.doc_id, 0, "generate_until", prompt, "", gen_kwargs, digest, n_tokens)
@@ -301,8 +292,8 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
     Args:
         why_not: of those without one.
     """
-    task = samples.plan.task
-    samples.judge_metrics = tuple(task.judge_metrics(""))
+    judged = _judged(samples.plan.task)
+    samples.judge_metrics = tuple(judged.judge_metrics(""))
     for sample in samples:
         if sample.metrics is None:
             continue
@@ -310,7 +301,7 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
         found: Mapping[str, float | None] = {}
         try:
             if judgement.response is not None:
-                found = task.judge_metrics(judgement.response)
+                found = judged.judge_metrics(judgement.response)
         # as with judge_prompt
         except Exception as err:  # noqa: BLE001
             judgement = judgement._replace(error=f"judge_metrics failed: {type(err).__name__}: {err}")
@@ -331,7 +322,8 @@ def _describe(judge: Judge, tasks: Mapping[str, TaskSamples], verdicts: _Verdict
         "args": redacted(args),
         "apply_chat_template": bool(judge.config.apply_chat_template) and verdicts.judge is not None,
         "prompt_hashes": {
-            name: hashlib.sha256(str(one.plan.task.judge_template).encode()).hexdigest() for name, one in tasks.items()
+            name: hashlib.sha256(str(_judged(one.plan.task).judge_template).encode()).hexdigest()
+            for name, one in tasks.items()
         },
         "n_from_store": verdicts.n_from_store,
         "n_answered": verdicts.n_answered,
@@ -356,6 +348,11 @@ def _free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _judged(task: EvalTask) -> Judged:
+    assert task.judged is not None, "only tasks that can be judged are asked about"
+    return task.judged
 
 
 def _place(sample: DocSample) -> Place:

@@ -2,44 +2,42 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qwen2eval.samples import TaskSamples, raw_response
+from qwen2eval.lm_eval_internals import eval_results
+from qwen2eval.lm_eval_task import EvalGroup
+from qwen2eval.planned import PlannedRequest
+from qwen2eval.sample import TaskSamples, raw_response
 from qwen2eval.scores import Score, lm_eval_metrics
-
-if TYPE_CHECKING:
-    from lm_eval.api.group import Group
 
 
 def lm_eval_results(
     samples: Mapping[str, TaskSamples],
     scores: Sequence[Score],
-    groups: "Mapping[str, Group]",
+    groups: Mapping[str, EvalGroup],
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what lm-eval's `simple_evaluate` returns, with what its tracker adds when it saves."""
-    from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
+    from lm_eval.evaluator_utils import EvalAcc
 
     acc = EvalAcc(
         metrics=lm_eval_metrics([s for s in scores if s.task in samples and s.subset == "original"]),
-        groups=dict(groups),
+        groups={name: group.lm_eval for name, group in groups.items()},
     )
     for name, task_samples in samples.items():
         task = task_samples.plan.task
-        config = dict(task.dump_config())
+        config = task.config_dict()
         acc.metrics.setdefault(name, {"name": name, "alias": name, "sample_len": 0})
         acc.metrics[name]["alias"] = config.get("task_alias", name)
-        acc.configs[name], acc.versions[name] = config, task.VERSION
+        acc.configs[name], acc.versions[name] = config, task.lm_eval.VERSION
         acc.num_fewshot[name] = config.get("num_fewshot", 0)
-        acc.higher_is_better[name] = {
-            **(task.higher_is_better() or {}),
-            **dict.fromkeys(task_samples.judge_metrics, True),
-        }
+        specs = task.metrics(judged=task_samples.judge_metrics)
+        acc.higher_is_better[name] = {metric: spec.higher_is_better for metric, spec in specs.items()}
         n_original, n_effective = task_samples.plan.n_docs_total, acc.metrics[name]["sample_len"]
         acc.n_samples[name] = {"original": n_original, "effective": n_effective}
     config = info["config"]
     return {
-        **aggregate_groups(acc)._to_eval_results(),
+        **eval_results(acc),
         "config": {
             "model": info["model"]["backend"],
             "model_args": config["model_args"],
@@ -114,6 +112,6 @@ def lm_eval_samples(samples: TaskSamples) -> Iterator[str]:
         yield json.dumps(line, default=handle_non_serializable, ensure_ascii=False) + "\n"
 
 
-def _arguments(request: Any) -> list[Any]:
+def _arguments(request: PlannedRequest) -> list[Any]:
     second = [dict(request.gen_kwargs)] if request.gen_kwargs is not None else [request.continuation]
     return [str(request.prompt)] if request.kind == "loglikelihood_rolling" else [str(request.prompt), *second]

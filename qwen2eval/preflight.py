@@ -7,14 +7,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qwen2eval.errors import ConfigError, TaskFileError
-
-if TYPE_CHECKING:
-    from lm_eval.api.task import Task
-
-    from qwen2eval.plan import PlannedRequest
+from qwen2eval.lm_eval_task import EvalTask
+from qwen2eval.planned import PlannedRequest
+from qwen2eval.requests import Doc
+from qwen2eval.sample import as_number
 
 WRONG_TEXT = "¤ no answer ¤"
 
@@ -34,7 +33,7 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(f"--output_path {str(folder)!r} can't be written: {why}") from err
 
 
-def check_scorer(task: "Task", doc: dict[str, Any], requests: "Sequence[PlannedRequest]") -> str:
+def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -> str:
     """Score a known right and a known wrong answer to `doc` with the task's own filters and metrics.
 
     Returns:
@@ -45,34 +44,33 @@ def check_scorer(task: "Task", doc: dict[str, Any], requests: "Sequence[PlannedR
         TaskFileError: a metric whose aggregation does not exist.
         Exception: whatever the scorer raises; the caller names the task.
     """
-    for metric, aggregate in (task.aggregation() or {}).items():
+    for metric, aggregate in task.aggregations.items():
         if not callable(aggregate):
             raise TaskFileError(
-                f"Task {task.task_name!r}: lm-eval has no aggregation for the metric {metric!r}; name another"
+                f"Task {task.name!r}: lm-eval has no aggregation for the metric {metric!r}; name another"
             )
     right = _score(task, doc, requests, right=True)
     wrong = _score(task, doc, requests, right=False)
     comparable = [key for key in right if key in wrong and right[key] is not None and wrong[key] is not None]
     if not comparable:
         return "ok"
-    better = task.higher_is_better() or {}
-    is_told_apart = any(_is_better(right[k], wrong[k], better.get(k.split(",")[0])) for k in comparable)
-    if is_told_apart or not getattr(task, "target_is_answer", True):
+    metrics = task.metrics()
+    for key in comparable:
+        spec = metrics.get(key.split(",")[0])
+        if _is_better(right[key], wrong[key], None if spec is None else spec.higher_is_better):
+            return "ok"
+    if not task.target_is_answer:
         return "ok"
     return (
-        "the scorer gives a known right answer (the target itself) no better score than a wrong one: "
-        "check extraction and metric on a few samples"
+        "sanity check failed: the scorer does not rate the target itself above a wrong answer; check extraction and "
+        "metric on a few samples"
     )
 
 
-def _score(
-    task: "Task", doc: dict[str, Any], requests: "Sequence[PlannedRequest]", *, right: bool
-) -> dict[str, float | None]:
+def _score(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest], *, right: bool) -> dict[str, float | None]:
     """Return each numeric metric by "metric,filter"."""
-    from qwen2eval.samples import as_number, filter_responses
-
     target = _target(task, doc)
-    gold = _gold_indices(task, doc)
+    gold = task.gold_choices(doc)
     responses: list[Any] = []
     for request in requests:
         if request.kind == "generate_until":
@@ -83,30 +81,18 @@ def _score(
             is_gold = not gold or request.index in gold
             responses.append([(-0.1, True) if is_gold == right else (-10.0, False)])
     scored: dict[str, float | None] = {}
-    for filter_name, filtered in filter_responses(task, [doc] * len(requests), responses).items():
-        for metric, value in task.process_results(doc, filtered).items():
+    for filter_name, filtered in task.filtered([doc] * len(requests), responses).items():
+        for metric, value in task.score(doc, filtered).items():
             scored[f"{metric},{filter_name}"] = as_number(value)
     return scored
 
 
-def _target(task: "Task", doc: dict[str, Any]) -> str:
-    """Return the right answer as text."""
-    target = task.doc_to_target(doc)
-    if isinstance(target, int) and not isinstance(target, bool) and getattr(task.config, "doc_to_choice", None):
-        return str(task.doc_to_choice(doc)[target])
+def _target(task: EvalTask, doc: Doc) -> str:
+    """Return the right answer as text, the first one where there are several."""
+    target = task.target(doc)
+    if isinstance(target, int) and not isinstance(target, bool) and task.has_choices:
+        return str(task.choices(doc)[target])
     return str(target[0] if isinstance(target, list) and target else target)
-
-
-def _gold_indices(task: "Task", doc: dict[str, Any]) -> set[int]:
-    if getattr(task, "OUTPUT_TYPE", None) != "multiple_choice" or not hasattr(task, "doc_to_choice"):
-        return set()
-    gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
-    choices = task.doc_to_choice(doc)
-    found = {
-        choices.index(g) if isinstance(g, str) and g in choices else g
-        for g in (gold if isinstance(gold, list) else [gold])
-    }
-    return {g for g in found if isinstance(g, int)}
 
 
 def _is_better(right: float | None, wrong: float | None, higher_is_better: bool | None) -> bool:

@@ -1,8 +1,7 @@
 """Prompt text that is cheap to build, to keep and to count.
 
-lm-eval compiles a Jinja template again for every doc and every shot; `compiled_templates` compiles each once
-(45 s -> 3.6 s for 56,000 five-shot requests, byte-identical). A `PromptText` keeps a prompt as shared pieces, so memory
-grows with the number of docs and not with docs x few-shot text; `TokenCounter` tokenizes each piece once.
+A `PromptText` keeps a prompt as shared pieces, so memory grows with the number of docs and not with docs x few-shot
+text; `TokenCounter` tokenizes each piece once.
 """
 
 from __future__ import annotations
@@ -13,11 +12,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from typing import Any
 
 TURN = "<|im_start|>"
 PIECE_BOUNDARY = re.compile(r"\n\n(?=\S)|<\|im_start\|>")
@@ -35,28 +30,6 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CUTTING_PATTERNS = (_WORDS % "", _WORDS % "{1,3}")
-
-
-@contextmanager
-def compiled_templates() -> Iterator[None]:
-    """Let lm-eval's `apply_template` reuse compiled templates inside the `with` block."""
-    from lm_eval import utils
-
-    @functools.lru_cache(maxsize=4096)
-    def compile_once(template: str) -> Template:
-        compiled: Template = utils.env.from_string(template)
-        compiled.globals = dict(compiled.globals)  # every rendering copies them, and a ChainMap is slow to copy
-        return compiled
-
-    def apply_template(template: str, doc: dict[str, Any]) -> str:
-        return str(compile_once(template).render(**doc))
-
-    original = utils.apply_template
-    utils.apply_template = apply_template
-    try:
-        yield
-    finally:
-        utils.apply_template = original
 
 
 class PromptText:

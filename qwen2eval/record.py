@@ -17,11 +17,11 @@ from qwen2eval.config import RunConfig
 from qwen2eval.environment import describe_environment
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.health import chance_score, check_health
-from qwen2eval.plan import Plan, task_hash
+from qwen2eval.metric_spec import MetricSpec
+from qwen2eval.planned import Plan
 from qwen2eval.run_folder import SCHEMA_VERSION, file_name
-from qwen2eval.samples import TaskSamples
+from qwen2eval.sample import TaskSamples
 from qwen2eval.store import fingerprint
-from qwen2eval.tasks import task_metadata
 
 
 class Clock:
@@ -109,9 +109,7 @@ def describe_run(
         "config": {**config.as_dict(), **absolute_places(config)},
         "model": asked.model,
         "tasks": {**tasks, **failed},
-        "groups": {
-            name: {"tasks": [t.task_name for t in group.get_all_tasks()]} for name, group in plan.groups.items()
-        },
+        "groups": {name: {"tasks": group.task_names} for name, group in plan.groups.items()},
         "health": health,
         "warnings": plan.warnings,
         "requests": {
@@ -163,30 +161,25 @@ def describe_model(front: ModelFront, backend: Backend, model_fingerprint: str) 
 def describe_task(samples: TaskSamples, plan: Plan) -> dict[str, Any]:
     """Return one entry of `tasks` in run.json."""
     planned, task = samples.plan, samples.plan.task
-    metadata = task_metadata(task)
-    dataset = getattr(task, "dataset", None)
-    template = [str(task.get_config(key)) for key in ("description", "doc_to_text", "doc_to_target", "doc_to_choice")]
+    data = task.data
     return {
         "status": "scored",
         "error": None,
-        "description": metadata.get("summary") or str(task.get_config("task_alias") or planned.name),
+        "description": task.summary,
         **describe_scoring(samples),
-        "output_type": task.OUTPUT_TYPE,
+        "output_type": task.output_type,
         "rope": planned.model[1].rope if planned.model else None,
-        "num_fewshot": task.get_config("num_fewshot"),
+        "num_fewshot": task.num_fewshot,
         "n_docs": len(planned.docs),
         "n_docs_total": planned.n_docs_total,
         "n_requests": planned.n_requests,
         "n_prompt_tokens": planned.n_prompt_tokens,
         "shared_prefix_ratio": planned.shared_prefix_ratio,
-        "generation_kwargs": task.get_config("generation_kwargs") if task.OUTPUT_TYPE == "generate_until" else None,
-        "cluster": planned.cluster_column,
+        "generation_kwargs": task.generation_kwargs,
+        "cluster": task.cluster_column,
         "apply_chat_template": bool(plan.config.apply_chat_template),
-        "template_hash": fingerprint({"templates": "\n".join(template)}),
-        "data": {
-            "source": getattr(dataset, "source", None) or str(task.get_config("dataset_path")),
-            "sha256": getattr(dataset, "sha256", None),
-        },
+        "template_hash": fingerprint({"templates": task.templates}),
+        "data": {"source": data.source, "sha256": data.sha256},
         "preflight": planned.preflight,
         "first_prompt": planned.first_prompt,
         "chance": chance_score(samples),
@@ -196,14 +189,20 @@ def describe_task(samples: TaskSamples, plan: Plan) -> dict[str, Any]:
 def describe_scoring(samples: TaskSamples) -> dict[str, Any]:
     """Return the part of a task's entry that a new scoring may change."""
     task = samples.plan.task
-    better = {**(task.higher_is_better() or {}), **dict.fromkeys(samples.judge_metrics, True)}
+    specs = task.metrics(judged=samples.judge_metrics)
     return {
-        "version": str(task.VERSION),
-        "filters": [ensemble.name for ensemble in task._filters],
-        "metrics": {name: {"higher_is_better": higher} for name, higher in better.items()},
-        "task_hash": task_hash(task),
-        "sandbox": getattr(task, "sandbox_level", None),
+        "version": task.version,
+        "filters": task.filter_names,
+        "metrics": {name: describe_metric(spec) for name, spec in specs.items()},
+        "task_hash": task.hash(),
+        "sandbox": None if task.programs is None else task.programs.sandbox_level,
     }
+
+
+def describe_metric(spec: MetricSpec) -> dict[str, Any]:
+    """Return what run.json says of a metric; what is not known is left out."""
+    known = {"unit": spec.unit, "low": spec.low, "high": spec.high}
+    return {"higher_is_better": spec.higher_is_better, **{k: v for k, v in known.items() if v is not None}}
 
 
 def describe_failure(error: Qwen2EvalError) -> dict[str, Any]:

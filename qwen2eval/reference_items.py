@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, TaskFileError
 from qwen2eval.libraries import prepared_libraries
-from qwen2eval.tasks import load_tasks, task_metadata
+from qwen2eval.lm_eval_task import EvalTask
+from qwen2eval.requests import Doc
+from qwen2eval.tasks import load_tasks
 
 if TYPE_CHECKING:
-    from lm_eval.api.task import Task
-
     from decontam import Reference
 
 _SUFFIXES = tuple(f".{name}{packed}" for name in ("jsonl", "ndjson", "json") for packed in ("", ".gz", ".zst"))
@@ -78,12 +78,12 @@ def _files(name: str) -> list[Path]:
     return []
 
 
-def task_references(name: str, task: "Task") -> "list[Reference]":
+def task_references(name: str, task: EvalTask) -> "list[Reference]":
     """Return all docs of a task as references, `<task>/<doc_id>`."""
-    return [reference_of(name, doc_id, task, doc) for doc_id, doc in enumerate(task.eval_docs)]
+    return [reference_of(name, doc_id, task, doc) for doc_id, doc in enumerate(task.docs)]
 
 
-def reference_of(name: str, doc_id: int, task: "Task", doc: Mapping[str, Any]) -> "Reference":
+def reference_of(name: str, doc_id: int, task: EvalTask, doc: Doc) -> "Reference":
     """Return a doc as a reference.
 
     The task's `metadata.reference_fields` say what is compared: the first is the question, the others follow it. A task
@@ -91,7 +91,7 @@ def reference_of(name: str, doc_id: int, task: "Task", doc: Mapping[str, Any]) -
     """
     from decontam import Reference
 
-    fields = task_metadata(task).get("reference_fields")
+    fields = task.metadata.get("reference_fields")
     if fields:
         fields = [fields] if isinstance(fields, str) else list(fields)
         if missing := [field for field in fields if field not in doc]:
@@ -101,18 +101,8 @@ def reference_of(name: str, doc_id: int, task: "Task", doc: Mapping[str, Any]) -
             )
         texts = [_as_text(doc[field]) for field in fields]
         return Reference(f"{name}/{doc_id}", texts[0], "\n".join(texts[1:]), name)
-    query = None
-    if getattr(task.config, "should_decontaminate", False):
-        query = task.doc_to_decontamination_query(doc)
-    question = _as_text(query if query is not None else task.doc_to_text(doc))
-    return Reference(f"{name}/{doc_id}", question, _as_text(_target(task, doc)), name)
-
-
-def _target(task: "Task", doc: Mapping[str, Any]) -> Any:
-    """Return the choices of a doc, or the text of its answer."""
-    if getattr(task.config, "doc_to_choice", None) is not None:
-        return task.doc_to_choice(doc)
-    return task.doc_to_target(doc)
+    answer = task.choices(doc) if task.has_choices else task.target(doc)
+    return Reference(f"{name}/{doc_id}", _as_text(task.question(doc)), _as_text(answer), name)
 
 
 def _as_text(value: Any) -> str:

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Doc = dict[str, Any]
+"""One benchmark item, as its data holds it: columns of any type, by name."""
+GenKwargs = Mapping[str, Any]
+"""lm-eval's generation arguments: `until`, `max_gen_toks`, `do_sample`, `temperature` …"""
 RequestKind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
 FinishReason = Literal["stop", "length"]
 
@@ -17,8 +21,8 @@ class Request:
     """The prompt; for rolling log-likelihood the whole text."""
     continuation: str = ""
     """The text whose log-probability is asked; empty unless `kind` is "loglikelihood"."""
-    gen_kwargs: Mapping[str, Any] | None = None
-    """lm-eval's generation arguments (`until`, `max_gen_toks`, `do_sample` …); only for "generate_until"."""
+    gen_kwargs: GenKwargs | None = None
+    """Only for "generate_until"."""
     seed: int = 0
     """Seed of a sampled generation; greedy ones ignore it."""
     n_context_tokens: int | None = None
@@ -48,6 +52,6 @@ class Answer:
     """Why there is no answer. Such an answer is never stored and leaves its doc unscored."""
 
 
-def is_sampled(gen_kwargs: Mapping[str, Any]) -> bool:
+def is_sampled(gen_kwargs: GenKwargs) -> bool:
     """Whether any backend would sample with these arguments: servers go by the temperature, whatever do_sample says."""
     return bool(gen_kwargs.get("do_sample")) or float(gen_kwargs.get("temperature") or 0.0) > 0.0

@@ -13,12 +13,17 @@ from qwen2eval.errors import BackendError, ConfigError, RunFolderError
 from qwen2eval.health import check_health
 from qwen2eval.judging import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.libraries import prepared_libraries
-from qwen2eval.plan import PlannedRequest, TaskPlan, own_config, set_seeds
-from qwen2eval.prompts import PromptPool, compiled_templates
+from qwen2eval.lm_eval_internals import compiled_templates
+from qwen2eval.lm_eval_task import EvalTask, PromptForm, doc_hash
+from qwen2eval.plan import own_config, set_seeds
+from qwen2eval.planned import PlannedRequest, TaskPlan
+from qwen2eval.prompts import PromptPool
 from qwen2eval.record import describe_scoring
-from qwen2eval.requests import FinishReason
+from qwen2eval.requests import Doc, FinishReason
 from qwen2eval.run_folder import Run, load_run, write_run
-from qwen2eval.samples import TaskSamples, doc_hash, parse_response, score_task
+from qwen2eval.sample import TaskSamples
+from qwen2eval.sample_columns import parse_response
+from qwen2eval.samples import score_task
 from qwen2eval.scores import score_tasks
 from qwen2eval.store import STORE_FILE
 from qwen2eval.tasks import LoadedTasks, load_tasks
@@ -100,20 +105,20 @@ def _judge_again(
     return {"judge": told, "config": {**run.info["config"], **settings}}
 
 
-def _docs_of(task: Any, config: RunConfig, *, is_part: bool) -> list[dict[str, Any]]:
+def _docs_of(task: EvalTask, config: RunConfig, *, is_part: bool) -> list[Doc]:
     """Return a task's docs; those that depend on the model (`LongContextTask`) are built with its tokenizer.
 
     Args:
         is_part: the model took some of the task's lengths only.
     """
     try:
-        docs = [] if is_part else list(task.eval_docs)
+        docs = [] if is_part else task.docs
     except ConfigError:
         docs = []
-    if not docs and hasattr(task, "build_docs"):
+    if not docs and task.sized is not None:
         config = own_config(task, config) or config
-        task.build_docs(open_front(config), config)
-    return docs or list(task.eval_docs)
+        task.sized.build_docs(open_front(config), config)
+    return docs or task.docs
 
 
 def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -> tuple[TaskPlan, TaskAnswers]:
@@ -125,7 +130,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
         f"{run.path}: task {name!r} makes other requests today than those that were answered (other choices, another "
         "output_type): run it again"
     )
-    if run.info["tasks"][name]["output_type"] != task.OUTPUT_TYPE:
+    if run.info["tasks"][name]["output_type"] != task.output_type:
         raise asks_another
     frame = run.samples(name)
     first_filter = frame[frame["filter"] == frame["filter"].iloc[0]]
@@ -162,28 +167,25 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
 
 
 def _requests(
-    task: Any, doc: dict[str, Any], doc_id: int, row: Mapping[str, Any], pool: PromptPool, *, is_chat: bool
+    task: EvalTask, doc: Doc, doc_id: int, row: Mapping[str, Any], pool: PromptPool, *, is_chat: bool
 ) -> list[PlannedRequest]:
     """Build a doc's requests around the prompt that was asked; the texts are only for the record."""
-    prompt = str(row["prompt"])
-    context: Any = [prompt] * len(task.doc_to_choice(doc)) if getattr(task, "multiple_input", 0) else prompt
-    built = task.construct_requests(
-        doc=doc, ctx=context, metadata=(row["task"], doc_id, 1), apply_chat_template=is_chat
-    )
-    length = row["n_prompt_tokens"]
+    prompt, length = str(row["prompt"]), row["n_prompt_tokens"]
     return [
         PlannedRequest(
             doc_id=doc_id,
-            index=int(instance.idx),
-            kind=instance.request_type,
-            prompt=pool.add(prompt if instance.args[0] else ""),
-            continuation=instance.args[1] if len(instance.args) > 1 and isinstance(instance.args[1], str) else "",
-            gen_kwargs=instance.args[1] if len(instance.args) > 1 and isinstance(instance.args[1], dict) else None,
+            index=request.index,
+            kind=request.kind,
+            prompt=pool.add(prompt if request.context else ""),
+            continuation=request.continuation,
+            gen_kwargs=request.gen_kwargs,
             digest=f"{doc_id}:{k}".encode(),
             n_context_tokens=None if length is None or length != length else int(length),
             is_truncated=bool(row["truncated"]),
         )
-        for k, instance in enumerate(built if isinstance(built, list) else [built])
+        for k, request in enumerate(
+            task.answered_requests(doc, doc_id, prompt, PromptForm(apply_chat_template=is_chat))
+        )
     ]
 
 

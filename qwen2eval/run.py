@@ -13,12 +13,14 @@ from qwen2eval.demo.shipped import with_demo_corpus
 from qwen2eval.errors import BackendError, Qwen2EvalError, TaskFileError
 from qwen2eval.judging import ask_judge, planned_judge
 from qwen2eval.libraries import prepared_libraries
-from qwen2eval.plan import Plan, make_plan
+from qwen2eval.plan import make_plan
+from qwen2eval.planned import Plan
 from qwen2eval.preflight import check_writable
 from qwen2eval.progress import Progress, scan_progress
 from qwen2eval.record import Clock, ModelRecord, describe_run, store_identity
 from qwen2eval.run_folder import Run, claimed_run_id, write_run
-from qwen2eval.samples import TaskSamples, score_task
+from qwen2eval.sample import TaskSamples
+from qwen2eval.samples import score_task
 from qwen2eval.scores import Score, group_scores, task_scores
 from qwen2eval.store import STORE_FILE, ResponseStore
 

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.errors import RunFolderError
 from qwen2eval.evidence import MATCH_COLUMNS, with_evidence
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
-from qwen2eval.samples import JUDGE_COLUMNS, TaskSamples, metric_column, metric_names, sample_rows
+from qwen2eval.lm_eval_task import EvalGroup
+from qwen2eval.sample import TaskSamples
+from qwen2eval.sample_columns import sample_columns, sample_rows, sample_schema
 from qwen2eval.scores import Score, cell_scores, scores_frame
-from qwen2eval.tasks import task_metadata
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
-    from lm_eval.api.group import Group
 
 SCHEMA_VERSION = 1
 ROWS_A_BATCH = 512
@@ -190,7 +189,7 @@ def write_run(
     info: dict[str, Any],
     samples: Mapping[str, TaskSamples],
     scores: Sequence[Score],
-    groups: "Mapping[str, Group]",
+    groups: Mapping[str, EvalGroup],
     *,
     matches: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Run:
@@ -232,8 +231,8 @@ def _heat_map_settings(samples: TaskSamples) -> dict[str, Any]:
     """Return what a task says of its heat map besides the scores."""
     task = samples.plan.task
     return {
-        "missing_lengths": list(getattr(task, "missing_lengths", ())),
-        "colours": task_metadata(task).get("colours"),
+        "missing_lengths": list(task.missing_lengths),
+        "colours": task.metadata.get("colours"),
     }
 
 
@@ -248,43 +247,16 @@ def _write_parquet(path: Path, samples: TaskSamples) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(
-        [metric_column(name) for name in metric_names(samples)],
-        more_texts=JUDGE_COLUMNS if samples.judge_metrics else (),
-    )
+    columns = sample_columns(samples)
+    schema = sample_schema(columns)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
-        for row in sample_rows(samples):
+        for row in sample_rows(samples, columns):
             batch.append(row)
             if len(batch) == ROWS_A_BATCH:
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
                 batch = []
         writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-
-
-def _schema(metrics: Sequence[str], *, more_texts: Sequence[str]) -> "pa.Schema":
-    """Return the columns of a task's samples; `more_texts` are those that not every task has."""
-    import pyarrow as pa
-
-    texts = ("cluster", "prompt", "response", "extracted", "target")
-    return pa.schema(
-        [
-            ("task", pa.string()),
-            ("doc_id", pa.int64()),
-            *[(name, pa.string()) for name in ("doc_hash", "prompt_hash", "target_hash")],
-            ("repeat", pa.int64()),
-            ("filter", pa.string()),
-            *[(name, pa.string()) for name in texts],
-            *[(name, pa.float64()) for name in metrics],
-            ("finish_reason", pa.string()),
-            ("n_prompt_tokens", pa.int64()),
-            ("n_response_tokens", pa.int64()),
-            ("truncated", pa.bool_()),
-            ("contamination", pa.string()),
-            ("contamination_qwen2", pa.string()),
-            *[(name, pa.string()) for name in ("cell", "verdict", "verdict_detail", *more_texts, "error")],
-        ]
-    )
 
 
 def _write_matches(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

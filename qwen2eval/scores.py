@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.samples import DocSample, TaskSamples, as_number, cell_of, metric_names
+from qwen2eval.lm_eval_task import Aggregation, EvalGroup
+from qwen2eval.sample import DocSample, TaskSamples, as_number, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 
 if TYPE_CHECKING:
     import pandas as pd
-    from lm_eval.api.group import Group
 
 COLUMNS = (
     *("task", "metric", "filter", "subset", "n_docs", "value", "stderr", "ci_low", "ci_high", "n_unscored"),
@@ -48,7 +48,7 @@ class Score:
         return f"{self.metric},{self.filter}"
 
 
-def score_tasks(samples: Mapping[str, TaskSamples], groups: "Mapping[str, Group]", *, seed: int) -> list[Score]:
+def score_tasks(samples: Mapping[str, TaskSamples], groups: Mapping[str, EvalGroup], *, seed: int) -> list[Score]:
     """Return the scores of all tasks, then of all groups."""
     scores = [score for name, task in samples.items() for score in task_scores(name, task, seed=seed)]
     return scores + group_scores(scores, groups)
@@ -101,16 +101,14 @@ def _score(
     subset: str = "original",
 ) -> Score:
     """Aggregate one metric of docs."""
-    from lm_eval.api.metrics import mean
-
-    aggregate = (samples.plan.task.aggregation() or {}).get(metric, mean)
+    aggregation = samples.plan.task.aggregation(metric)
     scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
     items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
     is_part = subset != "original" or len(docs) < len(samples.plan.docs)
-    value = aggregated(aggregate, items, is_part=is_part)
+    value = aggregated(aggregation.function, items, is_part=is_part)
     clusters = _clusters(samples, scored)
-    estimate = _estimate(aggregate, items, clusters, is_mean=aggregate is mean, seed=seed)
-    naive = _estimate(aggregate, items, None, is_mean=True, seed=seed) if aggregate is mean else estimate
+    estimate = _estimate(aggregation, items, clusters, seed=seed)
+    naive = _estimate(aggregation, items, None, seed=seed) if aggregation.is_mean else estimate
     return Score(name, metric, filter_name, subset, len(docs), value, *estimate, len(docs) - len(items), naive.stderr)
 
 
@@ -132,7 +130,7 @@ def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_
         raise
 
 
-def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Score]:
+def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[Score]:
     """Aggregate groups by lm-eval's own rule; their standard error is made by it of the tasks' own errors.
 
     So clusters of a task widen its group's error, too. A group with a task that has no score has none either.
@@ -142,7 +140,7 @@ def group_scores(scores: list[Score], groups: "Mapping[str, Group]") -> list[Sco
     for name, group in groups.items():
         if not group.has_aggregation:
             continue
-        tasks = {task.task_name for task in group.get_all_tasks()}
+        tasks = set(group.task_names)
         merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
         for key, value in merged.items():
             metric, comma, filter_name = key.partition(",")
@@ -193,21 +191,17 @@ def scores_frame(scores: list[Score]) -> "pd.DataFrame":
     return frame.astype({**dict.fromkeys([*floats, "cell_depth"], "float64"), **counts})
 
 
-def _estimate(
-    aggregate: Callable[[list[Any]], float], items: list[Any], clusters: list[Any] | None, *, is_mean: bool, seed: int
-) -> Estimate:
-    numbers = [as_number(item) for item in items]
-    if is_mean and all(number is not None for number in numbers):
-        return mean_estimate([number for number in numbers if number is not None], clusters=clusters)
-    if is_mean:
-        return UNKNOWN
+def _estimate(aggregation: Aggregation, items: list[Any], clusters: list[Any] | None, *, seed: int) -> Estimate:
+    if aggregation.is_mean:
+        numbers = [number for item in items if (number := as_number(item)) is not None]
+        return mean_estimate(numbers, clusters=clusters) if len(numbers) == len(items) else UNKNOWN
     try:
-        return bootstrap_estimate(aggregate, items, seed=seed)
+        return bootstrap_estimate(aggregation.function, items, seed=seed)
     # an aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
     except (ValueError, ZeroDivisionError, TypeError, IndexError):
         return UNKNOWN
 
 
 def _clusters(samples: TaskSamples, scored: list[DocSample]) -> list[Any] | None:
-    column = samples.plan.cluster_column
+    column = samples.plan.task.cluster_column
     return None if column is None else [sample.doc[column] for sample in scored]

@@ -1,4 +1,4 @@
-"""The registry: which tasks and suites there are, and loading them as lm-eval tasks.
+"""The registry: which tasks and suites there are, and loading them.
 
 Names are looked up in the user's `--include_path`, then this project's `tasks/`, then lm-eval's own; `lm_eval:NAME`
 skips the first two. lm-eval is imported only by `load_tasks`.
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
@@ -25,10 +25,11 @@ from qwen2eval.errors import (
     TaskFileError,
     TaskNotFoundError,
 )
+from qwen2eval.lm_eval_internals import forget_metadata, load_entry
+from qwen2eval.lm_eval_task import EvalGroup, EvalTask
 from qwen2eval.task_index import TaskEntry, entries_of, lm_eval_entries, read_task_yaml, scan, shipped_entries
 
 if TYPE_CHECKING:
-    from lm_eval.api.group import Group
     from lm_eval.api.task import Task
 
 LM_EVAL_PREFIX = "lm_eval:"
@@ -47,9 +48,10 @@ class Suite:
 class LoadedTasks:
     """Tasks that are ready to be planned, and those that could not be loaded."""
 
-    tasks: "dict[str, Task]" = field(default_factory=dict)
-    groups: "dict[str, Group]" = field(default_factory=dict)
+    tasks: dict[str, EvalTask] = field(default_factory=dict)
+    groups: dict[str, EvalGroup] = field(default_factory=dict)
     failures: dict[str, Qwen2EvalError] = field(default_factory=dict)
+    """By the name that was asked for, or the task's."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -100,7 +102,7 @@ def find_tasks(names: Iterable[str], *, include_path: Sequence[str] = ()) -> lis
 
 
 def load_tasks(config: RunConfig) -> LoadedTasks:
-    """Build the lm-eval tasks and groups of a run, with the run's overrides applied.
+    """Build the tasks and groups of a run, with the run's overrides applied.
 
     A task that can't be built is kept in `failures` with its error; the others are loaded.
 
@@ -120,11 +122,11 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
             loaded.failures[entry.name] = err
             is_data_missing |= isinstance(err, MissingDataError)
             continue
-        for name, task in built["tasks"].items():
-            _apply_overrides(task, config)
-            loaded.tasks[name] = task
-        loaded.groups.update(built.get("groups", {}))
-    if config.faithful and not any(getattr(task, "faithful", False) for task in loaded.tasks.values()):
+        for task in built.tasks.values():
+            task.override(config)
+        loaded.tasks |= built.tasks
+        loaded.groups |= built.groups
+    if config.faithful and not any(task.reproduces_reference for task in loaded.tasks.values()):
         loaded.warnings.append(
             "--faithful changes nothing here: only NeedleBench's tasks know how their original does it"
         )
@@ -140,12 +142,6 @@ def _find_each(names: Iterable[str], registry: "_Registry", failures: dict[str, 
         except TaskFileError as err:
             failures[name] = err
     return list(found.values())
-
-
-def task_metadata(task: "Task") -> dict[str, Any]:
-    """Return the `metadata` of a task's YAML; {} for tasks that have none."""
-    metadata = getattr(task.config, "metadata", None)
-    return dict(metadata) if isinstance(metadata, Mapping) else {}
 
 
 class _Registry:
@@ -213,58 +209,51 @@ def _expand_suites(names: Iterable[str]) -> Iterable[str]:
         yield from known[wanted].tasks
 
 
-def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> dict[str, Any]:
+class _Built(NamedTuple):
+    """What one entry of the registry is made of."""
+
+    tasks: dict[str, EvalTask]
+    groups: dict[str, EvalGroup]
+
+
+def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     """Build one entry with lm-eval's own factory.
 
     Raises:
         Qwen2EvalError: whatever went wrong, named after the task.
     """
-    from lm_eval.tasks import TaskManager
-    from lm_eval.tasks._index import Entry, Kind
-
-    from qwen2eval.code_eval import instead_of_code_eval, take_over
-
     known = registry.needed_by(entry)
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
     if config.faithful:
         metadata["faithful"] = True
-    manager = TaskManager(include_defaults=False, metadata=metadata)
-    manager._index = {
-        name: Entry(
-            name=name,
-            kind=Kind.PY_TASK if e.is_python else Kind[e.kind.upper()],
-            yaml_path=None if e.path is None else Path(e.path),
-            tags=set(e.members),
-        )
-        for name, e in known.items()
-    }
     try:
         with ExitStack() as while_loading:
             if _runs_programs(entry, known):
+                from qwen2eval.code_eval import instead_of_code_eval
+
                 while_loading.enter_context(instead_of_code_eval())
-            built = dict(manager.load([entry.name]))
-        for task in built["tasks"].values():
-            if getattr(task.config, "unsafe_code", False):
-                take_over(task, config.sandbox)
+            built = load_entry(entry.name, known, metadata)
+        tasks = {name: _evaluated(task, config) for name, task in built["tasks"].items()}
     except Qwen2EvalError:
         raise
     # task files name functions and data sets of anyone's: whatever they raise is that task's failure, not the run's
     except Exception as err:
         raise _explain(entry, err) from err
-    groups = built.get("groups", {}).values()
-    for part in (*(getattr(task, "config", None) for task in built["tasks"].values()), *groups):
-        _forget_run_metadata(part, metadata)
-        _forget_run_metadata(getattr(part, "_config", None), metadata)
-    return built
+    # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each
+    # hash of the task and in results.json
+    for part in (*built["tasks"].values(), *built["groups"].values()):
+        forget_metadata(part, metadata)
+    return _Built(tasks, {name: EvalGroup(group) for name, group in built["groups"].items()})
 
 
-def _forget_run_metadata(part: Any, run_metadata: Mapping[str, Any]) -> None:
-    """Take out what lm-eval merged into a task's metadata: a run's model arguments, keys to servers among them.
+def _evaluated(task: "Task", config: RunConfig) -> EvalTask:
+    """Return a task as a run uses it; programs that its own code would run unprotected go to the sandbox."""
+    plain = EvalTask(task)
+    if not plain.is_unsafe:
+        return plain
+    from qwen2eval.code_eval import sandboxed
 
-    They are needed while data is loaded; later they would be in each hash of the task and in results.json.
-    """
-    if isinstance(metadata := getattr(part, "metadata", None), dict):
-        part.metadata = {key: value for key, value in metadata.items() if key not in run_metadata}
+    return sandboxed(task, config.sandbox)
 
 
 def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
@@ -327,15 +316,3 @@ def _runs_programs(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int 
         for name in names
         if isinstance(name, str) and name in known and name != entry.name and depth < 8
     )
-
-
-def _apply_overrides(task: "Task", config: RunConfig) -> None:
-    """Apply the run's flags the way lm-eval's `simple_evaluate` does."""
-    if config.gen_kwargs and task.get_config("output_type") == "generate_until":
-        task.set_config(key="generation_kwargs", value=dict(config.gen_kwargs), update=True)
-    own = task.get_config("num_fewshot")
-    if config.num_fewshot is not None and own != 0:
-        task.set_config(key="num_fewshot", value=config.num_fewshot)
-    elif own is None:
-        task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=config.seeds.fewshot)

@@ -13,8 +13,8 @@ from qwen2eval import RunConfig, run
 from qwen2eval.data.livecodebench import unpack_tests
 from qwen2eval.data.mbpp import called_function
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.lm_eval_task import doc_hash
 from qwen2eval.run import plan
-from qwen2eval.samples import doc_hash
 from qwen2eval.sandbox import Sandbox
 from qwen2eval.scoring.programs import code_blocks, extract_contest, with_imports
 from qwen2eval.tasks import load_tasks
@@ -30,7 +30,7 @@ def load(name, data_dir):
     loaded = load_tasks(RunConfig(model="dummy", tasks=(name,), data_dir=str(data_dir), offline=True))
     if loaded.failures:
         raise loaded.failures[name]
-    return loaded.tasks[name]
+    return loaded.tasks[name].lm_eval
 
 
 def verdicts(task, doc, *programs):

@@ -55,11 +55,11 @@ def humaneval(tmp_path):
 
 def score(task, *programs):
     """Return metrics and verdicts of a doc's programs."""
-    doc = task.eval_docs[0]
+    doc = task.docs[0]
     answered = [list(programs)]
-    task.run_programs([(doc, answered)])
-    metrics = task.process_results(doc, answered)
-    return metrics, [one.verdict for one in task.executions(doc, answered)]
+    task.programs.run_programs([(doc, answered)])
+    metrics = task.score(doc, answered)
+    return metrics, [one.verdict for one in task.programs.executions(doc, answered)]
 
 
 def test_humaneval(humaneval):
@@ -87,10 +87,10 @@ def test_pass_at_k_is_lm_evals(tmp_path):
 def test_mbpp_and_infilling(tmp_path):
     own_task(tmp_path, "own_mbpp", "mbpp/mbpp.yaml", MBPP)
     task = load(tmp_path, "own_mbpp")
-    doc = task.eval_docs[0]
-    scores = [task.process_results(doc, [program]) for program in (MBPP["code"], "def triple(x): return x")]
+    doc = task.docs[0]
+    scores = [task.score(doc, [program]) for program in (MBPP["code"], "def triple(x): return x")]
     assert scores == [{"pass_at_1": 1.0}, {"pass_at_1": 0.0}]
-    assert [one.verdict for one in task.executions(doc, [MBPP["code"]])] == ["passed"]
+    assert [one.verdict for one in task.programs.executions(doc, [MBPP["code"]])] == ["passed"]
     own_task(tmp_path, "own_infilling", "humaneval_infilling/multi_line_infilling.yaml", HUMANEVAL)
     program = HUMANEVAL["prompt"] + "    y = 2 * x\n" + HUMANEVAL["suffix"]
     assert score(load(tmp_path, "own_infilling"), program)[0] == {"pass@1": 1.0}
@@ -102,7 +102,7 @@ def test_cruxeval(tmp_path):
     programs = [f"{CRUX['code']}\nassert {end}" for end in ("f(2) == 3", "f(5) == 3", "f(exit(0)) == 3")]
     metrics, verdicts = score(task, *programs)
     assert verdicts == ["passed", "error", "error"]
-    assert [one.separated for one in task.executions(task.eval_docs[0], [programs])] == [False] * 3
+    assert [one.separated for one in task.programs.executions(task.docs[0], [programs])] == [False] * 3
     assert metrics == {"pass@1": pytest.approx(1 / 3)}
 
 
@@ -128,12 +128,12 @@ def test_longproc_compiles_in_the_sandbox(tmp_path, code, verdict):
     row = {"input_prompt": "Write it.", "reference_output": SUM, "metadata": json.dumps({"testcases": cases})}
     own_task(tmp_path, "own_longproc", "longproc/pseudo_to_code_2k.yaml", row)
     task = load(tmp_path, "own_longproc")
-    doc = task.eval_docs[0]
+    doc = task.docs[0]
     answered = [f"Here:\n```c++\n{code}\n```"]
-    task.run_programs([(doc, answered)])
-    assert task.process_results(doc, answered)["score"] == float(verdict == "passed")
-    assert task.executions(doc, answered)[0].verdict == verdict
-    assert task.process_results(doc, ["no code"])["extraction_rate"] == 0.0
+    task.programs.run_programs([(doc, answered)])
+    assert task.score(doc, answered)["score"] == float(verdict == "passed")
+    assert task.programs.executions(doc, answered)[0].verdict == verdict
+    assert task.score(doc, ["no code"])["extraction_rate"] == 0.0
 
 
 def test_a_task_with_a_way_of_its_own_is_refused(tmp_path):

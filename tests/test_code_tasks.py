@@ -148,7 +148,7 @@ def test_several_tries(data_dir, tmp_path):
     loaded = load_tasks(config)
     assert loaded.failures == {}
     right, wrong = DOUBLE["prompt"] + "    return 2 * x\n", DOUBLE["prompt"] + "    return 3 * x\n"
-    found = loaded.tasks["own_tries"].process_results(DOUBLE, [[right, wrong, wrong, right]])
+    found = loaded.tasks["own_tries"].score(DOUBLE, [[right, wrong, wrong, right]])
     assert found == {"pass@1": 0.5, "pass@2": pytest.approx(1 - 1 / 6)}
 
 
@@ -168,7 +168,7 @@ def test_several_tries(data_dir, tmp_path):
 def test_the_program_in_a_chat_models_answer(data_dir, answer, is_right):
     config = RunConfig(model="dummy", tasks=("humaneval_instruct",), data_dir=str(data_dir))
     task = load_tasks(config).tasks["humaneval_instruct"]
-    assert task.process_results(DOUBLE, extract([[answer]], [DOUBLE])) == {"pass@1": float(is_right)}
+    assert task.score(DOUBLE, extract([[answer]], [DOUBLE])) == {"pass@1": float(is_right)}
 
 
 @given(n=st.integers(1, 12), data=st.data())

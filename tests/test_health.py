@@ -10,7 +10,8 @@ from qwen2eval.health import chance_score, check_health
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import make_plan
 from qwen2eval.requests import Answer
-from qwen2eval.samples import TaskSamples, score_task
+from qwen2eval.sample import TaskSamples
+from qwen2eval.samples import score_task
 from tests.local_tasks import run_here, write_task, write_tasks
 
 N_DOCS = 21  # the last doc asks what the first asks; 20 are left where that matters
@@ -62,7 +63,7 @@ def say(doc_id, _index=0, **changes):
 
 def right_choice(plan, *, wrong=()):
     """Return a function that prefers the right choice, save in the docs of `wrong`."""
-    gold = {doc_id: plan.task.doc_to_target(doc) for doc_id, doc in zip(plan.doc_ids, plan.docs, strict=True)}
+    gold = {doc_id: plan.task.target(doc) for doc_id, doc in zip(plan.doc_ids, plan.docs, strict=True)}
 
     def give(doc_id, index):
         is_gold = index == gold[doc_id]

@@ -115,7 +115,7 @@ def test_a_level_that_can_not_hold_compilers_scores_nothing(tmp_path, data_dir):
 @needs_bwrap
 def test_each_doc_stops_as_its_language_does(data_dir):
     config = RunConfig(model="dummy", tasks=("multipl_e_sh",), data_dir=str(data_dir), gen_kwargs={"until": ["</s>"]})
-    task = load_tasks(config).tasks["multipl_e_sh"]
+    task = load_tasks(config).tasks["multipl_e_sh"].lm_eval
     request = task.construct_requests(DOUBLE, DOUBLE["prompt"], metadata=("multipl_e_sh", 0, 1))
     assert request.arguments[0] == DOUBLE["prompt"]
     assert request.arguments[1]["until"] == ["\n}", "</s>"]
@@ -134,7 +134,7 @@ def test_several_tries(data_dir, tmp_path):
     )
     loaded = load_tasks(config)
     assert loaded.failures == {}
-    task = loaded.tasks["own_tries"]
+    task = loaded.tasks["own_tries"].lm_eval
     results = complete([[RIGHT, "  echo 1", "  echo 2", RIGHT]], [DOUBLE])
     assert task.process_results(DOUBLE, results) == {}
     task.run_programs([(DOUBLE, results)])

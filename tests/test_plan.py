@@ -11,7 +11,8 @@ from qwen2eval import RunConfig
 from qwen2eval.backends import open_front
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.errors import ConfigError
-from qwen2eval.plan import make_plan, pick_docs
+from qwen2eval.plan import make_plan
+from qwen2eval.request_building import pick_docs
 from tests.backends.openai_server import save_tiny_model
 
 TASK = """
@@ -78,7 +79,7 @@ def test_the_scorer_is_tried_on_a_right_and_a_wrong_answer(sums):
     ],
 )
 def test_a_scorer_that_cannot_tell_right_from_wrong_is_reported_before_the_model_loads(sums, filters):
-    assert "no better score than a wrong one" in sums(filters + "\n").tasks["sums"].preflight
+    assert "does not rate the target itself above a wrong answer" in sums(filters + "\n").tasks["sums"].preflight
 
 
 def test_a_scorer_that_fails_is_the_tasks_error(sums, tmp_path):

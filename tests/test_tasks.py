@@ -113,15 +113,15 @@ def test_an_include_path_that_is_no_folder_is_named(tmp_path):
 def test_flags_override_the_task_as_in_lm_eval(own_tasks):
     config = RunConfig(tasks=("sums",), include_path=(str(own_tasks),), num_fewshot=0, gen_kwargs={"max_gen_toks": 7})
     task = load_tasks(config).tasks["sums"]
-    assert task.config.num_fewshot == 0
-    assert task.config.generation_kwargs["max_gen_toks"] == 7
+    assert task.num_fewshot == 0
+    assert task.generation_kwargs["max_gen_toks"] == 7
 
 
 def test_a_task_that_says_zero_shots_keeps_zero(own_tasks):
     file = own_tasks / "sums.yaml"
     file.write_text(file.read_text() + "num_fewshot: 0\n")
     task = load_tasks(RunConfig(tasks=("sums",), include_path=(str(own_tasks),), num_fewshot=3)).tasks["sums"]
-    assert task.config.num_fewshot == 0
+    assert task.num_fewshot == 0
 
 
 def test_a_broken_file_in_the_users_folder_stops_no_other_task(own_tasks):

@@ -14,6 +14,7 @@ from qwen2eval.backends.base import Backend
 from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ConfigError, ModelError
+from qwen2eval.requests import GenKwargs
 
 DEFAULT_MAX_GEN_TOKS = 256
 """lm-eval's default where neither the task nor the user says how long an answer may get."""
@@ -52,6 +53,12 @@ class ModelFront:
         """sha256 of the template's text."""
         text = self.chat_template_text
         return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+    def answer_tokens(self, gen_kwargs: GenKwargs | None) -> int:
+        """Return how many tokens an answer may have, under any of the names that lm-eval takes."""
+        names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+        given = gen_kwargs or {}
+        return int(next((given[name] for name in names if given.get(name) is not None), self.max_gen_toks))
 
     @property
     def is_instruct(self) -> bool:

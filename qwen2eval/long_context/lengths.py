@@ -12,8 +12,8 @@ from typing import Any
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
-from qwen2eval.plan import max_gen_toks
 from qwen2eval.prompts import PromptPool, TokenCounter, has_cutting_pattern
+from qwen2eval.requests import GenKwargs
 
 REMEMBERED_PARTS = 1 << 14
 """Short texts whose number of tokens is remembered."""
@@ -119,11 +119,11 @@ class PromptCounter:
         starts = self.token_starts(text)
         return text[: starts[min(n_tokens, len(starts) - 1)]]
 
-    def max_prompt_tokens(self, gen_kwargs: Any) -> int | None:
+    def max_prompt_tokens(self, gen_kwargs: GenKwargs | None) -> int | None:
         """Return how long a prompt may be with an answer behind it; None where the model's length is unknown."""
         if self.front.max_length is None:
             return None
-        return self.front.max_length - max_gen_toks(gen_kwargs or {}, self.front)
+        return self.front.max_length - self.front.answer_tokens(gen_kwargs)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Tokenize texts that prompts will be made of, in one batch."""

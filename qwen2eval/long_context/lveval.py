@@ -21,6 +21,7 @@ from qwen2eval.errors import ConfigError
 from qwen2eval.long_context.middle import MiddleCutter
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
+from qwen2eval.metric_spec import MetricSpec, metric
 from qwen2eval.scoring.lveval import METRICS, Kind, Language, score
 
 WINDOW_RESERVE = 500
@@ -130,9 +131,9 @@ class LVEvalTask(PublishedTask):
         """Return how metrics are aggregated: as means over docs."""
         return dict.fromkeys(METRICS, mean)
 
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return that more is better."""
-        return dict.fromkeys(METRICS, True)
+    def metric_specs(self) -> dict[str, MetricSpec]:
+        """Return that all metrics are shares."""
+        return dict.fromkeys(METRICS, metric("share"))
 
     def _new_cutter(self, front: ModelFront) -> MiddleCutter | None:
         limit = self.config.metadata.get("max_prompt_tokens")

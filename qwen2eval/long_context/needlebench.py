@@ -31,6 +31,7 @@ from qwen2eval.long_context.needlebench_grid import N_FACTS, Setting, setting
 from qwen2eval.long_context.needlebench_texts import Position, frame, left_open
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
+from qwen2eval.metric_spec import MetricSpec, metric
 from qwen2eval.scoring import needlebench as scoring
 from qwen2eval.scoring.needlebench import PARTS, Part
 
@@ -143,9 +144,9 @@ class NeedleBenchTask(PublishedTask):
         """Return how scores are aggregated: as means over docs."""
         return dict.fromkeys(self._metrics, mean)
 
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return that more is better."""
-        return dict.fromkeys(self._metrics, True)
+    def metric_specs(self) -> dict[str, MetricSpec]:
+        """Return that all metrics are shares of the points that there are."""
+        return dict.fromkeys(self._metrics, metric("share"))
 
     @property
     def _metrics(self) -> list[str]:

@@ -24,6 +24,7 @@ from qwen2eval.long_context.needlebench_docs import kinship_of
 from qwen2eval.long_context.needlebench_kinship import Kinship
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs, LongContextTask
+from qwen2eval.metric_spec import MetricSpec, metric
 from qwen2eval.scoring import needlebench as scoring
 
 LETTERS = "ABCD"
@@ -135,9 +136,10 @@ class TraceTask(_NamesTask):
         """Return the mean over docs, and how far the chain may be: see `qwen2eval.scoring.needlebench`."""
         return {"acc": mean, **self._summaries()}
 
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return that more is better."""
-        return dict.fromkeys(self.aggregation(), True)
+    def metric_specs(self) -> dict[str, MetricSpec]:
+        """Return that accuracies are shares, and lengths are numbers of names in a chain."""
+        share, length = metric("share"), metric("number")
+        return {"acc": share, "length_weighted_acc": share, "enl_50": length, "traced_length": length}
 
     def _summaries(self) -> dict[str, Callable[[Sequence[tuple[int, float]]], float]]:
         if self.version == 2:
@@ -244,9 +246,9 @@ class TraceChoiceTask(_NamesTask):
         """Return means over questions."""
         return dict.fromkeys(("acc_circular", "acc"), mean)
 
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return that more is better."""
-        return dict.fromkeys(self.aggregation(), True)
+    def metric_specs(self) -> dict[str, MetricSpec]:
+        """Return that both metrics are shares."""
+        return dict.fromkeys(("acc_circular", "acc"), metric("share"))
 
     def _question(self, kinship: Kinship, options: Sequence[str]) -> str:
         asked = texts.eldest_in_story(kinship.youngest, language=self.language)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from lm_eval.api.metrics import mean
 
 from qwen2eval.backends.front import hash_tokenizer
+from qwen2eval.colours import COLOUR_STOPS
 from qwen2eval.config import RunConfig
 from qwen2eval.content import package_folder
 from qwen2eval.errors import ConfigError
@@ -24,7 +25,7 @@ from qwen2eval.long_context.haystack import Haystack, find_haystack
 from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.needles import Needle, load_needles
 from qwen2eval.long_context.task import Docs, LongContextTask
-from qwen2eval.reporting.heat_map import COLOUR_STOPS
+from qwen2eval.metric_spec import MetricSpec, metric
 from qwen2eval.scoring.needle import JUDGE_PROMPT, final_answer, has_keywords, is_found, judge_prompt, parse_judgement
 
 FRAMES = {
@@ -177,9 +178,13 @@ class NiahTask(LongContextTask):
         """Return how `acc` is aggregated: as a mean over prompts."""
         return {"acc": mean}
 
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return that more is better."""
-        return {"acc": True}
+    def metric_specs(self) -> dict[str, MetricSpec]:
+        """Return that answers are right or wrong, and that a judge rates them from 1 to 10."""
+        return {
+            "acc": metric("share"),
+            "judge_score": metric("rating", scale=(1.0, 10.0)),
+            "judge_found": metric("share"),
+        }
 
     def judge_prompt(self, doc: dict[str, Any], response: str) -> str:
         """Return what a judge is asked of an answer (`--judge`); thoughts are no part of it."""

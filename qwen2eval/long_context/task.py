@@ -15,8 +15,10 @@ from qwen2eval.config import RunConfig
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import ConfigError
 from qwen2eval.long_context.lengths import PromptCounter
+from qwen2eval.metric_spec import MetricSpec
+from qwen2eval.requests import Doc
 
-Docs = list[dict[str, Any]]
+Docs = list[Doc]
 
 
 class _StandIn(list[dict[str, Any]]):
@@ -61,6 +63,18 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
     def prompt_of(self, doc: dict[str, Any]) -> str:
         """Return what the user says."""
         return str(doc["prompt"])
+
+    def metric_specs(self) -> Mapping[str, MetricSpec]:
+        """Return unit, scale and direction of each metric, those of a judge among them; a subclass says them here."""
+        return {}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Return the direction of the task's own metrics, as `metric_specs` says it, else as lm-eval does."""
+        specs = self.metric_specs()
+        said = {name: specs[name].higher_is_better for name in self.aggregation() if name in specs}
+        return {
+            name: is_better for name, is_better in said.items() if is_better is not None
+        } or super().higher_is_better()
 
     def build_docs(self, front: ModelFront, config: RunConfig) -> None:
         """Build the docs for a model; from then on `eval_docs` has them.

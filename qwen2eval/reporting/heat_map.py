@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qwen2eval.colours import COLOUR_STOPS, DEFAULT_COLOURS
 from qwen2eval.reporting import numbers
 
 if TYPE_CHECKING:
@@ -11,15 +12,6 @@ if TYPE_CHECKING:
 
 Place = tuple[int | None, float | None]
 """Length and depth; None stands for all."""
-DEFAULT_COLOURS = "viridis"
-# Nine stops of matplotlib's maps, and the three of gkamradt/LLMTest_NeedleInAHaystack.
-COLOUR_STOPS: Mapping[str, tuple[str, ...]] = {
-    "viridis": ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"),
-    "cividis": ("#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838"),
-    "classic": ("#f0496e", "#ebb839", "#0cd79f"),
-}
-"""The first two can be told apart by the colour-blind and in grey; classic is red to green."""
-
 SCALES: Mapping[str, tuple[float, float]] = {"judge_score": (1.0, 10.0)}
 """Lower and upper end of metrics that are neither a share nor points of 100."""
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.reporting.heat_map import COLOUR_STOPS, HeatMap, colour_of, depth_labels, format_length, ink_on
+from qwen2eval.colours import COLOUR_STOPS
+from qwen2eval.reporting.heat_map import HeatMap, colour_of, depth_labels, format_length, ink_on
 from qwen2eval.reporting.heat_map_view import cell_text
 from qwen2eval.reporting.markup import visible
 

@@ -13,7 +13,7 @@ from qwen2eval.reporting.numbers import format_count, format_percent, format_sec
 
 if TYPE_CHECKING:
     from qwen2eval.estimate import Cost, Estimate
-    from qwen2eval.plan import Plan
+    from qwen2eval.planned import Plan
 
 PROMPT_CHARS = 1_500
 
@@ -31,7 +31,7 @@ def plan_as_dict(
         name: {
             "n_docs": len(task.docs),
             "n_docs_total": task.n_docs_total,
-            "num_fewshot": task.task.get_config("num_fewshot"),
+            "num_fewshot": task.task.num_fewshot,
             "kinds": task.kinds,
             "n_requests": task.n_requests,
             "n_prompt_tokens": task.n_prompt_tokens,
@@ -75,7 +75,7 @@ def print_plan(
         table.add_row(
             name,
             docs if len(task.docs) == task.n_docs_total else f"{docs} of {format_count(task.n_docs_total)}",
-            str(task.task.get_config("num_fewshot") or 0),
+            str(task.task.num_fewshot or 0),
             format_count(task.n_requests),
             format_count(task.n_prompt_tokens),
             format_count(costs[name].n_computed),

@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 
 from qwen2eval import RunConfig
-from qwen2eval.plan import Plan, PlannedRequest
+from qwen2eval.planned import Plan, PlannedRequest
 from qwen2eval.requests import Answer
 from qwen2eval.run import plan
-from qwen2eval.samples import TaskSamples, score_task
+from qwen2eval.sample import TaskSamples
+from qwen2eval.samples import score_task
 from qwen2eval.scores import score_tasks, scores_frame
 
 Script = Callable[[dict[str, Any], PlannedRequest], str]

@@ -2,15 +2,18 @@
 
 from typing import Any
 
+from qwen2eval.lm_eval_task import EvalTask
 from qwen2eval.long_context.niah import NiahTask
-from qwen2eval.plan import TaskPlan
-from qwen2eval.samples import DocSample, TaskSamples
+from qwen2eval.planned import TaskPlan
+from qwen2eval.sample import DocSample, TaskSamples
 
 
 def published_samples(rows: list[dict[str, Any]]) -> TaskSamples:
     """Return rows of `token_limit`, `depth_percent` and the judge's `score` as scored docs; None: not scored."""
     docs = [{"cell": {"length": row["token_limit"], "depth": row["depth_percent"]}} for row in rows]
-    plan = TaskPlan("niah", NiahTask({"task": "niah", "metadata": {}}), list(range(len(docs))), docs, len(docs), 1)
+    plan = TaskPlan(
+        "niah", EvalTask(NiahTask({"task": "niah", "metadata": {}})), list(range(len(docs))), docs, len(docs), 1
+    )
     scored = [
         DocSample(
             i, doc, "none", [], [], [], None, None if row["score"] is None else {"judge_score": float(row["score"])}

@@ -6,10 +6,11 @@ from collections import defaultdict
 import pandas as pd
 import pytest
 
-from qwen2eval.reporting.heat_map import COLOUR_STOPS, HeatCell, colour_of, heat_map, heat_maps, ink_on
+from qwen2eval.colours import COLOUR_STOPS
+from qwen2eval.reporting.heat_map import HeatCell, colour_of, heat_map, heat_maps, ink_on
 from qwen2eval.reporting.heat_map_figure import draw_curves, draw_heat_maps, write_figures
 from qwen2eval.reporting.heat_map_view import view_heat_map
-from qwen2eval.samples import TaskSamples
+from qwen2eval.sample import TaskSamples
 from qwen2eval.scores import COLUMNS, cell_scores
 from tests.long_context.published import published_samples
 

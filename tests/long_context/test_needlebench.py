@@ -188,7 +188,7 @@ def test_the_overall_weighs_its_parts(data, tiny_model, tmp_path):
 def group_of(name, options, data):
     loaded = load_tasks(RunConfig(model="dummy", tasks=(name,), data_dir=str(data), **options))
     assert not loaded.failures
-    return loaded.groups[name]
+    return loaded.groups[name].lm_eval
 
 
 def test_the_overall_has_the_error_of_its_parts_and_none_without_a_part(tmp_path, data):
@@ -273,7 +273,7 @@ def test_a_faithful_context_is_the_length_less_its_buffer(data, tmp_path, asked)
     more, flag = (f"{more}, faithful: true", False) if asked == "in the task" else (more, True)
     # the model's tokenizer is not asked for
     made = planned("small", data_dir=data, faithful=flag, **own_task(tmp_path, more=more))
-    assert made.groups["small"].weights["small_single"] == 0  # multi-needle retrieval stands in for it
+    assert made.groups["small"].lm_eval.weights["small_single"] == 0  # multi-needle retrieval stands in for it
     haystack = "".join(NeedleBenchData(data_dir=str(data)).haystack("English")[i] for i in haystack_order(12, 0))
     for part in ("single", "reasoning", "retrieval"):
         task = made.tasks[f"small_{part}"]

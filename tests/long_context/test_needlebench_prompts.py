@@ -229,6 +229,6 @@ def test_a_retrieval_has_a_score_of_each_depth(data, tiny_model, tmp_path):
     found = {depth: value_of(scores, "mine_retrieval", f"acc_depth_{depth}") for depth in (0, 21, 50, 100)}
     assert found == {0: 1, 21: 1, 50: 0, 100: 0}
     assert value_of(scores, "mine_retrieval", "acc") == 0.5
-    assert list(samples["mine_retrieval"].plan.task.aggregation()) == ["acc", *(f"acc_depth_{d}" for d in found)]
+    assert list(samples["mine_retrieval"].plan.task.aggregations) == ["acc", *(f"acc_depth_{d}" for d in found)]
     reasons = planned("mine", data_dir=data, tokenizer=tiny_model, **own_task(tmp_path, f"{SMALL}, parts: [single]"))
-    assert list(reasons.tasks["mine_single"].task.aggregation()) == ["acc"]
+    assert list(reasons.tasks["mine_single"].task.aggregations) == ["acc"]

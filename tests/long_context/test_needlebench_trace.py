@@ -9,7 +9,6 @@ import pytest
 from qwen2eval.errors import ConfigError, DataFileError
 from qwen2eval.long_context import needlebench_texts as texts
 from qwen2eval.long_context.needlebench_docs import kinship_of
-from qwen2eval.samples import filter_responses
 from tests.long_context.needlebench_files import write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted, value_of
 
@@ -195,7 +194,7 @@ def test_the_worked_examples_are_right(data, tiny_model, tmp_path, reasoned):
 def test_the_letter_of_an_answer(data, tiny_model, tmp_path, response, letter):
     metadata = "language: English, lengths: [2], n_repeats: 1"
     task = planned_trace(tmp_path, data, tiny_model, metadata, "TraceChoiceTask").tasks["traced"].task
-    assert filter_responses(task, [{}], [[response]]) == {"letter": [letter]}
+    assert task.filtered([{}], [[response]]) == {"letter": [letter]}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from qwen2eval.long_context.needles import load_needles
 from qwen2eval.long_context.niah import NiahGrid, NiahTask
 from qwen2eval.plan import make_plan
 from qwen2eval.reporting.heat_map import heat_maps
-from qwen2eval.samples import Cell
+from qwen2eval.sample import Cell
 from qwen2eval.stats.errors import mean_estimate
 from qwen2eval.tasks import load_tasks
 from tests.long_context.scripted import Rule, Scripted, always, front_of, in_first_half, never, qwen_like_tokenizer
@@ -255,7 +255,7 @@ def test_own_haystack_is_taken_in_the_order_of_names_and_repeated_where_short(tm
     prompt = str(plan.tasks["niah_mine"].requests[0].prompt)
     assert "First file. Its lines are wrapped.\n\nNext paragraph.\n\nSecond file. It is short.\n\n" in prompt
     assert "Not for reading" not in prompt
-    assert plan.tasks["niah_mine"].task.dataset.source == str(data / "niah" / "haystack")
+    assert plan.tasks["niah_mine"].task.data.source == str(data / "niah" / "haystack")
     assert any("is too short for 40 of 40 prompts, and begins there again" in warning for warning in plan.warnings)
     shipped = plan_of(tmp_path, config=RunConfig(data_dir=str(data)), haystack="shipped")
     assert "First file" not in str(shipped.tasks["niah_mine"].requests[0].prompt)
@@ -284,7 +284,7 @@ def test_novels_of_project_gutenberg_are_read_without_their_frame(tmp_path, data
     )
     planned = plan.tasks["niah_mine"]
     assert {request.n_context_tokens for request in planned.requests} == set(LENGTHS)
-    haystack = planned.task._haystack
+    haystack = planned.task.lm_eval._haystack
     assert haystack.source == str(data_dir / "haystack" / language)
     assert not any(re.search(r"\*\*\*|END OF|End of (the )?Project", paragraph) for paragraph in haystack.paragraphs)
 
@@ -295,7 +295,7 @@ def test_shipped_tasks():
     planned = make_plan(config, front_of(qwen_like_tokenizer(), max_length=131072)).tasks["niah_4k"]
     assert (len(planned.docs), planned.preflight) == (60, "ok")
     for name, n_lengths in {"niah": 16, "niah_32k": 4, "niah_zh": 16, "niah_classic": 16}.items():
-        task = load_tasks(RunConfig(tasks=(name,))).tasks[name]
+        task = load_tasks(RunConfig(tasks=(name,))).tasks[name].lm_eval
         assert len(task.grid.lengths) == n_lengths
         assert task.grid.needles in ("fictional", "fictional_zh", "classic")
 

@@ -14,8 +14,8 @@ BUILD = """
 import json, re, sys, time
 from qwen2eval import RunConfig
 from qwen2eval.backends import open_front
+from qwen2eval.lm_eval_internals import compiled_templates
 from qwen2eval.plan import plan_task
-from qwen2eval.prompts import compiled_templates
 from qwen2eval.tasks import load_tasks
 
 config = RunConfig(model="hf", model_args={"pretrained": sys.argv[1], "max_length": 140000}, tasks=(sys.argv[2],))
@@ -26,7 +26,7 @@ for _ in range(2):
     task.build_docs(front, config)
     seconds.append(time.process_time() - begin)
 with compiled_templates():
-    planned = plan_task(task.task_name, task, config=config, front=front)
+    planned = plan_task(task.name, task, config=config, front=front)
 sizes = [len(front.tokenizer(str(r.prompt), verbose=False)["input_ids"]) for r in planned.requests[::40]]
 # ru_maxrss would be that of the process that started this one
 peak_kb = int(re.search("VmHWM:[^0-9]+([0-9]+)", open("/proc/self/status").read())[1])

@@ -6,6 +6,7 @@ import pytest
 
 from qwen2eval import RunConfig
 from qwen2eval.errors import ConfigError
+from qwen2eval.lm_eval_task import EvalTask
 from qwen2eval.long_context.doc_cache import cached_docs
 from qwen2eval.long_context.task import LongContextTask
 from qwen2eval.plan import plan_task
@@ -29,7 +30,7 @@ def test_docs_are_there_when_they_are_built():
     made = task()
     with pytest.raises(ConfigError, match="'counting' has no docs but those that are built for a model"):
         _ = made.eval_docs
-    planned = plan_task("counting", made, config=RunConfig(), front=front_of(qwen_like_tokenizer()))
+    planned = plan_task("counting", EvalTask(made), config=RunConfig(), front=front_of(qwen_like_tokenizer()))
     (request,) = planned.requests
     assert str(request.n_context_tokens) == planned.docs[0]["target"] == "20"
     assert made.dataset.warning == "seed 0"

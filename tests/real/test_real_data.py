@@ -12,7 +12,8 @@ import pytest
 from qwen2eval.code_eval import instead_of_code_eval
 from qwen2eval.config import RunConfig
 from qwen2eval.libraries import quiet_libraries
-from qwen2eval.prompts import TokenCounter, compiled_templates
+from qwen2eval.lm_eval_internals import compiled_templates
+from qwen2eval.prompts import TokenCounter
 from qwen2eval.run import plan
 from qwen2eval.task_index import lm_eval_tasks_dir
 from qwen2eval.tasks import load_tasks
@@ -165,7 +166,7 @@ def test_compiled_templates_change_no_prompt(their_tasks, name):
 
 @pytest.mark.parametrize(("ours", "theirs"), [("mmlu", "mmlu_virology"), ("gsm8k", "gsm8k")])
 def test_answers_are_filtered_and_scored_as_lm_evals(data_dir, their_tasks, ours, theirs):
-    task = load_tasks(RunConfig(tasks=(ours,), data_dir=str(data_dir))).tasks[ours]
+    task = load_tasks(RunConfig(tasks=(ours,), data_dir=str(data_dir))).tasks[ours].lm_eval
     config = their_tasks([theirs])[theirs].dump_config()
     assert {key: task.dump_config().get(key) for key in SCORING} == {key: config.get(key) for key in SCORING}
 
