@@ -13,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen2eval.columns import schema_of
 from qwen2eval.errors import RunFolderError
 from qwen2eval.evidence import MATCH_COLUMNS, with_evidence
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
 from qwen2eval.lm_eval_task import EvalGroup
 from qwen2eval.sample import TaskSamples
-from qwen2eval.sample_columns import sample_columns, sample_rows, sample_schema
+from qwen2eval.sample_columns import sample_columns, sample_rows
 from qwen2eval.scores import Score, cell_scores, scores_frame
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def _write_parquet(path: Path, samples: TaskSamples) -> None:
     import pyarrow.parquet as pq
 
     columns = sample_columns(samples)
-    schema = sample_schema(columns)
+    schema = schema_of(columns)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
         for row in sample_rows(samples, columns):

@@ -6,19 +6,13 @@ To add a column, add one `Column` to a group here; nothing else lists them.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from qwen2eval.columns import Column, Value, row_of
 from qwen2eval.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer
 from qwen2eval.sample import DocSample, Judgement, TaskSamples, as_number, cell_of, metric_names
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-ArrowType = Literal["string", "int64", "float64", "bool"]
-Value = str | int | float | bool | None
 
 
 class SamplePlace(NamedTuple):
@@ -39,16 +33,7 @@ class SamplePlace(NamedTuple):
         return [rows[self.repeat] for rows in self.sample.answers]
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column of the samples."""
-
-    name: str
-    type: ArrowType
-    doc: str
-    """What it holds, in one sentence, for docs/run-folder.md."""
-    get: Callable[[SamplePlace], Value]
-    """How the value of a row is made; None is a null."""
+SampleColumn = Column[SamplePlace]
 
 
 def _cluster(at: SamplePlace) -> str | None:
@@ -57,35 +42,39 @@ def _cluster(at: SamplePlace) -> str | None:
 
 
 DOC_COLUMNS = (
-    Column("task", "string", "The task's name.", lambda at: at.plan.name),
-    Column("doc_id", "int64", "Place of the doc among all docs of the task, from 0.", lambda at: at.sample.doc_id),
-    Column("doc_hash", "string", "lm-eval's sha256 of the doc.", lambda at: at.sample.doc_hash),
-    Column("prompt_hash", "string", "sha256 of `prompt`.", lambda at: _sha256(at.sample.prompt)),
-    Column(
+    SampleColumn("task", "string", "The task's name.", lambda at: at.plan.name),
+    SampleColumn(
+        "doc_id", "int64", "Place of the doc in the task, from 0.", lambda at: at.sample.doc_id
+    ),
+    SampleColumn("doc_hash", "string", "lm-eval's sha256 of the doc.", lambda at: at.sample.doc_hash),
+    SampleColumn("prompt_hash", "string", "sha256 of `prompt`.", lambda at: _sha256(at.sample.prompt)),
+    SampleColumn(
         "target_hash", "string", "sha256 of the target as lm-eval has it.", lambda at: _sha256(str(at.sample.target))
     ),
-    Column("repeat", "int64", "Number of the answer where a task asks more than once, from 0.", lambda at: at.repeat),
-    Column(
+    SampleColumn(
+        "repeat", "int64", "Number of the answer, from 0, in tasks that ask again.", lambda at: at.repeat
+    ),
+    SampleColumn(
         "filter",
         "string",
         "The filter that read the response; `none` if the task has none.",
         lambda at: at.sample.filter,
     ),
-    Column("cluster", "string", "What the doc's standard error is clustered by; null: nothing.", _cluster),
-    Column("prompt", "string", "The first request's prompt, as the model got it.", lambda at: at.sample.prompt),
-    Column(
+    SampleColumn("cluster", "string", "What the doc's standard error is clustered by; null: nothing.", _cluster),
+    SampleColumn("prompt", "string", "The first request's prompt, as the model got it.", lambda at: at.sample.prompt),
+    SampleColumn(
         "response",
         "string",
         "The generated text, or JSON `[[logprob, is_greedy], …]` in the order of the choices; null: not answered.",
         lambda at: response_text(at.answers, at.sample.requests),
     ),
-    Column(
+    SampleColumn(
         "extracted",
         "string",
         "What the filter took from the response; of a multiple choice the chosen text. Null: not scored.",
         lambda at: extracted_text(at.plan, at.sample),
     ),
-    Column(
+    SampleColumn(
         "target",
         "string",
         "The right answer; of a multiple choice its text.",
@@ -94,25 +83,25 @@ DOC_COLUMNS = (
 )
 """Columns before the task's metrics, of which each is a column `float64`: see `metric_column`."""
 ANSWER_COLUMNS = (
-    Column(
+    SampleColumn(
         "finish_reason",
         "string",
         "Why the generation ended: `stop`, or `length` at max_gen_toks; null: the backend does not say.",
         lambda at: at.answers[0].finish_reason,
     ),
-    Column(
+    SampleColumn(
         "n_prompt_tokens",
         "int64",
         "Tokens of the first request's prompt; null where no tokenizer is known.",
         lambda at: at.sample.requests[0].n_context_tokens,
     ),
-    Column(
+    SampleColumn(
         "n_response_tokens",
         "int64",
         "Tokens of the generated text; null for log-probabilities.",
         lambda at: at.answers[0].n_response_tokens,
     ),
-    Column(
+    SampleColumn(
         "truncated",
         "bool",
         "Whether a prompt of the doc was cut to fit the model.",
@@ -120,13 +109,13 @@ ANSWER_COLUMNS = (
     ),
 )
 CONTAMINATION_COLUMNS = (
-    Column(
+    SampleColumn(
         "contamination",
         "string",
         "By the n-gram rule: `clean`, `contaminated` or `not_testable`; null: no corpus was searched.",
         lambda at: None if at.samples.contamination is None else at.samples.contamination[at.sample.doc_id],
     ),
-    Column(
+    SampleColumn(
         "contamination_qwen2",
         "string",
         "The same by n-gram and longest common subsequence.",
@@ -134,7 +123,7 @@ CONTAMINATION_COLUMNS = (
     ),
 )
 CELL_COLUMNS = (
-    Column(
+    SampleColumn(
         "cell",
         "string",
         "Place in a heat map, as JSON with `length` (tokens) and `depth` (percent); null: the task has no heat map.",
@@ -142,13 +131,13 @@ CELL_COLUMNS = (
     ),
 )
 PROGRAM_COLUMNS = (
-    Column(
+    SampleColumn(
         "verdict",
         "string",
         "Outcome of the answer's program in the sandbox, such as `passed` or `timed_out`; null: not a program.",
         lambda at: None if at.sample.executions is None else at.sample.executions[at.repeat].verdict,
     ),
-    Column(
+    SampleColumn(
         "verdict_detail",
         "string",
         "The error of a program that did not pass.",
@@ -156,13 +145,13 @@ PROGRAM_COLUMNS = (
     ),
 )
 JUDGE_COLUMNS = (
-    Column(
+    SampleColumn(
         "judge_response",
         "string",
         "What the judge said about the answer; only in runs with a judge. Null: it said nothing.",
         lambda at: _judgement(at).response,
     ),
-    Column(
+    SampleColumn(
         "judge_error",
         "string",
         "Why there is no verdict of the judge; only in runs with a judge.",
@@ -171,7 +160,7 @@ JUDGE_COLUMNS = (
 )
 """Only in the files of tasks whose answers a judge was asked about."""
 ERROR_COLUMNS = (
-    Column("error", "string", "Why the doc is not scored; null: it is scored.", lambda at: at.sample.error),
+    SampleColumn("error", "string", "Why the doc is not scored; null: it is scored.", lambda at: at.sample.error),
 )
 COLUMN_GROUPS = (
     *(DOC_COLUMNS, ANSWER_COLUMNS, CONTAMINATION_COLUMNS, CELL_COLUMNS, PROGRAM_COLUMNS, JUDGE_COLUMNS, ERROR_COLUMNS),
@@ -181,7 +170,7 @@ SAMPLE_COLUMNS = tuple(column for group in COLUMN_GROUPS for column in group)
 _RESERVED = frozenset(column.name for column in SAMPLE_COLUMNS)
 
 
-def sample_columns(samples: TaskSamples) -> list[Column]:
+def sample_columns(samples: TaskSamples) -> list[SampleColumn]:
     """Return the columns of a task's file, its metrics among them."""
     after = [
         column for group in COLUMN_GROUPS[1:] if group is not JUDGE_COLUMNS or samples.judge_metrics for column in group
@@ -189,15 +178,7 @@ def sample_columns(samples: TaskSamples) -> list[Column]:
     return [*DOC_COLUMNS, *map(_metric, metric_names(samples)), *after]
 
 
-def sample_schema(columns: Sequence[Column]) -> "pa.Schema":
-    """Return the arrow schema of columns."""
-    import pyarrow as pa
-
-    types = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-    return pa.schema([(column.name, types[column.type]) for column in columns])
-
-
-def sample_rows(samples: TaskSamples, columns: Sequence[Column] | None = None) -> Iterator[dict[str, Value]]:
+def sample_rows(samples: TaskSamples, columns: Sequence[SampleColumn] | None = None) -> Iterator[dict[str, Value]]:
     """Yield the rows of `samples/<task>.parquet`: one a doc, filter and repeat; metrics are on repeat 0.
 
     Args:
@@ -208,7 +189,7 @@ def sample_rows(samples: TaskSamples, columns: Sequence[Column] | None = None) -
     for sample in samples:
         for repeat in range(samples.plan.repeats):
             at = SamplePlace(samples, sample, repeat)
-            yield {column.name: column.get(at) for column in columns}
+            yield row_of(columns, at)
 
 
 def metric_column(metric: str) -> str:
@@ -220,7 +201,7 @@ def metric_column(metric: str) -> str:
     return f"metric_{metric}" if metric in _RESERVED else metric
 
 
-def _metric(name: str) -> Column:
+def _metric(name: str) -> SampleColumn:
     def value(at: SamplePlace) -> float | None:
         is_first = at.repeat == 0 and at.sample.metrics is not None and name in at.sample.metrics
         return as_number((at.sample.metrics or {})[name]) if is_first else None

@@ -3,21 +3,16 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from qwen2eval.columns import ArrowType, Column, Value, row_of
 from qwen2eval.lm_eval_task import Aggregation, EvalGroup
 from qwen2eval.sample import DocSample, TaskSamples, as_number, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 
 if TYPE_CHECKING:
     import pandas as pd
-
-COLUMNS = (
-    *("task", "metric", "filter", "subset", "n_docs", "value", "stderr", "ci_low", "ci_high", "n_unscored"),
-    *("cell_length", "cell_depth"),
-)
-"""Of scores.parquet. The last two are null, but for the parts of a heat map: its cells have both, its columns (all
-depths of a length) and its rows (all lengths of a depth) one of them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,29 @@ class Score:
     def key(self) -> str:
         """lm-eval's name of the score."""
         return f"{self.metric},{self.filter}"
+
+
+def _column(name: str, kind: ArrowType, doc: str) -> Column[Score]:
+    get: Callable[[Score], Value] = attrgetter(name)
+    return Column(name, kind, doc, get)
+
+
+SCORE_COLUMNS = (
+    _column("task", "string", "The name of the task or group."),
+    _column("metric", "string", "lm-eval's name of the metric; its unit and direction are in run.json."),
+    _column("filter", "string", "The filter whose answers were scored; `none` if the task has none."),
+    _column("subset", "string", "Docs of the score: `original` for all, or `clean` or `contaminated` by a corpus."),
+    _column("n_docs", "int64", "Docs of the subset, scored or not."),
+    _column("value", "float64", "The score; null: no doc is scored."),
+    _column("stderr", "float64", "Its standard error, clustered where the task says so; null: not known."),
+    _column("ci_low", "float64", "Lower end of the 95 % interval; null: not known."),
+    _column("ci_high", "float64", "Upper end of the 95 % interval; null: not known."),
+    _column("n_unscored", "int64", "Docs of the subset that are not scored."),
+    _column("cell_length", "int64", "Tokens of the docs of one part of a heat map; null: of all lengths."),
+    _column("cell_depth", "float64", "Depth in percent of the docs of one part of a heat map; null: of all depths."),
+)
+"""The columns of scores.parquet and scores.csv. The last two are null but for the parts of a heat map: its cells have
+both, its columns (all depths of a length) and its rows (all lengths of a depth) one of them."""
 
 
 def score_tasks(samples: Mapping[str, TaskSamples], groups: Mapping[str, EvalGroup], *, seed: int) -> list[Score]:
@@ -183,12 +201,12 @@ def scores_frame(scores: list[Score]) -> "pd.DataFrame":
     """Return the scores as the table of scores.parquet."""
     import pandas as pd
 
-    frame = pd.DataFrame(
-        [{column: getattr(score, column) for column in COLUMNS} for score in scores], columns=list(COLUMNS)
-    )
-    floats = ["value", "stderr", "ci_low", "ci_high"]
-    counts = {"n_docs": "int64", "n_unscored": "int64", "cell_length": "Int64"}
-    return frame.astype({**dict.fromkeys([*floats, "cell_depth"], "float64"), **counts})
+    names = [column.name for column in SCORE_COLUMNS]
+    frame = pd.DataFrame([row_of(SCORE_COLUMNS, score) for score in scores], columns=names)
+    # pandas' own type of whole numbers has no null, and only a place in a heat map may be missing
+    types = {"int64": "int64", "float64": "float64"}
+    kinds = {column.name: types[column.type] for column in SCORE_COLUMNS if column.type in types}
+    return frame.astype(kinds | {"cell_length": "Int64"})
 
 
 def _estimate(aggregation: Aggregation, items: list[Any], clusters: list[Any] | None, *, seed: int) -> Estimate:

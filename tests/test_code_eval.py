@@ -69,8 +69,8 @@ def test_humaneval(humaneval):
     # what code_eval itself takes for passed
     for cheat in ("    import os\n    os._exit(0)\n", "    raise SystemExit(0)\n"):
         assert score(humaneval, prompt + cheat)[0] == {"pass@1": 0.0}
-    assert humaneval.executions(humaneval.eval_docs[0], [[prompt + "    return x + x\n"]])[0].separated
-    assert humaneval.sandbox_level in ("bwrap+landlock+seccomp", "landlock+seccomp")
+    assert humaneval.programs.executions(humaneval.docs[0], [[prompt + "    return x + x\n"]])[0].separated
+    assert humaneval.programs.sandbox_level in ("bwrap+landlock+seccomp", "landlock+seccomp")
 
 
 def test_pass_at_k_is_lm_evals(tmp_path):

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 
-import pandas as pd
 import pytest
 
 from qwen2eval.colours import COLOUR_STOPS
@@ -11,7 +10,7 @@ from qwen2eval.reporting.heat_map import HeatCell, colour_of, heat_map, heat_map
 from qwen2eval.reporting.heat_map_figure import draw_curves, draw_heat_maps, write_figures
 from qwen2eval.reporting.heat_map_view import view_heat_map
 from qwen2eval.sample import TaskSamples
-from qwen2eval.scores import COLUMNS, cell_scores
+from qwen2eval.scores import cell_scores, scores_frame
 from tests.long_context.published import published_samples
 
 
@@ -21,7 +20,7 @@ def test_published_grid_of_gpt_4(data_dir):
     grid = {(row["token_limit"], float(row["depth_percent"])): float(row["score"]) for row in rows}
     assert len(grid) == len(rows) == 225
     scores = cell_scores("niah", published_samples(rows), seed=0)
-    frame = pd.DataFrame([{name: getattr(score, name) for name in COLUMNS} for score in scores])
+    frame = scores_frame(scores)
     (found,) = heat_maps({"model": {"name": "gpt-4"}, "tasks": {}}, frame)
     assert {place: cell.value for place, cell in found.cells.items() if None not in place} == grid
     assert (len(found.lengths), len(found.depths), found.top) == (15, 15, 10)
@@ -121,4 +120,4 @@ def test_the_same_map_is_the_same_file(tmp_path):
 
 def test_no_cells_no_maps():
     assert cell_scores("t", TaskSamples(published_samples([]).plan, {"none": []}), seed=0) == []
-    assert heat_maps({"tasks": {}}, pd.DataFrame(columns=list(COLUMNS))) == ()
+    assert heat_maps({"tasks": {}}, scores_frame([])) == ()
