@@ -92,7 +92,7 @@ def find_in_column(index: ReferenceIndex, values: Any, column: str, options: Bat
     for piece in values.chunks if isinstance(values, pa.ChunkedArray) else [values]:
         rows: list[list[Match]] = [[] for _ in range(len(piece))]
         for row, text in _flagged(index, piece, column, options.text_field):
-            matches = index.examine(text, limit=MOST_MATCHES).matches
+            matches = index.find_all_matches(text, limit=MOST_MATCHES)
             rows[row] = [match for match in matches if match.rule in wanted]
         found.extend(rows)
     return found

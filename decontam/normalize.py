@@ -4,8 +4,8 @@ All of it is in one table with an entry for each code point, so that kernels can
 
     low 21 bits   the folded code point
     3 bits        its class
-    MAYBE         the character can melt into the one before it (combining marks, vowel signs, Hangul jamo)
-    LOOK          NFKC of a text with it is not found character by character
+    MAY_COMPOSE         the character can melt into the one before it (combining marks, vowel signs, Hangul jamo)
+    NEEDS_NFKC          NFKC of a text with it is not found character by character
 
 NFKC of a text with none of the two is its characters' own NFKC in a row, or, for what is several separators (an
 ellipsis, an accent by itself), a space. Symbols and punctuation separate. Marks stay
@@ -27,7 +27,7 @@ SEPARATOR, LETTER, MARK, SINGLE, INVISIBLE = range(5)
 """Classes."""
 CLASS_SHIFT = 21
 CODE_POINT = (1 << CLASS_SHIFT) - 1
-MAYBE, LOOK = 1 << 30, 1 << 31
+MAY_COMPOSE, NEEDS_NFKC = 1 << 30, 1 << 31
 
 _SINGLE_SCRIPTS = (
     *((0x0E00, 0x0E7F), (0x0E80, 0x0EFF)),  # Thai, Lao
@@ -67,7 +67,7 @@ def fold(text: str, *, fold_case: bool = True) -> Folded:
     entries, begins = table[points], np.arange(len(points), dtype=np.int64)
     ends = begins + 1
     if not unicodedata.is_normalized("NFKC", text):
-        entries, begins, ends = _melted(text, entries, table)
+        entries, begins, ends = _composed(text, entries, table)
     seen = (entries >> CLASS_SHIFT) & 7 != INVISIBLE
     return Folded(entries, begins, ends) if seen.all() else Folded(entries[seen], begins[seen], ends[seen])
 
@@ -84,7 +84,7 @@ def fold_table(fold_case: bool) -> npt.NDArray[np.uint32]:
     plain = {point for low, high in (*_PLAIN_HAN[:2], _HANGUL) for point in range(low, high + 1)}
     others = [*range(_LAST_OTHER + 1), *range(0x2F800, 0x2FA20), *range(_VARIATION_SELECTORS[0], 0xE01F0), 0xE0001]
     others = [point for point in others if point not in plain and unicodedata.category(chr(point)) != "Cn"]
-    maybe = _can_melt(others)
+    maybe = _can_compose(others)
     for point in others:
         table[point] = _entry(point, maybe, fold_case=fold_case)
     table.setflags(write=False)
@@ -96,12 +96,12 @@ def _entry(point: int, maybe: frozenset[int], *, fold_case: bool) -> int:
     whole = unicodedata.normalize("NFKC", character)
     entry = 0
     if point in maybe or ord(unicodedata.normalize("NFKD", character)[0]) in maybe:
-        entry |= MAYBE | LOOK
+        entry |= MAY_COMPOSE | NEEDS_NFKC
     if len(whole) != 1:
         kinds = [_class_of(one) for one in whole]
         # an ellipsis is three full stops, an accent by itself a space with a mark, which belongs to no word
         is_separator = kinds[0] == SEPARATOR and {*kinds} <= {SEPARATOR, MARK}
-        return entry | SEPARATOR << CLASS_SHIFT | ord(" ") if is_separator else entry | LOOK | point
+        return entry | SEPARATOR << CLASS_SHIFT | ord(" ") if is_separator else entry | NEEDS_NFKC | point
     folded = _fold_case(whole) if fold_case else whole
     return entry | _class_of(whole) << CLASS_SHIFT | ord(folded)
 
@@ -122,7 +122,7 @@ def _class_of(character: str) -> int:
     return INVISIBLE if category == "Cf" and point != _ZERO_WIDTH_SPACE else SEPARATOR
 
 
-def _can_melt(points: list[int]) -> frozenset[int]:
+def _can_compose(points: list[int]) -> frozenset[int]:
     """Return the code points that compose with, or are put in order among, those before them."""
     found = {point for point in points if unicodedata.combining(chr(point))}
     for point in points:
@@ -134,15 +134,15 @@ def _can_melt(points: list[int]) -> frozenset[int]:
 
 
 @lru_cache(1 << 14)
-def _melted_piece(piece: str) -> str:
+def _composed_piece(piece: str) -> str:
     return unicodedata.normalize("NFKC", piece)
 
 
-def _melted(
+def _composed(
     text: str, entries: npt.NDArray[np.uint32], table: npt.NDArray[np.uint32]
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Apply NFKC piece by piece: a piece is a character and all that can melt into it, where something does."""
-    is_start = entries & MAYBE == 0
+    is_start = entries & MAY_COMPOSE == 0
     is_start[:1] = True
     is_start[1:] |= entries[:-1] & CODE_POINT == ord("\n")  # texts that are folded together stay apart
     is_settled = np.zeros(len(entries), np.bool_)
@@ -150,13 +150,13 @@ def _melted(
     stops = np.append(starts[1:], len(entries))
     several = stops - starts > 1
     for begin, end in zip(starts[several].tolist(), stops[several].tolist(), strict=True):
-        if _melted_piece(text[begin:end]) == text[begin:end]:
+        if _composed_piece(text[begin:end]) == text[begin:end]:
             is_start[begin:end] = is_settled[begin:end] = True
     starts = np.flatnonzero(is_start)
     stops = np.append(starts[1:], len(entries))
-    is_special = ~is_settled[starts] & ((stops - starts > 1) | (entries[starts] & LOOK != 0))
+    is_special = ~is_settled[starts] & ((stops - starts > 1) | (entries[starts] & NEEDS_NFKC != 0))
     special = np.flatnonzero(is_special)
-    pieces = [_melted_piece(text[begin:end]) for begin, end in zip(starts[special], stops[special], strict=True)]
+    pieces = [_composed_piece(text[begin:end]) for begin, end in zip(starts[special], stops[special], strict=True)]
     sizes = np.ones(len(starts), np.int64)
     sizes[special] = [len(piece) for piece in pieces]
     of_special = np.repeat(is_special, sizes)

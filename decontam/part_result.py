@@ -13,8 +13,19 @@ import pyarrow.parquet as pq
 
 from decontam.columns import Ints, flags, lists, numbers, strings
 from decontam.files import beside
-from decontam.matching import QWEN2, RULES, STRICT, Findings
+from decontam.kernels.compare import (
+    ITEM,
+    LCS,
+    LONGEST,
+    N_SHARED,
+    N_SHORTER,
+    RULE,
+    TEXT,
+    WITH_ANSWER,
+    DocumentMatches,
+)
 from decontam.records import Part, Problem
+from decontam.rule import QWEN2, RULES, STRICT
 
 EXCERPT_BEFORE, EXCERPT_CHARACTERS = 200, 2_000
 
@@ -101,14 +112,14 @@ class PartResult:
         """Documents and items that have something in common."""
         return sum(len(table) for table in self.tables)
 
-    def add(self, found: Findings, documents: Documents) -> None:
+    def add(self, found: DocumentMatches, documents: Documents) -> None:
         """Keep what documents hold."""
         _, items, rules = found.every_item.T
         np.add.at(self.counts.of_ngram, found.every_ngram[:, 1], 1)
         np.add.at(self.counts.of_item, (np.where(rules == QWEN2, STRICT, rules), items), 1)
         np.add.at(self.counts.of_item, (QWEN2, items[rules == QWEN2]), 1)
         self.n_documents_matched += len(np.unique(found.every_item[:, 0]))
-        if len(found.texts_R):
+        if len(found.rows_R):
             self.tables.append(_table(found, documents))
 
     def write(self, path: Path) -> None:
@@ -152,23 +163,26 @@ def _read_problems(path: Path, facts: dict[str, Any]) -> list[Problem]:
     return [Problem(kind, row, sys.intern(detail)) for kind, row, detail in zip(kinds, rows, details, strict=True)]
 
 
-def _table(found: Findings, documents: Documents) -> pa.Table:
+def _table(found: DocumentMatches, documents: Documents) -> pa.Table:
+    def column(name: int) -> Ints:
+        return found.rows_R[:, name]
+
+    rows, no_lcs = column(TEXT), column(LCS) < 0
     firsts = np.concatenate(([0], found.span_stops_R[:-1]))
     begins = np.maximum(found.spans[firsts, 0] - EXCERPT_BEFORE, 0)
     # half a surrogate pair can't be written
-    texts = {text: documents.texts[text].encode("utf-8", "replace").decode() for text in set(found.texts_R.tolist())}
+    texts = {text: documents.texts[text].encode("utf-8", "replace").decode() for text in set(rows.tolist())}
     excerpts = [
         texts[text][begin : begin + EXCERPT_CHARACTERS]
-        for text, begin in zip(found.texts_R.tolist(), begins.tolist(), strict=True)
+        for text, begin in zip(rows.tolist(), begins.tolist(), strict=True)
     ]
-    rows, no_lcs = found.texts_R, found.lcs_R < 0
-    spans = [numbers(column, pa.int64()) for column in found.spans.T]
+    spans = [numbers(one, pa.int64()) for one in found.spans.T]
     columns = [
-        *(numbers(column[rows], pa.int64()) for column in (documents.rows, documents.begins, documents.ends)),
-        *(numbers(found.items_R, pa.int32()), flags(found.with_answer_R), numbers(found.rules_R, pa.int8())),
-        *(numbers(column, pa.int32()) for column in (found.n_shared_R, found.longest_R)),
-        numbers(found.lcs_R, pa.int32(), is_null=no_lcs),
-        numbers(found.lcs_R / found.n_shorter_R, pa.float64(), is_null=no_lcs),
+        *(numbers(one[rows], pa.int64()) for one in (documents.rows, documents.begins, documents.ends)),
+        *(numbers(column(ITEM), pa.int32()), flags(column(WITH_ANSWER)), numbers(column(RULE), pa.int8())),
+        *(numbers(column(name), pa.int32()) for name in (N_SHARED, LONGEST)),
+        numbers(column(LCS), pa.int32(), is_null=no_lcs),
+        numbers(column(LCS) / column(N_SHORTER), pa.float64(), is_null=no_lcs),
         lists(found.span_stops_R, pa.StructArray.from_arrays(spans, ["begin", "end"])),
         *(strings(excerpts, is_large=True), numbers(begins, pa.int64())),
         lists(found.ngram_stops_R, numbers(found.ngrams, pa.int32())),

@@ -28,9 +28,9 @@ from decontam.columns import Ints, flags, numbers, strings
 from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.index import ReferenceIndex
-from decontam.matching import RULES
 from decontam.part_result import MATCH_SCHEMA, PROBLEM_SCHEMA, PartResult, problem_table
 from decontam.records import Problem
+from decontam.rule import RULES
 
 if TYPE_CHECKING:
     import pandas as pd

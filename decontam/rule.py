@@ -13,8 +13,12 @@ from decontam.errors import DecontamError
 
 _MOST_TOKENS = 100_000
 RuleName = Literal["qwen2", "strict", "whole"]
-"""What holds for a document and an item. qwen2: an n-gram and the longest common subsequence, so strict, too; whole: an
-item too short for an n-gram stands in the document as a whole."""
+"""Which rule applies to a document and an item. qwen2: an n-gram and the longest common subsequence, so strict, too;
+whole: an item too short for an n-gram occurs in the document in full."""
+RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole")
+"""The rules by the numbers that tables have for them; part files hold these numbers, so the order stays."""
+STRICT, QWEN2, WHOLE = range(3)
+"""Places in RULES."""
 
 
 @dataclass(frozen=True, kw_only=True)

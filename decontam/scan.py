@@ -223,7 +223,7 @@ def _search(chunk: Chunk, texts: dict[int, str], result: PartResult, index: Refe
         if chunk.first_byte < 0:
             begins = ends = np.full(len(places), -1)
         documents = Documents([texts[i] for i in batch], rows, begins, ends)
-        result.add(index.examine_texts(documents.texts, limit=MOST_MATCHES), documents)
+        result.add(index.find_in_texts(documents.texts, limit=MOST_MATCHES), documents)
 
 
 def _batches(texts: dict[int, str]) -> Iterator[list[int]]:

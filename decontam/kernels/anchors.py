@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from decontam.kernels.blocks import WIDTH, ascii_masks, byte, few_masks, first_bits, trailing_zeros
-from decontam.kernels.grams import fill_grams, taken_grams, with_word
+from decontam.kernels.grams import fill_grams, keep_word, look_up_grams
 from decontam.kernels.hashing import (
     BASE,
     WHOLE_SALT,
@@ -46,14 +46,14 @@ from decontam.kernels.json_syntax import (
 )
 from decontam.kernels.utf8 import decoded
 from decontam.kernels.words import IN_SINGLE, IN_WORD, OUTSIDE, ends_word, is_passed_over
-from decontam.normalize import CLASS_SHIFT, CODE_POINT, LOOK, SEPARATOR, SINGLE
+from decontam.normalize import CLASS_SHIFT, CODE_POINT, NEEDS_NFKC, SEPARATOR, SINGLE
 
 _BUFFER = 4_096
 """Words that are kept until they are looked up, at least."""
 _LARGEST_STEP = 512
 """Words between two anchors; so many are kept at most."""
-_LOOK_AT_IT = -1
-_LONG = 1_024
+_CANDIDATE = -1
+_LONG_WORD = 1_024
 """Characters of a word that is looked at by itself where grams are looked for."""
 _ONE, _THREE, _SIX, _SIX_BITS = (np.uint64(x) for x in (1, 3, 6, 63))
 
@@ -106,7 +106,7 @@ def build_anchors(
     bits = np.zeros(1 << max(10, (10 * n_keys // 64).bit_length()), np.uint64)
     keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
     whole_bits = np.zeros(1 << max(10, (16 * int(is_short.sum()) // 64).bit_length()), np.uint64)
-    _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
+    _insert_runs(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
     step = min(ngram_size - k + 1, _LARGEST_STEP)
     return AnchorSet(k, step, whole, bits, keys, whole_bits, np.empty(0, np.uint64), False)
 
@@ -134,8 +134,8 @@ def build_bpe_anchors(
     keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
     whole_bits = np.zeros(1 << max(10, (16 * len(pairs) // 64).bit_length()), np.uint64)
     gram_bits = np.zeros(1 << max(10, (16 * len(grams) // 64).bit_length()) if len(grams) else 0, np.uint64)
-    _fill(hashes, starts, stops, np.zeros(len(starts), np.bool_), k, 0, bits, keys, whole_bits)
-    _fill(hashes, pairs, pairs + 2, np.ones(len(pairs), np.bool_), k, 2, bits, keys, whole_bits)
+    _insert_runs(hashes, starts, stops, np.zeros(len(starts), np.bool_), k, 0, bits, keys, whole_bits)
+    _insert_runs(hashes, pairs, pairs + 2, np.ones(len(pairs), np.bool_), k, 2, bits, keys, whole_bits)
     fill_grams(grams, bits, keys, gram_bits)
     return AnchorSet(k, step, 2 if len(pairs) else 0, bits, keys, whole_bits, gram_bits, is_all)
 
@@ -158,13 +158,13 @@ def flag_texts(buffer, begins, ends, anchors, case, folds):
     characters = np.empty(_BUFFER, np.uint32)
     source, n_bytes = buffer.ctypes.data, len(buffer)
     for i in range(len(begins)):
-        stop = _look_up(source, n_bytes, begins[i], ends[i], False, anchors, case, folds, words, characters)
+        stop = _flag_text(source, n_bytes, begins[i], ends[i], False, anchors, case, folds, words, characters)
         flags[i] = 0 if stop == ends[i] else 1
     return flags
 
 
 @njit(nogil=True, cache=True)
-def _fill(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits):
+def _insert_runs(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits):
     for item in range(len(starts)):
         if not is_short[item]:
             for at in range(starts[item], stops[item] - k + 1):
@@ -211,7 +211,7 @@ def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words, char
                 expected = COLON
             elif expected == VALUE or expected == FIRST_VALUE:
                 if is_text:
-                    p = _look_up(source, n_bytes, p + 1, end, True, anchors, case, folds, words, characters) + 1
+                    p = _flag_text(source, n_bytes, p + 1, end, True, anchors, case, folds, words, characters) + 1
                     n_found += 1
                 else:
                     p, _ = string_end(source, p + 1, end, n_bytes)
@@ -238,7 +238,7 @@ def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words, char
 
 
 @njit(nogil=True, cache=True)
-def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, characters):
+def _flag_text(source, n_bytes, p, end, is_json, anchors, case, folds, words, characters):
     """Read a text from p; return where it ends, or a negative number if it must be looked at.
 
     In JSON the text is the inside of a string, which ends at its quotation mark; else it ends at `end`.
@@ -247,16 +247,16 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, char
     # characters that are kept, and where a word begins that no separator divides from what was before
     m, joined, has_grams = 0, np.int64(-1), len(anchors.gram_bits) > 0
     if anchors.is_all:
-        return _LOOK_AT_IT
+        return _CANDIDATE
     while True:
         if n >= len(words) - WIDTH:
-            n = _taken(words, n, anchors)
+            n = _look_up_anchors(words, n, anchors)
             if n < 0:
-                return _LOOK_AT_IT
-        if m >= len(characters) - _LONG - 2 * WIDTH:
-            m = taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
+                return _CANDIDATE
+        if m >= len(characters) - _LONG_WORD - 2 * WIDTH:
+            m = look_up_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
             if m < 0:
-                return _LOOK_AT_IT
+                return _CANDIDATE
         letters, n_read = _letters(source, n_bytes, p, min(WIDTH, end - p), is_json)
         before = letters << _ONE | np.uint64(start >= 0)
         begins, ends = letters & ~before & first_bits(n_read), ~letters & before & first_bits(n_read)
@@ -267,9 +267,9 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, char
             place = p + trailing_zeros(ends)
             ends &= ends - _ONE
             if has_grams:
-                m = _with_word(source, start, place, case, joined, characters, m)
+                m = _keep_word(source, start, place, case, joined, characters, m)
                 if m < 0:
-                    return _LOOK_AT_IT
+                    return _CANDIDATE
             words[n] = ascii_hash(source, start, place, n_bytes, case)
             n, start = n + 1, -1
         if begins:
@@ -279,33 +279,33 @@ def _look_up(source, n_bytes, p, end, is_json, anchors, case, folds, words, char
             continue
         if p < end and (byte(source, p) > 127 or byte(source, p) == 92):
             if has_grams and start >= 0:
-                m = _with_word(source, start, p, case, joined, characters, m)
+                m = _keep_word(source, start, p, case, joined, characters, m)
                 if m < 0:
-                    return _LOOK_AT_IT
-            p, n, m, joined = _read_hard(source, p, end, start, is_json, anchors, folds, words, n, characters, m)
+                    return _CANDIDATE
+            p, n, m, joined = _read_characters(source, p, end, start, is_json, anchors, folds, words, n, characters, m)
             if p < 0:
-                return _LOOK_AT_IT
+                return _CANDIDATE
             start = -1
             continue
         if is_json and (p >= end or byte(source, p) != 34):
-            return _LOOK_AT_IT
+            return _CANDIDATE
         break
     if start >= 0:
         if has_grams:
-            m = _with_word(source, start, p, case, joined, characters, m)
+            m = _keep_word(source, start, p, case, joined, characters, m)
         words[n] = ascii_hash(source, start, p, n_bytes, case)
         n += 1
-    if m < 0 or (has_grams and taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys) < 0):
-        return _LOOK_AT_IT
-    return _LOOK_AT_IT if _taken(words, n, anchors) < 0 else p
+    if m < 0 or (has_grams and look_up_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys) < 0):
+        return _CANDIDATE
+    return _CANDIDATE if _look_up_anchors(words, n, anchors) < 0 else p
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _with_word(source, start, stop, case, joined, characters, m):
+def _keep_word(source, start, stop, case, joined, characters, m):
     """Keep a word's characters; return how many are kept then, -1 for a word that is too long."""
-    if stop - start > _LONG:
+    if stop - start > _LONG_WORD:
         return np.int64(-1)
-    return with_word(source, start, stop, case, start != joined, characters, m)
+    return keep_word(source, start, stop, case, start != joined, characters, m)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -332,7 +332,7 @@ def _letters(source, n_bytes, p, size, is_json):
 
 
 @njit(nogil=True, cache=True)
-def _read_hard(source, p, end, start, is_json, anchors, folds, words, n, characters, m):
+def _read_characters(source, p, end, start, is_json, anchors, folds, words, n, characters, m):
     """Read on character by character, until outside of a word and before a byte of ASCII.
 
     Args:
@@ -349,23 +349,23 @@ def _read_hard(source, p, end, start, is_json, anchors, folds, words, n, charact
             h = with_point(h, folds[byte(source, i)] & np.uint32(CODE_POINT))
     while True:
         if n >= len(words) - WIDTH:
-            n = _taken(words, n, anchors)
+            n = _look_up_anchors(words, n, anchors)
             if n < 0:
-                return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
-        if m >= len(characters) - _LONG - 2 * WIDTH:
-            m = taken_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
+                return np.int64(_CANDIDATE), 0, 0, np.int64(0)
+        if m >= len(characters) - _LONG_WORD - 2 * WIDTH:
+            m = look_up_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
             if m < 0:
-                return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
+                return np.int64(_CANDIDATE), 0, 0, np.int64(0)
         is_plain = p >= end or (byte(source, p) < 128 and not (is_json and byte(source, p) == 92))
         if is_plain and (state == OUTSIDE or state == IN_SINGLE or p >= end or (is_json and byte(source, p) == 34)):
             break
-        point, size = _one(source, p, end, is_json)
+        point, size = _code_point(source, p, end, is_json)
         if size <= 0:
-            return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
+            return np.int64(_CANDIDATE), 0, 0, np.int64(0)
         p += size
         entry = folds[point]
-        if entry & np.uint32(LOOK):
-            return np.int64(_LOOK_AT_IT), 0, 0, np.int64(0)
+        if entry & np.uint32(NEEDS_NFKC):
+            return np.int64(_CANDIDATE), 0, 0, np.int64(0)
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
         if is_passed_over(kind, state):
             continue  # invisible, or with nothing that it belongs to
@@ -392,7 +392,7 @@ def _read_hard(source, p, end, start, is_json, anchors, folds, words, n, charact
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _one(source, p, end, is_json):
+def _code_point(source, p, end, is_json):
     """Return the code point at p and its bytes; negative bytes for what is not right."""
     b = byte(source, p)
     if b > 127:
@@ -403,7 +403,7 @@ def _one(source, p, end, is_json):
 
 
 @njit(nogil=True, cache=True)
-def _taken(words, n, anchors):
+def _look_up_anchors(words, n, anchors):
     """Look up what can be, move the rest to the front and return its size; -1 if something was found."""
     k, step, whole, bits, keys, whole_bits, _, _ = anchors
     at = 0

@@ -10,7 +10,7 @@ from numba import njit
 from decontam.kernels.blocks import byte, eight_bytes
 from decontam.kernels.hashing import BASE, bit_place, holds, insert, mixed
 
-SIZES = _A, _B, _C = (12, 16, 24)
+SIZES = _SHORT, _MEDIUM, _LONG = (12, 16, 24)
 """Characters of a gram."""
 _SALT = np.uint64(0x2545F4914F6CDD1D)
 _SIX, _SIX_BITS, _ONE = np.uint64(6), np.uint64(63), np.uint64(1)
@@ -41,33 +41,33 @@ def fill_grams(grams, bits, keys, gram_bits):
 
 
 @njit(nogil=True, cache=True)
-def taken_grams(characters, n, gram_bits, bits, keys):
+def look_up_grams(characters, n, gram_bits, bits, keys):
     """Look up the grams of n characters, move the last ones to the front and return how many; -1 if one was found."""
     source, n_words, a, b, c = gram_bits.ctypes.data, len(gram_bits), np.uint64(0), np.uint64(0), np.uint64(0)
-    power_a, power_b, power_c = _power(_A), _power(_B), _power(_C)
+    power_a, power_b, power_c = _power(_SHORT), _power(_MEDIUM), _power(_LONG)
     for i in range(n):
         value = np.uint64(characters[i] + 1)
         a, b, c = a * BASE + value, b * BASE + value, c * BASE + value
-        if i >= _A:
-            a -= np.uint64(characters[i - _A] + 1) * power_a
-        if i >= _B:
-            b -= np.uint64(characters[i - _B] + 1) * power_b
-        if i >= _C:
-            c -= np.uint64(characters[i - _C] + 1) * power_c
-        if i >= _A - 1 and _may_hold(mixed(a), source, n_words) and holds(mixed(mixed(a) ^ _SALT), bits, keys):
+        if i >= _SHORT:
+            a -= np.uint64(characters[i - _SHORT] + 1) * power_a
+        if i >= _MEDIUM:
+            b -= np.uint64(characters[i - _MEDIUM] + 1) * power_b
+        if i >= _LONG:
+            c -= np.uint64(characters[i - _LONG] + 1) * power_c
+        if i >= _SHORT - 1 and _may_hold(mixed(a), source, n_words) and holds(mixed(mixed(a) ^ _SALT), bits, keys):
             return -1
-        if i >= _B - 1 and _may_hold(mixed(b), source, n_words) and holds(mixed(mixed(b) ^ _SALT), bits, keys):
+        if i >= _MEDIUM - 1 and _may_hold(mixed(b), source, n_words) and holds(mixed(mixed(b) ^ _SALT), bits, keys):
             return -1
-        if i >= _C - 1 and _may_hold(mixed(c), source, n_words) and holds(mixed(mixed(c) ^ _SALT), bits, keys):
+        if i >= _LONG - 1 and _may_hold(mixed(c), source, n_words) and holds(mixed(mixed(c) ^ _SALT), bits, keys):
             return -1
-    n_kept = min(n, _C - 1)
+    n_kept = min(n, _LONG - 1)
     for i in range(n_kept):
         characters[i] = characters[n - n_kept + i]
     return n_kept
 
 
 @njit(nogil=True, cache=True)
-def with_word(source, start, stop, case, has_space, characters, m):
+def keep_word(source, start, stop, case, has_space, characters, m):
     """Keep the characters of a word of ASCII, and the space before it; return how many are kept."""
     lower = np.uint32(case & np.uint64(0x20))
     if has_space:

@@ -12,7 +12,7 @@ from numba import njit
 from decontam.kernels.blocks import byte
 from decontam.kernels.hashing import hash_of, mixed, new_hash, with_point
 from decontam.kernels.utf8 import decoded
-from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, LOOK, MARK, SEPARATOR, SINGLE, Folded
+from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, MARK, NEEDS_NFKC, SEPARATOR, SINGLE, Folded
 
 UNKNOWN = -1
 """The number of a word that no item has."""
@@ -214,7 +214,7 @@ def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n)
                 return -1
         p += size
         entry = folds[point]
-        if entry & np.uint32(LOOK):
+        if entry & np.uint32(NEEDS_NFKC):
             return -1
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
         character += 1
@@ -289,7 +289,7 @@ def _intern(hashes, begins, ends, points, places, hashes_V, begins_V, ends_V, po
 
 
 @njit(nogil=True, cache=True)
-def find_words(hashes, begins, ends, points, vocabulary):
+def number_words(hashes, begins, ends, points, vocabulary):
     """Return the numbers of a text's words, UNKNOWN for those that the vocabulary hasn't."""
     ids = np.empty(len(hashes), np.int32)
     for i in range(len(hashes)):

@@ -37,7 +37,7 @@ def as_lines(text):
 def test_no_match_is_missed(items, text, rule, before):
     index = ReferenceIndex.build(items, rule)
     whole = before + " " + text
-    if index.find_pairs(whole):
+    if index.find_all_matches(whole):
         assert flag_lines(index, list(as_lines(whole))) == [1, 1, 1]
         assert index.flag_texts(*rows([whole.encode()])).tolist() == [1]
 

@@ -93,7 +93,7 @@ def test_verdicts_are_those_of_the_slow_reading(path, case, options):
     references, text = case
     rule = Rule(tokenizer=path, **options)
     index = ReferenceIndex.build(references, rule)
-    found = {match.reference_id: match.rule for match in index.find_pairs(text)}
+    found = {match.reference_id: match.rule for match in index.find_all_matches(text)}
     expected = {}
     for item in references:
         if slow.is_whole(text, item, rule):
@@ -178,10 +178,10 @@ def test_many_texts_at_once_are_as_one_by_one(path):
     ]
     index = ReferenceIndex.build(items, Rule(tokenizer=path))
     texts = ["", *(f"x {item.text} y" for item in items), "\u0301 mark first", "e\u0301", items[3].text.upper()]
-    found = index.examine_texts(texts)
+    found = index.find_in_texts(texts)
     for i, text in enumerate(texts):
         pairs = [(int(a), int(b)) for a, b in zip(found.texts_R, found.items_R, strict=True) if a == i]
-        assert [items[item].id for _, item in pairs] == [match.reference_id for match in index.find_pairs(text)]
+        assert [items[item].id for _, item in pairs] == [match.reference_id for match in index.find_all_matches(text)]
     assert len(np.unique(found.texts_R)) == 10
 
 

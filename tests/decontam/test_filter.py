@@ -148,7 +148,7 @@ def test_rows_that_are_not_kept_change_nothing_that_is_cut(chosen, seed, min_df,
         ]
         return widened([span for one in acted for span in one.spans], 0, len(text))
 
-    assert cut(index.examine(text, limit=4).matches) == cut(index.examine(text).matches)
+    assert cut(index.find_all_matches(text, limit=4)) == cut(index.find_all_matches(text))
 
 
 def test_blank_and_broken_lines_and_a_missing_end_stay(tmp_path, index):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decontam import DecontamError, Reference, ReferenceIndex, Rule
+from decontam.rule import RULES
 from tests.decontam import slow
 from tests.decontam.texts import word_runs
 
@@ -35,7 +36,7 @@ CAPITAL = Reference("c/0", "What is the capital of France?", "Paris", "c")
 @given(items=references, text=word_runs, rule=rules)
 def test_verdicts_are_those_of_the_slow_reading(items, text, rule):
     index = ReferenceIndex.build(items, rule)
-    found = {match.reference_id: match for match in index.find_pairs(text)}
+    found = {match.reference_id: match for match in index.find_all_matches(text)}
     for item, testable in zip(items, index.testable, strict=True):
         is_strict, is_whole = slow.is_strict(text, item, rule), slow.is_whole(text, item, rule)
         assert testable == (len(slow.parts(item, rule)[1]) >= slow.size_of(item, rule))
@@ -52,7 +53,7 @@ def test_evidence_is_right(items, text, rule):
     index = ReferenceIndex.build(items, rule)
     by_id = {item.id: item for item in items}
     document = slow.words(text, fold_case=rule.fold_case)
-    for match in index.find_pairs(text):
+    for match in index.find_all_matches(text):
         item = by_id[match.reference_id]
         both, size = slow.parts(item, rule)[1], slow.size_of(item, rule)
         for begin, end in match.spans:
@@ -110,10 +111,10 @@ def test_chinese_is_found_character_by_character():
 def test_a_short_item_is_not_testable_but_found_whole():
     index = ReferenceIndex.build([FOX, CAPITAL], Rule())
     assert index.testable.tolist() == [True, False]
-    (match,) = index.find_pairs("Q: what is the capital of FRANCE? Lyon")
+    (match,) = index.find_all_matches("Q: what is the capital of FRANCE? Lyon")
     assert (match.rule, match.reference_part, match.longest_match) == ("whole", "question", 6)
     assert index.find_matches("Q: what is the capital of FRANCE? Lyon") == []
-    assert index.find_pairs("the capital of France is Paris") == []
+    assert index.find_all_matches("the capital of France is Paris") == []
 
 
 def test_a_quote_is_strict_but_not_qwen2():
@@ -121,7 +122,7 @@ def test_a_quote_is_strict_but_not_qwen2():
     around = " ".join(f"other{i}" for i in range(40))
     text = f"{around} the quick brown fox jumps over the lazy dog while seven wise wizards {around}"
     index = ReferenceIndex.build([long_item], Rule())
-    assert [match.rule for match in index.find_pairs(text)] == ["strict"]
+    assert [match.rule for match in index.find_all_matches(text)] == ["strict"]
     assert index.find_matches(text) == []
     (match,) = ReferenceIndex.build([long_item], Rule.strict()).find_matches(text)
     assert (match.rule, match.lcs_length) == ("strict", None)
@@ -134,7 +135,7 @@ def test_an_index_survives_pickling_and_saving(tmp_path):
     assert loaded.fingerprint == index.fingerprint
     assert ReferenceIndex.build([FOX], index.rule).fingerprint != index.fingerprint
     for other in (pickle.loads(pickle.dumps(index)), loaded):
-        assert other.find_pairs(FOX.text + APPLES.text) == index.find_pairs(FOX.text + APPLES.text)
+        assert other.find_all_matches(FOX.text + APPLES.text) == index.find_all_matches(FOX.text + APPLES.text)
 
 
 @pytest.mark.parametrize(
@@ -154,17 +155,17 @@ def test_rules_that_make_no_sense(options):
 
 
 def test_what_stands_before_an_item_does_not_change_it():
-    """A vowel sign of Hangul melts into what is before it, but not into a line end."""
+    """A vowel sign of Hangul composes with what is before it, but not with a line end."""
     items = [
         Reference("b/0", "one two ﬁve \u0301"),
         Reference("c/0", "\u1161 is the sixth of these words here today", ""),
     ]
     index = ReferenceIndex.build(items, Rule(ngram_size=5))
     assert index.n_tokens.tolist() == [3, 9]
-    assert [match.reference_id for match in index.find_pairs(items[1].text)] == ["c/0"]
+    assert [match.reference_id for match in index.find_all_matches(items[1].text)] == ["c/0"]
 
 
-def test_long_texts_that_melt_are_read_in_blocks(monkeypatch):
+def test_long_texts_that_compose_are_read_in_blocks(monkeypatch):
     text = " ".join(f"e\u0301{i} ﬁ, \u0301x" for i in range(300)) + " " + FOX.text
     whole = ReferenceIndex.build([FOX], Rule()).find_matches(text)
     monkeypatch.setattr("decontam.matching._FOLDED_CHARACTERS", 50)
@@ -174,17 +175,19 @@ def test_long_texts_that_melt_are_read_in_blocks(monkeypatch):
 
 def test_empty_texts():
     index = ReferenceIndex.build([Reference("e/0", ""), FOX], Rule())
-    assert index.find_pairs("") == []
-    assert index.find_pairs("...") == []
-    assert [match.reference_id for match in index.find_pairs(FOX.text)] == ["a/0"]
+    assert index.find_all_matches("") == []
+    assert index.find_all_matches("...") == []
+    assert [match.reference_id for match in index.find_all_matches(FOX.text)] == ["a/0"]
 
 
 @settings(max_examples=150, deadline=None)
 @given(items=references, text=word_runs, rule=rules, limit=st.integers(0, 3))
 def test_a_limit_leaves_out_evidence_and_changes_none(items, text, rule, limit):
     index = ReferenceIndex.build(items, rule)
-    every, some = index.examine(text), index.examine(text, limit=limit)
-    assert some[1:] == every[1:]
-    assert all(match in every.matches for match in some.matches)
-    assert [items[i].id for i in sorted({*every.strict, *every.whole})] == [m.reference_id for m in every.matches]
-    assert [items[i].id for i in sorted(every.qwen2)] == [m.reference_id for m in every.matches if m.rule == "qwen2"]
+    every, some = index.find_in_texts([text]), index.find_in_texts([text], limit=limit)
+    assert some.every_item.tolist() == every.every_item.tolist()
+    assert some.every_ngram.tolist() == every.every_ngram.tolist()
+    matches = index.find_all_matches(text)
+    assert all(match in matches for match in index.find_all_matches(text, limit=limit))
+    of_rows = [(match.reference_id, match.rule) for match in matches]
+    assert sorted((items[item].id, RULES[rule]) for _, item, rule in every.every_item.tolist()) == sorted(of_rows)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 
 from decontam.kernels.words import split
-from decontam.normalize import CODE_POINT, INVISIBLE, LOOK, fold, fold_table
+from decontam.normalize import CODE_POINT, INVISIBLE, NEEDS_NFKC, fold, fold_table
 from tests.decontam.slow import fold as slow_fold
 from tests.decontam.slow import stands_alone, words
 from tests.decontam.texts import hard_texts
@@ -31,7 +31,7 @@ def test_words_are_those_of_the_slow_reading(text):
 def test_a_words_place_in_the_text_holds_the_word(text):
     found, spans = read(text)
     for word, (begin, end) in zip(found, spans, strict=True):
-        # a place is cut where characters melt, so it can hold a little more, but never less
+        # a place is cut where characters compose, so it can hold a little more, but never less
         assert word in "".join(words(text[begin:end]))
     assert all(a[0] <= b[0] for a, b in pairwise(spans))
 
@@ -43,7 +43,7 @@ def test_every_code_point_alone():
         whole = unicodedata.normalize("NFKC", character)
         if unicodedata.category(character) in ("Cn", "Co", "Cs"):
             assert entry >> 21 & 7 == 0, hex(point)
-        elif not entry & LOOK:
+        elif not entry & NEEDS_NFKC:
             expected = words(character)
             if len(whole) > 1:  # an ellipsis, an accent by itself: they separate words
                 assert (expected, entry) == ([], ord(" ")), hex(point)
@@ -58,7 +58,7 @@ def test_every_code_point_alone():
 @given(text=hard_texts)
 def test_texts_without_marked_characters_fold_one_by_one(text):
     table = fold_table(False)
-    if not any(int(table[ord(c)]) & LOOK for c in text):
+    if not any(int(table[ord(c)]) & NEEDS_NFKC for c in text):
         assert unicodedata.normalize("NFKC", text) == "".join(unicodedata.normalize("NFKC", c) for c in text)
 
 

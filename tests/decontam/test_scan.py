@@ -30,7 +30,7 @@ def expected_rows(index, texts):
     return [
         [row, *(getattr(match, name) for name in KEYS[1:])]
         for row, text in enumerate(texts)
-        for match in sorted(index.find_pairs(text), key=lambda match: match.reference_id)
+        for match in sorted(index.find_all_matches(text), key=lambda match: match.reference_id)
     ]
 
 
@@ -193,7 +193,7 @@ def test_items_of_one_template_are_all_counted_and_the_strongest_shown(tmp_path)
     document = f"{template} {make_question(7)}"
     (tmp_path / "a.jsonl").write_bytes(as_jsonl([document, template]))
     results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
-    pairs = [match.rule for match in index.find_pairs(document)]
+    pairs = [match.rule for match in index.find_all_matches(document)]
     assert len(pairs) == 41
     assert results.references.n_documents_strict.tolist() == [2] * 41
     assert results.references.n_documents_qwen2.sum() > 1

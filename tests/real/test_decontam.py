@@ -89,7 +89,7 @@ def test_the_strict_rule_finds_all_that_a_slow_search_finds_and_no_more(items, d
         expected = set()
         for ngram in slow.ngrams(slow.words(text), SIZE):
             expected |= by_ngram.get(ngram, set())
-        found = {match.reference_id for match in index.find_pairs(text) if match.rule != "whole"}
+        found = {match.reference_id for match in index.find_all_matches(text) if match.rule != "whole"}
         assert found == expected
         n_pairs += len(found)
     assert n_pairs > N_PLANTED
@@ -100,7 +100,7 @@ def test_the_lcs_is_rapidfuzzs(items, documents):
     by_id = {item.id: item for item in items}
     for text, _, _ in documents:
         words = slow.words(text)
-        for match in index.find_pairs(text):
+        for match in index.find_all_matches(text):
             if match.rule != "whole":
                 item = slow.parts(by_id[match.reference_id], Rule())[match.reference_part == "question+answer"]
                 length = LCSseq.similarity(words, item)
@@ -117,7 +117,7 @@ def test_every_item_planted_whole_is_found_by_both_rules(items, documents, way):
     assert len(planted) > 10
     for text, item in planted:
         if len(slow.parts(item, Rule())[0]) >= SIZE:
-            found = {match.reference_id: match.rule for match in index.find_pairs(text)}
+            found = {match.reference_id: match.rule for match in index.find_all_matches(text)}
             assert found.get(item.id) == "qwen2"
 
 
@@ -142,7 +142,7 @@ def test_tokens_of_the_real_tokenizer(items, documents, real_model):
     n_pairs = n_flagged = 0
     for text, _, _ in documents:
         expected = {one for ngram in slow.ngrams(slow.read(text, rule), SIZE) for one in found.get(ngram, ())}
-        assert {match.reference_id for match in index.find_pairs(text) if match.rule != "whole"} == expected
+        assert {match.reference_id for match in index.find_all_matches(text) if match.rule != "whole"} == expected
         data = text.encode()
         flag = index.flag_texts(np.frombuffer(data, np.uint8), np.array([0]), np.array([len(data)]))[0]
         assert flag or not expected

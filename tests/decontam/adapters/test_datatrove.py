@@ -65,7 +65,7 @@ def test_mark_in_two_processes_with_an_index_from_a_file(tmp_path, corpus, index
     kept, dropped = run(corpus, tmp_path, index=tmp_path / "index.json", workers=2, action="mark", rule="strict")
     assert (len(kept), dropped) == (len(TEXTS), {})
     for i, text in enumerate(TEXTS):
-        expected = [match.reference_id for match in index.find_pairs(text) if match.rule != "whole"]
+        expected = [match.reference_id for match in index.find_all_matches(text) if match.rule != "whole"]
         assert kept[i]["metadata"]["contaminated"] is bool(expected)
         assert [found["reference_id"] for found in kept[i]["metadata"]["contamination"]] == expected
 
