@@ -164,7 +164,7 @@ def _with_left_out(
     *,
     fold_case: bool,
 ) -> list[npt.NDArray[Any]]:
-    """Return the columns with the words of texts that the kernel left out, in their order; n_words_D gets their counts."""
+    """Return the columns with the words of texts that the kernel left out, in order; counts go to `n_words_D`."""
     pieces, at = list[Sequence[npt.NDArray[Any]]](), 0
     for text, n_words in enumerate(n_words_D.tolist()):
         if n_words < 0:

@@ -109,14 +109,14 @@ def do_filter(args: argparse.Namespace) -> int:
 
 def do_show(args: argparse.Namespace) -> int:
     """qwen2eval decontam show."""
-    from dataclasses import asdict
     from pathlib import Path
 
     from decontam import load_results
-    from decontam.evidence import print_evidence, show_matches, write_evidence_html
+    from decontam.evidence import collect_evidence
+    from qwen2eval.reporting.decontam_evidence import as_json, print_evidence, write_evidence_html
 
     with decontam_errors():
-        found = show_matches(
+        found = collect_evidence(
             load_results(args.matches),
             reference=args.reference,
             document=args.document,
@@ -126,7 +126,7 @@ def do_show(args: argparse.Namespace) -> int:
         if args.html:
             write_evidence_html(Path(args.html), found)
     if args.json:
-        print(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+        print(json.dumps(as_json(found), indent=1, ensure_ascii=False))
     elif args.html:
         print(args.html)
     else:

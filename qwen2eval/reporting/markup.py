@@ -10,14 +10,16 @@ import unicodedata
 from collections.abc import Mapping
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _LINE_ENDS = "\u2028\u2029\ufeff"
+# Tags show nothing at all, so a text can hide another text in them.
+_TAGS = "".join(map(chr, range(0xE0000, 0xE0080)))
 
 
 def _shown_codes() -> dict[int, str]:
     """Return the characters that could steer a terminal or reorder a line, each with what is shown for it."""
     controls = {code for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc"} - {ord("\n"), ord("\t")}
-    return {code: f"⟨U+{code:04X}⟩" for code in controls.union(map(ord, _BIDI + _LINE_ENDS))}
+    return {code: f"⟨U+{code:04X}⟩" for code in controls.union(map(ord, _BIDI + _LINE_ENDS + _TAGS))}
 
 
 _SHOWN_CODES = _shown_codes()

@@ -78,14 +78,27 @@ def render_page(name: str, **values: Any) -> dict[str, str]:
         values: what they show.
     """
     templates = content_dir("reports") / "templates"
-    html = _environment(templates, is_html=True).get_template(f"{name}.html.j2").render(**values, **_style(templates))
     markdown = _environment(templates, is_html=False).get_template(f"{name}.md.j2").render(**values)
-    return {f"{name}.html": html, f"{name}.md": markdown}
+    return {f"{name}.html": render_html(name, **values), f"{name}.md": markdown}
 
 
-def _style(templates: Path) -> dict[str, Markup]:
+def render_html(name: str, **values: Any) -> str:
+    """Return a page that is no run's report as HTML.
+
+    Args:
+        name: of its template, and of a style sheet that is added to the shared one, where there is such a file.
+        values: what it shows.
+    """
+    templates = content_dir("reports") / "templates"
+    template = _environment(templates, is_html=True).get_template(f"{name}.html.j2")
+    return template.render(**values, **_style(templates, f"{name}.css"))
+
+
+def _style(templates: Path, own: str = "") -> dict[str, Markup]:
     """Return the style sheet and its hash for the page's policy. It is our own file; everything else is escaped."""
     style = (templates / "style.css").read_text(encoding="utf-8")
+    if own and (templates / own).is_file():
+        style += (templates / own).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return {"style": Markup(style), "style_hash": Markup(f"sha256-{digest}")}  # noqa: S704
 

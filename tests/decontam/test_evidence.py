@@ -1,23 +1,19 @@
-"""Evidence marks what item and document share, and no text of a corpus can act on a terminal or a page."""
-
-import io
-from html.parser import HTMLParser
+"""Evidence marks what item and document have in common, and no more."""
 
 import pytest
 
 from decontam import DecontamError, Reference, ReferenceIndex, Rule, scan
-from decontam.evidence import print_evidence, show_matches, write_evidence_html
+from decontam.evidence import collect_evidence
 from tests.decontam.corpora import ITEMS, as_jsonl
 
 CHINESE = Reference("zh/0", "小明有十五个苹果，他给了小红三个，又给了小刚两个，请问他还剩下多少个苹果？", "十个", "zh")
-HOSTILE = "<script>alert(1)</script>\x1b[31m\x07\u202e"
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evidence")
     texts = [
-        f"{HOSTILE} before {ITEMS[0].text.upper()} after",
+        f"before {ITEMS[0].text.upper()} after",
         f"{ITEMS[1].text} a",
         f"{ITEMS[1].text} b",
         CHINESE.text,
@@ -31,83 +27,24 @@ def marked(segments):
 
 
 def test_what_is_shared_is_marked_on_both_sides(results):
-    (one,) = show_matches(results, reference=ITEMS[0].id)
+    (one,) = collect_evidence(results, reference=ITEMS[0].id)
     assert marked(one.document) == [ITEMS[0].text.upper()[:-1]]
     assert marked(one.reference) == [ITEMS[0].text[:-1]]
     assert "".join(segment.text for segment in one.document).endswith(" after")
-    assert one.place.endswith("a.jsonl:0")
-    (chinese,) = show_matches(results, reference="zh")
+    assert one.document_path.endswith("/a.jsonl")
+    assert one.document_row == 0
+    (chinese,) = collect_evidence(results, reference="zh")
     assert marked(chinese.reference) == [CHINESE.text[:-1]]
 
 
 def test_matches_can_be_chosen(results):
-    assert len(show_matches(results)) == 4
-    assert len(show_matches(results, limit=2)) == 2
-    assert [one.reference_id for one in show_matches(results, min_df=1)] == ["zh/0", ITEMS[0].id]
-    assert [one.place[-1] for one in show_matches(results, document="a.jsonl:2")] == ["2"]
-    assert len(show_matches(results, document="a.jsonl")) == 4
+    assert len(collect_evidence(results)) == 4
+    assert len(collect_evidence(results, limit=2)) == 2
+    assert [one.reference_id for one in collect_evidence(results, min_df=1)] == ["zh/0", ITEMS[0].id]
+    assert [one.document_row for one in collect_evidence(results, document="a.jsonl:2")] == [2]
+    assert len(collect_evidence(results, document="a.jsonl")) == 4
     with pytest.raises(DecontamError, match="no item or benchmark 'none'"):
-        show_matches(results, reference="none")
-
-
-@pytest.mark.parametrize("width", ["80", "140"])
-def test_a_terminal_gets_no_control_characters(results, monkeypatch, width):
-    monkeypatch.setenv("COLUMNS", width)
-    file = io.StringIO()
-    print_evidence(show_matches(results), file=file)
-    shown = file.getvalue()
-    assert not any(ord(char) < 32 and char != "\n" for char in shown)
-    assert "\u202e" not in shown
-    assert "rarest n-gram in 2 documents of the corpus" in " ".join(shown.split())
-    assert f"⟦{' '.join(ITEMS[1].text.split()[:3])}" in " ".join(shown.split())
-
-
-_TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "section", "div", "pre", "mark"}
-
-
-class Page(HTMLParser):
-    """What a browser makes of a page."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes, self.texts, self.stack = set(), set(), [], []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes.update(name for name, _ in attrs)
-        if tag != "meta":
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def test_no_text_is_taken_for_the_page_itself(tmp_path):
-    hostile = (
-        "</pre></mark><script>x</script><img src=x onerror=y>&lt; {style} \"' \x00\x1b]0;\x9b\u202e\u2028\U000e0041"
-    )
-    path = tmp_path / "<b>&amp; '\".jsonl"
-    item = Reference(hostile, ITEMS[0].text + hostile, hostile, hostile)
-    path.write_bytes(as_jsonl([hostile + ITEMS[0].text + hostile]))
-    results = scan([path], ReferenceIndex.build([item], Rule()), output=tmp_path / "out")
-    found = show_matches(results)
-    write_evidence_html(tmp_path / "e.html", found)
-    page = Page((tmp_path / "e.html").read_text(encoding="utf-8"))
-    assert page.tags == _TAGS
-    assert page.attributes == {"lang", "charset", "name", "content", "http-equiv", "class", "tabindex"}
-    assert page.stack == []
-    shown = "".join(page.texts)
-    assert shown.count("</pre></mark><script>x</script><img src=x onerror=y>&lt; {style}") == 5
-    assert str(path) in shown
-    assert not set(shown) & set("\x00\x1b\x9b\u202e\u2028\U000e0041")
-    file = io.StringIO()
-    print_evidence(found, file=file)
-    assert not set(file.getvalue()) & set("\x00\x1b\x9b\u202e\u2028\U000e0041")
+        collect_evidence(results, reference="none")
 
 
 def words(first, stop):
@@ -125,46 +62,46 @@ def long(tmp_path_factory):
 
 
 def test_long_texts_are_cut_and_say_so(long):
-    (one, *_) = show_matches(long, document="ba.jsonl:0")
+    (one, *_) = collect_evidence(long, document="ba.jsonl:0")
     document, item = ("".join(segment.text for segment in side) for side in (one.document, one.reference))
     assert document[0] == document[-1] == item[-1] == "…"
     assert 2_000 < len(document) < 2_010
     assert item.startswith("word0 word1 ")
     n_shown = sum(map(len, marked(one.document)))
-    assert f"{len(words(0, 500)) - n_shown:,} characters more of it further on" in one.facts
-    assert "longest run 500 tokens" in one.facts
+    assert one.n_characters_cut == len(words(0, 500)) - n_shown
+    assert one.longest_match == 500
 
 
-def test_an_item_is_shown_where_it_is_alike(long):
-    (one,) = show_matches(long, document="a.jsonl")
+def test_an_item_is_shown_where_it_was_found(long):
+    (one,) = collect_evidence(long, document="a.jsonl")
     assert marked(one.reference) == marked(one.document) == [words(430, 470)]
     text = "".join(segment.text for segment in one.reference)
     assert text.startswith("…")
     assert text.endswith("word499")
     assert "".join(segment.text for segment in one.document) == f"end {words(430, 470)} end"
-    assert not any("further on" in fact for fact in one.facts)
+    assert one.n_characters_cut == 0
 
 
 def test_a_document_is_named_by_whole_names(long):
-    assert [one.place.rpartition("/")[2] for one in show_matches(long, document="a.jsonl")] == ["a.jsonl:0"]
-    assert len(show_matches(long, document="ba.jsonl")) == 2
-    assert len(show_matches(long, document="ba.jsonl:1")) == 1
-    assert show_matches(long, document="jsonl") == []
+    assert [one.document_path.rpartition("/")[2] for one in collect_evidence(long, document="a.jsonl")] == ["a.jsonl"]
+    assert len(collect_evidence(long, document="ba.jsonl")) == 2
+    assert len(collect_evidence(long, document="ba.jsonl:1")) == 1
+    assert collect_evidence(long, document="jsonl") == []
 
 
-def test_a_short_item_is_marked_as_a_whole(tmp_path):
+def test_a_short_item_is_marked_in_full(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(as_jsonl([f"so: {ITEMS[-1].text.upper()} said"]))
     results = scan([tmp_path / "a.jsonl"], ReferenceIndex.build(ITEMS, Rule()), output=tmp_path / "out")
-    (one,) = show_matches(results, min_df=1)
+    (one,) = collect_evidence(results, min_df=1)
     assert marked(one.reference) == [ITEMS[-1].text[:-1]]
-    assert one.facts[0] == "whole rule"
+    assert (one.rule, one.n_shared_ngrams, one.lcs_length, one.min_df) == ("whole", 0, None, None)
 
 
 def test_only_n_grams_of_the_document_are_marked(tmp_path):
     item = Reference("x", f"{words(0, 20)} {words(0, 6)} {words(30, 50)}")
     (tmp_path / "a.jsonl").write_bytes(as_jsonl([f"{words(0, 14)} and {words(36, 50)} {words(0, 6)}"]))
     results = scan([tmp_path / "a.jsonl"], ReferenceIndex.build([item], Rule.strict()), output=tmp_path / "out")
-    (one,) = show_matches(results)
+    (one,) = collect_evidence(results)
     assert marked(one.document) == [words(0, 14), words(36, 50)]
     assert marked(one.reference) == [words(0, 14), words(36, 50)]
 
@@ -172,16 +109,13 @@ def test_only_n_grams_of_the_document_are_marked(tmp_path):
 def test_no_matches(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(as_jsonl(["x"]))
     results = scan([tmp_path / "a.jsonl"], ReferenceIndex.build(ITEMS, Rule()), output=tmp_path / "out")
-    assert show_matches(results, document="a.jsonl", min_df=2) == []
-    write_evidence_html(tmp_path / "e.html", [])
-    assert "No matches." in (tmp_path / "e.html").read_text(encoding="utf-8")
+    assert collect_evidence(results, document="a.jsonl", min_df=2) == []
 
 
-def test_a_page_escapes_everything(results, tmp_path):
-    write_evidence_html(tmp_path / "evidence.html", show_matches(results))
-    page = (tmp_path / "evidence.html").read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-    assert "\x1b" not in page
-    assert page.count("<section>") == 4
-    assert "<mark>" in page
+def test_an_item_of_very_long_words_begins_with_its_begin(tmp_path):
+    """A shared n-gram that began among the first 200 characters, and ended after 2,000, showed the item's end."""
+    item = Reference("x", "start " + " ".join(f"{i}{'x' * 200}" for i in range(15)))
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([item.text.removeprefix("start ")]))
+    results = scan([tmp_path / "a.jsonl"], ReferenceIndex.build([item], Rule()), output=tmp_path / "out")
+    (one,) = collect_evidence(results)
+    assert "".join(segment.text for segment in one.reference).startswith("start 0x")
