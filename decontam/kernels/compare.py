@@ -270,28 +270,37 @@ def _compare_text(ids, positions, ngrams, table, targets, limit, scratch):
     bag = _Bag(ids, _widest(hits.items, targets, size), np.full(2, -1, np.int64), scratch.bag)
     runs = _Runs(np.full(2, -1, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64))
     for i in range(len(hits.items)):
-        if not (i and has_same_hits(hits, i)):
+        if not (i and has_same_hits(hits.offsets, hits.positions, hits.places, i)):
             runs.n_inside[:] = -1
         _compare_item(i, ids, hits, facts, known, bag, runs, size, targets, scratch.slots, is_exact)
     _empty_bag(bag)
     return hits, facts
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _compare_item(i, ids, hits, facts, known, bag, runs, size, targets, slots, is_exact):
     """Write the row of one item: of its question, unless only question and answer together fulfil the rule."""
     item, has_lcs, is_found = hits.items[i], targets.min_lcs > 0 or targets.min_lcs_ratio > 0, False
     start, n_question = targets.starts_I[item], targets.question_stops_I[item] - targets.starts_I[item]
+    low, high = hits.offsets[i], hits.offsets[i + 1]
     facts[i, ITEM], facts[i, N_SHORTER] = item, 1
     for with_answer in range(2):
         n_tokens = targets.stops_I[item] - start if with_answer else n_question
-        n_inside = n_inside_part(hits, i, n_tokens - size)
+        n_inside = n_inside_part(hits.places, low, high, n_tokens - size)
         if not n_inside or (is_found and (facts[i, RULE] == QWEN2 or n_tokens == n_question)):
             continue
         lcs = _Lcs(-1, min(len(ids), n_tokens), False)
+        wanted = max(targets.min_lcs, int(np.ceil(targets.min_lcs_ratio * lcs.n_shorter - _ROUNDING)))
         if has_lcs and not with_answer and known[i, 0] >= 0:
-            lcs = _Lcs(known[i, 0], known[i, 1], _is_enough(known[i, 0], known[i, 1], targets))
-        elif has_lcs and (is_exact or _may_be_enough(bag, hits, i, start, n_tokens, targets)):
+            lcs = _Lcs(
+                known[i, 0], known[i, 1], _is_enough(known[i, 0], known[i, 1], targets.min_lcs, targets.min_lcs_ratio)
+            )
+        elif has_lcs and (
+            is_exact
+            or _may_be_enough(
+                bag, hits.positions[low], hits.positions[high - 1], targets.ids_T, start, n_tokens, wanted
+            )
+        ):
             lcs = _best_lcs(ids, hits, i, n_tokens, size, targets, slots)
         elif has_lcs:
             lcs = _Lcs(0, lcs.n_shorter, False)
@@ -301,11 +310,8 @@ def _compare_item(i, ids, hits, facts, known, bag, runs, size, targets, slots, i
             _count_runs(hits, i, n_tokens, size, runs, with_answer)
             runs.n_inside[with_answer] = n_inside
         facts[i, WITH_ANSWER] = is_found or with_answer == 1
-        facts[i, RULE], facts[i, LCS], facts[i, N_SHORTER] = (
-            QWEN2 if lcs.is_enough else STRICT,
-            lcs.length,
-            lcs.n_shorter,
-        )
+        facts[i, RULE] = QWEN2 if lcs.is_enough else STRICT
+        facts[i, LCS], facts[i, N_SHORTER] = lcs.length, lcs.n_shorter
         facts[i, N_SHARED], facts[i, LONGEST] = runs.n_shared[with_answer], runs.longest[with_answer]
         is_found = True
         if not has_lcs:
@@ -313,22 +319,19 @@ def _compare_item(i, ids, hits, facts, known, bag, runs, size, targets, slots, i
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _is_enough(length, n_shorter, targets):
+def _is_enough(length, n_shorter, min_lcs, min_lcs_ratio):
     """Whether a subsequence is as long as the rule asks."""
-    return length >= targets.min_lcs and length >= targets.min_lcs_ratio * n_shorter - _ROUNDING
+    return length >= min_lcs and length >= min_lcs_ratio * n_shorter - _ROUNDING
 
 
-@njit(nogil=True, cache=True)
-def _may_be_enough(bag, hits, i, start, n_tokens, targets):
+@njit(nogil=True, cache=True, inline="always")
+def _may_be_enough(bag, first, last, ids_T, start, n_tokens, wanted):
     """Whether an item has enough words in common with a stretch of the text, in any order, for a subsequence."""
-    first, last = hits.positions[hits.offsets[i]], hits.positions[hits.offsets[i + 1] - 1]
     if bag.stretch[0] != first or bag.stretch[1] != last:
         # items made from one template share the same stretch, so the bag is filled once for all of them
         _empty_bag(bag)
         _fill_bag(bag, first, last)
-    n_shorter = min(len(bag.ids), n_tokens)
-    wanted = max(targets.min_lcs, int(np.ceil(targets.min_lcs_ratio * n_shorter - _ROUNDING)))
-    return _n_in_common(bag.counts, targets.ids_T, start, start + n_tokens) >= wanted
+    return _n_in_common(bag.counts, ids_T, start, start + n_tokens) >= wanted
 
 
 @njit(nogil=True, cache=True)
@@ -356,7 +359,7 @@ def _question_lcs(ids, hits, size, targets, scratch, is_exact):
     for i in range(len(hits.items)):
         start = targets.starts_I[hits.items[i]]
         n_tokens = targets.question_stops_I[hits.items[i]] - start
-        first, last = only_run(hits, i, n_tokens - size, size)
+        first, last = only_run(hits.positions, hits.places, hits.offsets[i], hits.offsets[i + 1], n_tokens - size, size)
         if first >= 0 and n_tokens <= 64:
             lows[n], highs[n] = _window(len(ids), first, last, n_tokens, size, targets.whole_document)
             chosen[n], starts[n], sizes[n] = i, start, n_tokens
@@ -435,7 +438,7 @@ def _best_lcs(ids, hits, i, n_tokens, size, targets, slots):
         low, high = _window(len(ids), positions[begin], positions[j], n_tokens, size, targets.whole_document)
         n_shorter = min(high - low, n_tokens)
         length = lcs_length(tokens, ids[low:high], slots)
-        is_enough = _is_enough(length, n_shorter, targets)
+        is_enough = _is_enough(length, n_shorter, targets.min_lcs, targets.min_lcs_ratio)
         is_better = is_enough == best.is_enough and length > best.length
         if is_first or is_better or (is_enough and not best.is_enough):
             best, is_first = _Lcs(length, n_shorter, is_enough), False

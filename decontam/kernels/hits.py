@@ -62,35 +62,35 @@ def group_by_item(positions, ngrams, table, scratch):
 
 
 @njit(nogil=True, cache=True)
-def has_same_hits(hits, i):
+def has_same_hits(offsets, positions, places, i):
     """Whether item i shares the same n-grams at the same places as the one before."""
-    before, low, high = hits.offsets[i - 1], hits.offsets[i], hits.offsets[i + 1]
+    before, low, high = offsets[i - 1], offsets[i], offsets[i + 1]
     if high - low != low - before:
         return False
     for j in range(high - low):
-        if hits.positions[low + j] != hits.positions[before + j] or hits.places[low + j] != hits.places[before + j]:
+        if positions[low + j] != positions[before + j] or places[low + j] != places[before + j]:
             return False
     return True
 
 
 @njit(nogil=True, cache=True)
-def n_inside_part(hits, i, last_place):
+def n_inside_part(places, low, high, last_place):
     """Return how many n-grams of an item begin at `last_place` in it or before: those inside of one of its parts."""
     n = 0
-    for j in range(hits.offsets[i], hits.offsets[i + 1]):
-        n += hits.places[j] <= last_place
+    for j in range(low, high):
+        n += places[j] <= last_place
     return n
 
 
 @njit(nogil=True, cache=True)
-def only_run(hits, i, last_place, size):
+def only_run(positions, places, low, high, last_place, size):
     """Return the first and last n-gram of a part of an item if each overlaps or touches the next, else -1 for both."""
     first = last = np.int64(-1)
-    for j in range(hits.offsets[i], hits.offsets[i + 1]):
-        if hits.places[j] <= last_place:
-            if last >= 0 and hits.positions[j] > last + size:
+    for j in range(low, high):
+        if places[j] <= last_place:
+            if last >= 0 and positions[j] > last + size:
                 return np.int64(-1), np.int64(-1)
-            first, last = hits.positions[j] if first < 0 else first, hits.positions[j]
+            first, last = positions[j] if first < 0 else first, positions[j]
     return first, last
 
 
