@@ -22,18 +22,18 @@ IndexSource = ReferenceIndex | bytes | str | Path
 """An index, the same pickled, or a file that `ReferenceIndex.save` wrote."""
 
 CONTAMINATED, CONTAMINATION = "contaminated", "contamination"
-_TOLD = (
+_SHOWN = (
     *("reference_id", "benchmark", "reference_part", "rule", "n_shared_ngrams", "longest_match"),
     *("lcs_length", "lcs_ratio", "spans"),
 )
-MATCH_TYPE = pa.struct([MATCH_SCHEMA.field(name) for name in _TOLD])
-"""One match: a row of a scan's `matches.parquet` less what tells the document."""
+MATCH_TYPE = pa.struct([MATCH_SCHEMA.field(name) for name in _SHOWN])
+"""One match: a row of a scan's `matches.parquet` without the document."""
 COLUMNS = (pa.field(CONTAMINATED, pa.bool_()), pa.field(CONTAMINATION, pa.list_(MATCH_TYPE)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """What is looked at, and what is done with what is found."""
+    """What is searched, and what is done with what is found."""
 
     text_field: str = "text"
     """Column of the text, or of a list of chat messages; with dots for what is inside structs."""
@@ -61,7 +61,8 @@ def mark_or_drop(index: ReferenceIndex, table: Any, options: BatchOptions) -> An
     """Return a table or record batch with two more columns, or without the contaminated rows.
 
     Raises:
-        DecontamError: no such column; a value in it that is neither text nor null; a rule that the index can't tell.
+        DecontamError: no such column; a value in it that is neither text nor null; a rule that the index was not
+            built for.
     """
     names = table.schema.names
     column = options.text_field if options.text_field in names else options.text_field.split(".")[0]
@@ -84,7 +85,7 @@ def find_in_column(index: ReferenceIndex, values: Any, column: str, options: Bat
     A null holds nothing.
 
     Args:
-        values: an array, plain or in chunks, whose memory is looked at where it lies.
+        values: an array, plain or in chunks, whose memory is read in place, without a copy.
         column: the column's name, the first part of `options.text_field`.
     """
     wanted = ("qwen2",) if _rule(index, options) == "qwen2" else ("qwen2", "strict")
@@ -100,12 +101,12 @@ def find_in_column(index: ReferenceIndex, values: Any, column: str, options: Bat
 
 def as_row(match: Match) -> dict[str, Any]:
     """Return a match as a value of MATCH_TYPE."""
-    told = {name: value for name, value in asdict(match).items() if name != "ngram_ids"}
-    return told | {"spans": [{"begin": begin, "end": end} for begin, end in match.spans]}
+    row: dict[str, Any] = {name: value for name, value in asdict(match).items() if name != "ngram_ids"}
+    return row | {"spans": [{"begin": begin, "end": end} for begin, end in match.spans]}
 
 
 def _flagged(index: ReferenceIndex, values: Any, column: str, text_field: str) -> Iterator[tuple[int, str]]:
-    """Yield the texts that must be looked at, with their rows."""
+    """Yield the texts that are candidates, with their rows."""
     problems: list[Problem] = []
     chunk = column_chunk(values, column, 0, ReadOptions(text_field=text_field), problems)
     inside = text_field.removeprefix(column).split(".")[1:]

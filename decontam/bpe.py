@@ -64,7 +64,7 @@ class BpeTokens:
             name: `qwen2`, or `hf:` and the path of a tokenizer.json or its folder, or a name on the hub.
 
         Raises:
-            DecontamError: it isn't there, or its tokens don't tell where a word begins.
+            DecontamError: it isn't there, or its tokens don't say where a word begins.
         """
         self.name = name
         self._tokenizer = _load(name)
@@ -143,7 +143,7 @@ class BpeTokens:
             if tokens and [token.startswith(MARKERS) for token in tokens] == [True] + [False] * (len(tokens) - 1):
                 return prefix
         raise DecontamError(
-            f"tokenizer {self.name}: its tokens don't tell where a word begins: "
+            f"tokenizer {self.name}: its tokens don't say where a word begins: "
             "give one that works on bytes, as Qwen2's does, or SentencePiece's"
         )
 

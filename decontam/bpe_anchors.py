@@ -1,9 +1,9 @@
 """What a text must hold, as words, where it shares an n-gram of a tokenizer's tokens with an item.
 
 A token is no word, but a run of tokens holds whole words: those that begin behind its first place, or at a token with
-the space before it, and end before its last. They stand in every text with these tokens, so the quick look at raw bytes
+the space before it, and end before its last. They are in every text with these tokens, so the quick search of raw bytes
 looks for them. Where a run holds too few (long numbers, mostly), it looks for some of its characters in a row; and
-where it hasn't enough of these either (rare signs of several tokens), for two of its words.
+where it has too few of these, too (rare signs of several tokens), for two of its words.
 """
 
 import unicodedata
@@ -42,7 +42,7 @@ def anchors_of(read: "BpeItems", firsts: Ints, lasts: Ints) -> AnchorSet:
     """Return what to look for, so that no run of tokens is missed.
 
     Args:
-        firsts: first tokens of runs that are to be found; `lasts`: their last ones.
+        firsts: first tokens of runs that must be found; `lasts`: their last ones.
     """
     places = read.places
     low, high = _known(places, firsts, lasts)
@@ -95,7 +95,7 @@ class BpeItems(NamedTuple):
     stripped: str
     """All stripped texts, one after another."""
     is_exact: bool
-    """Whether the words of all stretches are what a text's would be; if not, each text must be looked at."""
+    """Whether the words of all stretches are what a text's would be; if not, each text is a candidate."""
 
 
 def read_items(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_case: bool) -> BpeItems:
@@ -105,7 +105,7 @@ def read_items(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_c
         batches: texts, a question and an answer in turn, each with a line end.
 
     Raises:
-        DecontamError: tokens that don't tell where a word begins.
+        DecontamError: tokens that don't say where a word begins.
     """
     parts, token_stops, word_stops, is_exact = list[_Batch](), list[Ints](), list[Ints](), True
     n_tokens = n_words = n_characters = 0
@@ -165,4 +165,4 @@ def _check_markers(ids: npt.NDArray[np.int32], is_first_T: npt.NDArray[np.bool_]
     for is_first in (True, False):
         for token in np.unique(ids[is_first_T == is_first]).tolist():
             if tokenizer.is_first(token) != is_first:
-                raise DecontamError(f"tokenizer {tokenizer.name}: token {token} doesn't tell whether a word begins")
+                raise DecontamError(f"tokenizer {tokenizer.name}: token {token} doesn't say whether a word begins")

@@ -1,8 +1,8 @@
 """The parts that a corpus is read in, and the records of each.
 
 A part is a stretch of one file: bytes of plain jsonl (a line belongs to where it begins), row groups of parquet, rows
-of a data set, or all of a file that is compressed or plain text. Whatever is wrong with a record is told with its row,
-and the rest goes on.
+of a data set, or all of a file that is compressed or plain text. What is wrong with a record is reported with its
+row, and the rest is read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,4 +58,4 @@ def _parts_of(path: str, part_bytes: int) -> Iterator[Part]:
         else:
             yield Part(path, 0, info.st_size, info.st_size, stamp)
     except OSError:
-        yield Part(path, 0, 0, 0, (0, 0))  # reading it will tell what is wrong
+        yield Part(path, 0, 0, 0, (0, 0))  # reading it will report what is wrong

@@ -120,12 +120,12 @@ def _evidence(row: Any, item: Any, results: Results) -> Evidence:
     )
 
 
-def _known(value: float) -> float | None:
+def _known(value: Any) -> float | None:
     """Return a number of a table; None where it has none, which pandas reads as NaN."""
     return None if pd.isna(value) else float(value)
 
 
-def _known_count(value: float) -> int | None:
+def _known_count(value: Any) -> int | None:
     return None if pd.isna(value) else int(value)
 
 

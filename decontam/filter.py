@@ -1,7 +1,7 @@
 """The cleaned corpus: documents that hold benchmark items dropped, or only what was found cut out or masked.
 
 Files keep format and compression, and what isn't acted on stays as it was, byte for byte. A file appears when it is
-whole; a filter that was stopped goes on with the files that are left.
+complete; a filter that was stopped resumes with the files that are left.
 """
 
 import hashlib
@@ -120,7 +120,7 @@ def _check_inputs(outputs: Mapping[str, Path], results: Results) -> None:
         if path not in stamps:
             raise DecontamError(f"{path} is not among the files of {results.path}: scan it first")
         if path in details:
-            raise DecontamError(f"{path} could not be read to its end ({details[path]}): mend it, or leave it out")
+            raise DecontamError(f"{path} could not be read to its end ({details[path]}): repair it, or leave it out")
         info = Path(path).stat()
         if [info.st_size, info.st_mtime_ns] != stamps[path]:
             raise DecontamError(f"{path} has changed since the scan: scan again")
@@ -129,7 +129,7 @@ def _check_inputs(outputs: Mapping[str, Path], results: Results) -> None:
 def _write_summary(folder: Path, summary: FilterSummary) -> None:
     files = [asdict(file) for file in summary.files]
     by_benchmark, by_rule = summary.by_benchmark, summary.by_rule
-    told = {
+    content = {
         "options": asdict(summary.options),
         "totals": summary.totals,
         "by_benchmark": by_benchmark,
@@ -143,7 +143,7 @@ def _write_summary(folder: Path, summary: FilterSummary) -> None:
         [{"rule": name, "n_documents": n} for name, n in by_rule.items()],
         [{name: value for name, value in file.items() if not isinstance(value, dict)} for file in files],
     ]
-    write_text(folder / SUMMARIES[0], json.dumps(told, indent=1, ensure_ascii=False))
+    write_text(folder / SUMMARIES[0], json.dumps(content, indent=1, ensure_ascii=False))
     write_text(folder / SUMMARIES[1], "\n".join(as_markdown(table) for table in tables if table))
 
 
@@ -157,9 +157,9 @@ def _filter_once(
 ) -> FileSummary:
     """Filter a file unless that was done before."""
     info, text_field = Path(path).stat(), results.manifest["options"]["text_field"]
-    told = [path, str(target), info.st_size, info.st_mtime_ns, text_field, asdict(options)]
-    told += [results.manifest["index"], sorted((row, *one) for row, one in targets.items())]
-    key = _hash(json.dumps(told))
+    inputs = [path, str(target), info.st_size, info.st_mtime_ns, text_field, asdict(options)]
+    inputs += [results.manifest["index"], sorted((row, *one) for row, one in targets.items())]
+    key = _hash(json.dumps(inputs))
     # one for each copy: a filter with other options makes it void
     marker = folder / DONE_FOLDER / f"{_hash(str(target.relative_to(folder)))}.json"
     if (done := _read_marker(marker, key, target)) is not None:
@@ -181,7 +181,7 @@ def _filter_once(
     except DecontamError as err:
         raise DecontamError(f"{path}: {err}") from err
     except DAMAGED as err:
-        raise DecontamError(f"{path}: broken or cut compressed file ({err}): mend it, or leave it out") from err
+        raise DecontamError(f"{path}: broken or cut compressed file ({err}): repair it, or leave it out") from err
     write_text(marker, json.dumps({"key": key, "stamp": _stamp(target), "summary": asdict(summary)}))
     return summary
 
@@ -198,10 +198,14 @@ def _stamp(target: Path) -> list[int] | None:
 
 
 def _read_marker(marker: Path, key: str, target: Path) -> FileSummary | None:
-    """Return what became of a file if its copy is still the one that this filter made."""
+    """Return what was done with a file if its copy is still the one that this filter made."""
     try:
-        told = json.loads(marker.read_text(encoding="utf-8"))
-        return FileSummary(**told["summary"]) if (told["key"], told["stamp"]) == (key, _stamp(target)) else None
+        recorded = json.loads(marker.read_text(encoding="utf-8"))
+        return (
+            FileSummary(**recorded["summary"])
+            if (recorded["key"], recorded["stamp"]) == (key, _stamp(target))
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or the machine went down before it was on the disk
 

@@ -1,4 +1,4 @@
-"""What a filter acts on, and what it tells: options, documents with their spans, counts."""
+"""What a filter acts on, and what it reports: options, documents with their spans, counts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ class FilterOptions:
     rule: Literal["qwen2", "strict"] = "qwen2"
     """strict: an n-gram is enough."""
     include_whole: bool = False
-    """Also documents in which an item too short for an n-gram stands as a whole."""
+    """Also documents in which an item too short for an n-gram occurs in full."""
     min_df: int | None = None
     """Only matches whose rarest n-gram is in at most so many documents: others are common phrases. None: all."""
     margin: int = 0
@@ -54,7 +54,7 @@ class Target(NamedTuple):
 
 @dataclass
 class FileSummary:
-    """What became of one file."""
+    """What was done with one file."""
 
     path: str
     output: str | None = None
@@ -83,7 +83,7 @@ _TOTALS = (
 
 @dataclass(frozen=True)
 class FilterSummary:
-    """What became of all files."""
+    """What was done with all files."""
 
     files: tuple[FileSummary, ...]
     options: FilterOptions

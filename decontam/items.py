@@ -20,7 +20,7 @@ from decontam.references import Reference
 from decontam.rule import Rule
 
 _BATCH_CHARACTERS = 250_000
-"""Text of items that is folded at once: a folded text takes some twenty times its size."""
+"""Text of items that is folded at once: folded text takes 20 bytes a character and more."""
 
 Ints = npt.NDArray[np.int64]
 

@@ -24,11 +24,12 @@ _LOST = 0xDC00
 
 
 def _mark_lost(err: UnicodeError) -> tuple[str, int]:
-    """Decode bytes that are no UTF-8 as one character, as "replace" does, that tells how many they were: 1 to 3."""
+    """Decode bytes that are no UTF-8 as one character, as "replace" does; its code says how many they were: 1 to 3."""
     assert isinstance(err, UnicodeDecodeError)
     return chr(_LOST + err.end - err.start), err.end
 
 
+# "replace" makes one character of 1 to 3 bytes, so its result can't be mapped back to places in the raw line
 codecs.register_error("decontam.lost", _mark_lost)
 
 

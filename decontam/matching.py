@@ -198,7 +198,7 @@ def _read_composed(vocabulary: Vocabulary, text: str, *, fold_case: bool) -> tup
     """Return the words of a text whose NFKC is not found character by character, as `read_texts` would."""
     found, begin = list[tuple[npt.NDArray[Any], ...]](), 0
     while begin < len(text):
-        # block by block, cut where a word ends: a folded text takes some twenty times its size
+        # block by block, cut where a word ends: folded text takes 20 bytes a character and more
         end = text.find(" ", begin + _FOLDED_CHARACTERS) + 1 or len(text)
         folded = fold(text[begin:end], fold_case=fold_case)
         words = split(folded)

@@ -1,11 +1,11 @@
-"""What text is compared as: code points after NFKC, folded in case, in classes that tell where a token begins and ends.
+"""What text is compared as: code points after NFKC, folded in case, in classes that say where a token begins and ends.
 
 All of it is in one table with an entry for each code point, so that kernels can follow it:
 
     low 21 bits   the folded code point
     3 bits        its class
-    MAY_COMPOSE         the character can melt into the one before it (combining marks, vowel signs, Hangul jamo)
-    NEEDS_NFKC          NFKC of a text with it is not found character by character
+    MAY_COMPOSE   the character can compose with the one before it (combining marks, vowel signs, Hangul jamo)
+    NEEDS_NFKC    NFKC of a text with it is not found character by character
 
 NFKC of a text with none of the two is its characters' own NFKC in a row, or, for what is several separators (an
 ellipsis, an accent by itself), a space. Symbols and punctuation separate. Marks stay
@@ -13,7 +13,7 @@ in their word, so that words of Indic scripts, Arabic or Hebrew are not cut. Inv
 are as if they were not there. Case is folded only where one character becomes one: ß stays ß.
 
 A run of letters and digits is one token; a character of a script that writes no spaces between words (Han, kana, Thai,
-Lao, Khmer, Myanmar) is a token of its own.
+Lao, Khmer, Myanmar) is a separate token.
 """
 
 import unicodedata
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 SEPARATOR, LETTER, MARK, SINGLE, INVISIBLE = range(5)
-"""Classes."""
+"""Classes of characters."""
 CLASS_SHIFT = 21
 CODE_POINT = (1 << CLASS_SHIFT) - 1
 MAY_COMPOSE, NEEDS_NFKC = 1 << 30, 1 << 31
@@ -38,9 +38,10 @@ _SINGLE_SCRIPTS = (
     *((0x1D372, 0x1D376), (0x20000, 0x323AF)),  # tally marks, Han beyond the first plane
 )
 _PLAIN_HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x2F7FF), (0x30000, 0x323AF))
-"""Not to be looked up one by one."""
+"""Han blocks whose characters have one class and fold to themselves: filled in one step, as they are some 100,000."""
 _HANGUL = (0xAC00, 0xD7A3)
 _LAST_OTHER = 0x1FFFF
+"""The last code point but for Han and the few characters that `fold_table` names."""
 _VARIATION_SELECTORS = (0xE0100, 0xE01EF)
 _ZERO_WIDTH_SPACE = 0x200B
 
@@ -51,7 +52,7 @@ class Folded(NamedTuple):
     entries: npt.NDArray[np.uint32]
     """(characters after NFKC,)"""
     begins: npt.NDArray[np.int64]
-    """Where in the text each stands: its first character, counted in code points."""
+    """Where in the text each is: its first character, counted in code points."""
     ends: npt.NDArray[np.int64]
     """One past its last."""
 
@@ -141,13 +142,14 @@ def _composed_piece(piece: str) -> str:
 def _composed(
     text: str, entries: npt.NDArray[np.uint32], table: npt.NDArray[np.uint32]
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Apply NFKC piece by piece: a piece is a character and all that can melt into it, where something does."""
+    """Apply NFKC piece by piece: a piece is a character and all that composes with it, where something does."""
     is_start = entries & MAY_COMPOSE == 0
     is_start[:1] = True
     is_start[1:] |= entries[:-1] & CODE_POINT == ord("\n")  # texts that are folded together stay apart
     is_settled = np.zeros(len(entries), np.bool_)
     starts = np.flatnonzero(is_start)
     stops = np.append(starts[1:], len(entries))
+    # pieces that are composed already keep their entries
     several = stops - starts > 1
     for begin, end in zip(starts[several].tolist(), stops[several].tolist(), strict=True):
         if _composed_piece(text[begin:end]) == text[begin:end]:

@@ -68,7 +68,7 @@ _FACTS, _NGRAMS = b"qwen2eval.part", b"qwen2eval.ngrams"
 
 
 class Documents(NamedTuple):
-    """Documents that are looked at together."""
+    """Documents that are searched together."""
 
     texts: Sequence[str]
     rows: Ints
@@ -89,7 +89,7 @@ class Counts(NamedTuple):
 
 @dataclass
 class PartResult:
-    """What was found in a part; rows count from the part's first."""
+    """What was found in a part, and what was read for it; rows count from the part's first."""
 
     part: Part
     counts: Counts
@@ -97,14 +97,14 @@ class PartResult:
     n_documents: int = 0
     n_documents_matched: int = 0
     n_bytes: int = 0
-    """Of text and JSON that was looked at, decompressed."""
+    """Of text and JSON that was read, decompressed."""
     tables: list[pa.Table] = field(default_factory=list)
     """Matches by documents and items: _SCHEMA."""
     problems: list[Problem] = field(default_factory=list)
 
     @classmethod
     def empty(cls, part: Part, *, n_items: int, n_ngrams: int) -> Self:
-        """Return the result before anything is looked at."""
+        """Return the result before anything is read."""
         return cls(part, Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(RULES), n_items), np.int64)))
 
     @property
@@ -158,8 +158,8 @@ def _problems_path(path: Path) -> Path:
 def _read_problems(path: Path, facts: dict[str, Any]) -> list[Problem]:
     if not facts["n_problems"]:
         return []
-    told = pq.read_table(_problems_path(path), columns=["kind", "row", "detail"])
-    kinds, rows, details = (column.to_pylist() for column in told.columns)
+    table = pq.read_table(_problems_path(path), columns=["kind", "row", "detail"])
+    kinds, rows, details = (column.to_pylist() for column in table.columns)
     return [Problem(kind, row, sys.intern(detail)) for kind, row, detail in zip(kinds, rows, details, strict=True)]
 
 
@@ -203,7 +203,7 @@ def add_ngram_counts(path: Path, total: Ints) -> None:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """Read of a part's result only what could not be read; whatever else is wrong with the file raises an error."""
+    """Read of a part's result only its problems; a damaged file of a part raises an error."""
     return _read_problems(path, json.loads(pq.read_table(path).schema.metadata[_FACTS]))
 
 

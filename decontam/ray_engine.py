@@ -2,7 +2,7 @@
 
     scan(["corpus/"], index, output="leaks", runner=ray_runner(address="head:6379"))
 
-What is done and what is left, the driver alone knows, so a scan that was stopped goes on under any engine. Files are
+Only the driver knows what is done and what is left, so a scan that was stopped resumes under any engine. Files are
 read where the tasks run: they must have the same path on every node, and so must this package be installed there.
 """
 
@@ -111,9 +111,9 @@ def _result(ray: Any, ref: Any, part: Part) -> PartResult:
             raise DecontamError(f"Ray's workers can't import decontam: {_INSTALL}") from err
         raise
     except ray.exceptions.RayError as err:
-        told = str(err).splitlines()[0] if str(err) else type(err).__name__
+        message = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise DecontamError(
-            f"{part.path}: Ray gave up on a part: {told}: what was finished is kept; scan again"
+            f"{part.path}: Ray gave up on a part: {message}: what was finished is kept; scan again"
         ) from err
     if isinstance(result, DecontamError):
         raise result
@@ -153,8 +153,8 @@ def _check_address(address: str) -> None:
     if "InvalidAuthToken" in done.stderr:
         raise DecontamError(f"{wrong}: it asks for a token: set RAY_AUTH_MODE=token; see `ray get-auth-token`")
     if done.returncode:
-        told = (done.stderr.strip() or "no reason given").splitlines()[-1][:400]
-        raise DecontamError(f"{wrong}: {advice} ({told})")
+        message = (done.stderr.strip() or "no reason given").splitlines()[-1][:400]
+        raise DecontamError(f"{wrong}: {advice} ({message})")
 
 
 def _import_ray() -> Any:

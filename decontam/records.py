@@ -1,4 +1,4 @@
-"""Records of a corpus: bytes to be looked at, and the text of those that must be; what is wrong with them is told."""
+"""Records of a corpus: their bytes, and the texts of candidates; what is wrong with them is reported, row by row."""
 
 import io
 import json
@@ -45,7 +45,7 @@ class Part(NamedTuple):
     end: int
     """One past the last."""
     n_bytes: int
-    """Of the file that it stands for; for progress."""
+    """Of the file, compressed as it is; for progress."""
     stamp: tuple[int, ...]
     """Of the file: size and time of its last change (ns)."""
 
@@ -80,7 +80,7 @@ def json_text(line: bytes, row: int, options: ReadOptions, problems: list[Proble
     """Return the text of a line of JSON; None for a blank line, and where there is none, which goes to `problems`."""
     if not line.strip():
         return None
-    tell = partial(_tell, problems, row)
+    report = partial(_report, problems, row)
     line = line.removeprefix(BYTE_ORDER_MARK)
     try:
         record: object = orjson.loads(line)
@@ -89,15 +89,15 @@ def json_text(line: bytes, row: int, options: ReadOptions, problems: list[Proble
             # half a surrogate pair, which many writers make, is no JSON for orjson
             record = json.loads(plain_text(line, row, problems))
         except (ValueError, RecursionError) as err:
-            return tell("broken_json", str(err))
+            return report("broken_json", str(err))
     try:
         return text_of(record, options.text_field)
     except DecontamError as err:
-        return tell("missing_field", str(err))
+        return report("missing_field", str(err))
 
 
 def plain_text(data: bytes, row: int, problems: list[Problem]) -> str:
-    """Return a text's characters; bytes that are no UTF-8 are replaced, and told."""
+    """Return a text's characters; bytes that are no UTF-8 are replaced, and reported."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as err:
@@ -105,7 +105,7 @@ def plain_text(data: bytes, row: int, problems: list[Problem]) -> str:
         return data.decode("utf-8", "replace")
 
 
-def _tell(problems: list[Problem], row: int, kind: ProblemKind, detail: str) -> None:
+def _report(problems: list[Problem], row: int, kind: ProblemKind, detail: str) -> None:
     problems.append(Problem(kind, row, sys.intern(detail)))  # often the same for millions of lines
 
 
@@ -123,7 +123,7 @@ def whole_text(part: Part, options: ReadOptions, problems: list[Problem]) -> Ite
 
 
 def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: list[Problem]) -> Iterator[Chunk]:
-    """Yield the lines that begin in the part; those that are too long are passed over, and never held as a whole.
+    """Yield the lines that begin in the part; those that are too long are passed over, and never in memory in full.
 
     A chunk's bytes are those of the next one as soon as that is asked for.
     """
@@ -141,7 +141,7 @@ def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: li
         if stop:
             chunk = _lines(data[:stop], ends, row, offset if is_plain else -1, part.end)
             for i in np.flatnonzero(chunk.ends - chunk.begins > options.max_line_bytes).tolist():
-                _tell_long(row + i, options, problems)
+                _report_long_line(row + i, options, problems)
                 chunk.ends[i] = chunk.begins[i]  # as if it were blank
             row += len(chunk.begins)
             yield chunk
@@ -153,13 +153,13 @@ def line_chunks(stream: BinaryIO, part: Part, options: ReadOptions, problems: li
         if not n_read:
             break
         if n_pending > options.max_line_bytes and (not is_plain or offset < part.end):
-            _tell_long(row, options, problems)
+            _report_long_line(row, options, problems)
             offset, row = offset + n_pending, row + 1
-            # what begins behind the part is not its own
+            # what begins after the part belongs to the next one
             n_bytes, rest = _skip_line(stream, part.end - offset if is_plain else None)
             offset, n_pending, n_seen = offset + n_bytes, len(rest), 0
             room = _larger(np.frombuffer(rest, np.uint8), len(rest), len(rest) + 2 * CHUNK_BYTES)
-            # no lines, but the row counts
+            # no lines, but the row of the long one counts
             none = np.empty(0, np.int64)
             yield Chunk(np.empty(0, np.uint8), none, none, row, -1, is_json=True)
 
@@ -182,7 +182,7 @@ def _read_into(stream: BinaryIO, room: memoryview) -> tuple[int, Exception | Non
     return n_bytes, None
 
 
-def _tell_long(row: int, options: ReadOptions, problems: list[Problem]) -> None:
+def _report_long_line(row: int, options: ReadOptions, problems: list[Problem]) -> None:
     problems.append(Problem("line_too_long", row, f"a line of more than {options.max_line_bytes:,} bytes"))
 
 

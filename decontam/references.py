@@ -33,7 +33,7 @@ def read_references(path: Path, *, text_field: str = "text", answer_field: str |
     An item's id is its `id`, else `<file name>/<line, from 0>`; its benchmark is its `benchmark`, else the file's name.
 
     Raises:
-        DecontamError: no such file, broken JSON, a line without the text field, or an id that stands there twice.
+        DecontamError: no such file, broken JSON, a line without the text field, or an id that is there twice.
     """
     name = path.name.split(".")[0]
     found: dict[str, Reference] = {}
@@ -48,7 +48,7 @@ def read_references(path: Path, *, text_field: str = "text", answer_field: str |
         )
         if reference.id in found:
             raise DecontamError(
-                f"{path}, line {number + 1}: id {reference.id!r} is there twice: give each item its own"
+                f"{path}, line {number + 1}: id {reference.id!r} is there twice: give each item a separate one"
             )
         found[reference.id] = reference
     return list(found.values())

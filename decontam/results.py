@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 _GROUP_ROWS = 1_024
-"""Of matches and problems that are held to be written together."""
+"""Of matches and problems that are kept until they are written together."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,15 @@ def finish(
     index: ReferenceIndex,
     parts: Iterable[PartResult],
     n_documents_of: Ints,
-    told: dict[str, object],
+    scanned: dict[str, object],
     *,
     ignored: Sequence[str],
     seconds: float,
 ) -> Results:
-    """Put the parts' results together and write the folder's files; one part is held at a time.
+    """Put the parts' results together and write the folder's files; one part is in memory at a time.
 
     Args:
+        scanned: what was scanned for what: entries of the manifest.
         parts: the results, by path and place in the file.
         n_documents_of: in how many documents of the corpus each n-gram is.
     """
@@ -119,10 +120,11 @@ def finish(
     write_text(folder / "counts.md", as_markdown(counts))
     write_text(folder / "shards.csv", as_csv(shards))
     totals = ("n_documents", "n_documents_matched", "n_bytes", "n_matches", "n_problems")
+    # written last: a folder with a manifest is a finished scan
     manifest = {
         "version": _version(),
         "rule": index.rule.as_dict(),
-        **told,
+        **scanned,
         "inputs": [{"path": path, "stamp": stamp} for path, stamp in sums.stamps.items()],
         "ignored": list(ignored),
         "totals": {name: sum(int(shard[name]) for shard in shards) for name in totals},
@@ -139,14 +141,14 @@ def _with_rows_of_files(parts: Iterable[PartResult]) -> Iterator[tuple[PartResul
     for result in parts:
         path, first = result.part.path, n_rows[result.part.path]
         n_rows[path] += result.n_rows
-        # told by each part, but it is the file that has no such column
+        # reported by each part, but it is the file that has no such column
         own = [one for one in result.problems if one.kind != "missing_column" or path not in without_column]
         without_column.update(path for one in own if one.kind == "missing_column")
         yield result, first, [one._replace(row=one.row + first) for one in own]
 
 
 class _Names(NamedTuple):
-    """What the numbers of items stand for."""
+    """What the numbers of items mean."""
 
     ids: pa.Array
     benchmarks: pa.Array
@@ -169,7 +171,7 @@ def _matches(table: pa.Table, path: str, first_row: int, n_documents_of: Ints, n
     rows, item = table["document_row"].to_numpy(), table["item"].combine_chunks()
     items = item.to_numpy()
     order = np.lexsort((names.ranks[items], rows))
-    told = {
+    changed = {
         "document_path": strings([path]).take(numbers(np.zeros(len(table)), pa.int32())),
         "document_row": numbers(rows + first_row, pa.int64()),
         "benchmark": names.benchmarks.take(item),
@@ -178,7 +180,7 @@ def _matches(table: pa.Table, path: str, first_row: int, n_documents_of: Ints, n
         "rule": _RULE_NAMES.take(table["rule"].combine_chunks()),
         "min_df": _least(table["ngram_ids"].combine_chunks(), n_documents_of),
     }
-    columns = [told[name] if name in told else table[name] for name in MATCH_SCHEMA.names]
+    columns = [changed[name] if name in changed else table[name] for name in MATCH_SCHEMA.names]
     # not as in the schema yet: all excerpts together may have more than 2 GB
     return pa.Table.from_arrays(columns, names=MATCH_SCHEMA.names).take(numbers(order, pa.int64()))
 

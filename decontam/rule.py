@@ -43,7 +43,7 @@ class Rule:
     fold_case: bool = True
     """Whether upper and lower case are the same."""
     min_whole: int = 5
-    """Items with fewer tokens than an n-gram are looked for as a whole if they have at least so many."""
+    """Items with fewer tokens than an n-gram are searched for in full if they have at least so many."""
 
     def __post_init__(self) -> None:
         for name, low in (("ngram_size", 2), ("min_lcs", 0), ("min_whole", 2)):

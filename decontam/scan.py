@@ -1,7 +1,7 @@
 """The scan of a corpus: parts in, matches out.
 
 Parts are independent: `scan_part` is all that a worker does, whichever engine runs it. A part's result is a file that
-appears when the part is done, so a killed scan goes on where it was, and what is written at the end depends neither on
+appears when the part is done, so a killed scan resumes where it was, and what is written at the end depends neither on
 the number of workers nor on their order.
 """
 
@@ -67,7 +67,7 @@ def scan(
 
     Args:
         paths: files, folders or patterns: jsonl and text, plain, .gz or .zst, and parquet.
-        output: the folder; a scan that was stopped goes on with the parts that are left.
+        output: the folder; a scan that was stopped resumes with the parts that are left.
         text_field: where a record's text is, as for `text_of`.
         workers: threads; None: one for each core.
         strict_input: stop at the first record that can't be read, instead of counting it.
@@ -82,12 +82,12 @@ def scan(
     files = expand([str(path) for path in paths])
     _check_names(files.files)
     options = ReadOptions(text_field=text_field, max_line_bytes=max_line_mb * 1_000_000)
-    told = {"index": index.fingerprint, "options": asdict(options), "references": len(index.references)}
+    scanned = {"index": index.fingerprint, "options": asdict(options), "references": len(index.references)}
     folder = Path(output)
     try:
-        _prepare(folder, told)
+        _prepare(folder, scanned)
         parts = list_parts(sorted(files.files), part_bytes=part_bytes)
-        done = {part: folder / "parts" / f"{_key(part, told)}.parquet" for part in parts}
+        done = {part: folder / "parts" / f"{_key(part, scanned)}.parquet" for part in parts}
         work = partial(scan_part, index=index, options=options, strict_input=strict_input)
         run = runner or partial(run_in_threads, workers=workers)
         _run_rest(run, work, done, on_progress or (lambda _: None), strict_input=strict_input)
@@ -97,7 +97,7 @@ def scan(
             index,
             map(read, done.values()),
             _sum_of_counts(done.values(), index.n_ngrams),
-            told,
+            scanned,
             ignored=files.ignored,
             seconds=time.monotonic() - begin,
         )
@@ -114,7 +114,7 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
     result = PartResult.empty(part, n_items=len(index.references), n_ngrams=index.n_ngrams)
     for chunk in chunks(part, options, result.problems):
         if chunk.is_json and "." in options.text_field:
-            # where the text lies, the bytes alone don't tell
+            # the kernel finds a field at the top level only: nested ones are parsed first
             texts = _texts(chunk, range(len(chunk.begins)), result.problems, options)
             result.n_documents += len(texts)
             texts = _flagged(texts, index)
@@ -130,7 +130,7 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
         result.n_bytes += int((chunk.ends - chunk.begins).sum())
         if strict_input and result.problems:
             break
-    # long lines are told before the others of their chunk, and chunks depend on parts
+    # long lines are reported before the others of their chunk, and chunks depend on parts
     result.problems.sort(key=lambda problem: problem.row)
     if strict_input and result.problems:
         kind, row, detail = result.problems[0]
@@ -175,6 +175,7 @@ def _run_rest(
     n_total = sum(part.n_bytes for part in done)
     n_bytes, n_documents, n_matches = n_total - sum(part.n_bytes for part in rest), 0, 0
     for result in run(work, rest):
+        # the file is the mark that the part is done: a scan that is killed after this line does not repeat it
         result.write(done[result.part])
         n_bytes += result.part.n_bytes
         n_documents += result.n_documents
@@ -255,16 +256,16 @@ def _sum_of_counts(paths: Iterable[Path], n_ngrams: int) -> Ints:
     return total
 
 
-def _prepare(folder: Path, told: dict[str, object]) -> None:
+def _prepare(folder: Path, scanned: dict[str, object]) -> None:
     """Make the folder, or see that the one that is there belongs to the same scan."""
     manifest = folder / MANIFEST
     if manifest.exists():
         before = load_results(folder).manifest
-        if any(before.get(name) != value for name, value in told.items()):
+        if any(before.get(name) != value for name, value in scanned.items()):
             raise DecontamError(f"{folder} holds a scan for other references, rule or options: give another --output")
-        manifest.unlink()  # it says that all is done
+        manifest.unlink()  # it means that all is done
     (folder / "parts").mkdir(parents=True, exist_ok=True)
 
 
-def _key(part: Part, told: dict[str, object]) -> str:
-    return hashlib.sha256(json.dumps([FORMAT, part, told], sort_keys=True).encode()).hexdigest()[:32]
+def _key(part: Part, scanned: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps([FORMAT, part, scanned], sort_keys=True).encode()).hexdigest()[:32]

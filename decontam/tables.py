@@ -21,7 +21,7 @@ def parquet_parts(path: str, stamp: tuple[int, ...], part_bytes: int) -> Iterato
         with pq.ParquetFile(path) as file:
             sizes = [file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)]
     except (pa.ArrowException, ValueError):
-        yield Part(path, 0, 0, 0, stamp)  # reading it will tell what is wrong
+        yield Part(path, 0, 0, 0, stamp)  # reading it will report what is wrong
         return
     begin = n_bytes = 0
     for i, size in enumerate(sizes):
@@ -98,7 +98,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _python_texts(values: Any, options: ReadOptions, first_row: int, problems: list[Problem]) -> Any:
-    """Return the texts of chat messages, and of whatever else is no text, as a column."""
+    """Return the texts of chat messages, and of other values than text, as a column."""
     texts: list[str | None] = []
     for row, value in enumerate(values.to_pylist()):
         try:

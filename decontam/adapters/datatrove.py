@@ -41,7 +41,7 @@ class DecontaminationFilter(BaseFilter):
         self._options = BatchOptions(text_field=text_field, rule=rule, action=action)
 
     def filter_batch(self, batch: list[Document]) -> list[bool | tuple[bool, str]]:
-        """Say for each document whether it stays; a dropped one tells why."""
+        """Say for each document whether it stays; a dropped one with the reason."""
         name, is_marking = self._options.text_field, self._options.action == "mark"
         texts = [document.text if name == "text" else document.metadata.get(name) for document in batch]
         # half a surrogate pair is no UTF-8, and no token either

@@ -1,10 +1,11 @@
-"""The quick look at raw bytes: may this text share a run of `ngram_size` words with an item? Numba.
+"""The quick search of raw bytes: may this text share a run of `ngram_size` words with an item? Numba.
 
 Any n words in a row hold k words in a row whose first has a number, in the text, that n - k + 1 divides. So it is
-enough to look up the k words at those places (anchors) in the set of all the items' k words in a row: one look in seven
-words for n = 13, k = 7, and none is missed. Bytes are decoded, folded and hashed on the way, without a parser; a text
-that folds in another way than character by character is left to the slow way, and so is anything that isn't plainly
-right.
+enough to look up the k words at those places (anchors) in the set of all the items' k words in a row: one look-up in
+seven words for n = 13, k = 7, and none is missed. Bytes are decoded, folded and hashed on the way, without a parser.
+
+All that is in doubt is a candidate: a text that folds in another way than character by character, a line that is not
+plainly right JSON. A candidate costs time, a document that is missed makes the result wrong.
 """
 
 from typing import NamedTuple
@@ -49,17 +50,18 @@ from decontam.kernels.words import IN_SINGLE, IN_WORD, OUTSIDE, ends_word, is_pa
 from decontam.normalize import CLASS_SHIFT, CODE_POINT, NEEDS_NFKC, SEPARATOR, SINGLE
 
 _BUFFER = 4_096
-"""Words that are kept until they are looked up, at least."""
+"""Words that are kept until they are looked up, at least: 32 KB of hashes."""
 _LARGEST_STEP = 512
 """Words between two anchors; so many are kept at most."""
 _CANDIDATE = -1
+"""Returned in place of where a text ends: it may share something with an item, or could not be read."""
 _LONG_WORD = 1_024
-"""Characters of a word that is looked at by itself where grams are looked for."""
+"""Characters of a longer word are not kept: a text with one is a candidate where grams are searched for."""
 _ONE, _THREE, _SIX, _SIX_BITS = (np.uint64(x) for x in (1, 3, 6, 63))
 
 
 class AnchorSet(NamedTuple):
-    """What a text's words are looked up in."""
+    """The set in which a text's words are looked up."""
 
     k: int
     """Words of an anchor."""
@@ -71,12 +73,12 @@ class AnchorSet(NamedTuple):
     keys: npt.NDArray[np.uint64]
     """The set, as in `hashing.holds`."""
     whole_bits: npt.NDArray[np.uint64]
-    """(2^m,) one bit for each short item, at the highest bits of its key; small enough for the first cache, since there
-    is a look at every word."""
+    """(2^m,) one bit for each short item, at the highest bits of its key; small enough for the first cache, since it
+    is read for every word."""
     gram_bits: npt.NDArray[np.uint64]
     """(2^m,) the same for the grams by which items of other tokens than words are found; empty: there are none."""
     is_all: bool
-    """Whether each text must be looked at."""
+    """Whether each text is a candidate."""
 
 
 def anchor_size(ngram_size: int) -> int:
@@ -97,7 +99,7 @@ def build_anchors(
 
     Args:
         starts: where items begin among the hashes; `stops`: one past their ends.
-        is_short: items to be found whole.
+        is_short: items that are found in full.
         ngram_size: the smallest of the rule; a smaller one is exact, too.
         whole: the first words by which short items are found; no short item has fewer. 0: there are none.
     """
@@ -126,7 +128,7 @@ def build_bpe_anchors(
 
     Args:
         starts: where items begin among the hashes; `stops`: one past their ends.
-        pairs: where two words in a row begin that are looked for anywhere.
+        pairs: where two words in a row begin that are searched for anywhere.
         grams: keys of grams that are, too.
     """
     n_keys = int(np.maximum(stops - starts, 0).sum()) + len(pairs) + len(grams)
@@ -142,7 +144,7 @@ def build_bpe_anchors(
 
 @njit(nogil=True, cache=True)
 def flag_json_lines(buffer, begins, ends, field, anchors, case, folds):
-    """Return 1 for each line that must be looked at, 0 for the others; see `ReferenceIndex.flag_json_lines`."""
+    """Return 1 for each line that is a candidate, 0 for the others; see `ReferenceIndex.flag_json_lines`."""
     flags, words = np.empty(len(begins), np.uint8), np.empty(max(_BUFFER, 4 * anchors.whole), np.uint64)
     characters = np.empty(_BUFFER, np.uint32)
     source, n_bytes = buffer.ctypes.data, len(buffer)
@@ -153,7 +155,7 @@ def flag_json_lines(buffer, begins, ends, field, anchors, case, folds):
 
 @njit(nogil=True, cache=True)
 def flag_texts(buffer, begins, ends, anchors, case, folds):
-    """Return 1 for each UTF-8 text that must be looked at, 0 for the others."""
+    """Return 1 for each UTF-8 text that is a candidate, 0 for the others."""
     flags, words = np.ones(len(begins), np.uint8), np.empty(max(_BUFFER, 4 * anchors.whole), np.uint64)
     characters = np.empty(_BUFFER, np.uint32)
     source, n_bytes = buffer.ctypes.data, len(buffer)
@@ -195,7 +197,7 @@ def _whole_key(hashes, at, size):
 
 @njit(nogil=True, cache=True)
 def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words, characters):
-    """Check a line's syntax and look up its text. Keys with escapes, or the field twice: a parser must tell."""
+    """Check a line's syntax and look up its text. Keys with escapes, or the field twice: a parser must decide."""
     depth, objects, expected, n_found, is_text = 0, np.int64(0), VALUE, 0, False
     while p < end:
         b = byte(source, p)
@@ -239,16 +241,18 @@ def _flag_line(source, n_bytes, p, end, field, anchors, case, folds, words, char
 
 @njit(nogil=True, cache=True)
 def _flag_text(source, n_bytes, p, end, is_json, anchors, case, folds, words, characters):
-    """Read a text from p; return where it ends, or a negative number if it must be looked at.
+    """Read a text from p; return where it ends, or _CANDIDATE.
 
     In JSON the text is the inside of a string, which ends at its quotation mark; else it ends at `end`.
     """
-    n, start = 0, np.int64(-1)  # of the word that is being read
-    # characters that are kept, and where a word begins that no separator divides from what was before
+    # n: words that are kept; start: where the word begins that is being read, negative outside of words
+    n, start = 0, np.int64(-1)
+    # m: characters that are kept; joined: where a word begins that no separator divides from the one before
     m, joined, has_grams = 0, np.int64(-1), len(anchors.gram_bits) > 0
     if anchors.is_all:
         return _CANDIDATE
     while True:
+        # a block of 64 bytes has at most 32 words, so these fit
         if n >= len(words) - WIDTH:
             n = _look_up_anchors(words, n, anchors)
             if n < 0:
@@ -258,6 +262,7 @@ def _flag_text(source, n_bytes, p, end, is_json, anchors, case, folds, words, ch
             if m < 0:
                 return _CANDIDATE
         letters, n_read = _letters(source, n_bytes, p, min(WIDTH, end - p), is_json)
+        # bit i of `before`: whether byte i - 1 is a letter; where the two differ, a word begins or ends
         before = letters << _ONE | np.uint64(start >= 0)
         begins, ends = letters & ~before & first_bits(n_read), ~letters & before & first_bits(n_read)
         while ends:
@@ -277,6 +282,7 @@ def _flag_text(source, n_bytes, p, end, is_json, anchors, case, folds, words, ch
         p += n_read
         if n_read == WIDTH:
             continue
+        # no plain letter, separator or end: an escape or a character of several bytes
         if p < end and (byte(source, p) > 127 or byte(source, p) == 92):
             if has_grams and start >= 0:
                 m = _keep_word(source, start, p, case, joined, characters, m)
@@ -313,7 +319,7 @@ def _letters(source, n_bytes, p, size, is_json):
     """Return a mask of the letters among at most 64 bytes from p, and how many bytes it is about.
 
     It ends before what is not plain: a byte over 127; in JSON a quotation mark, a control character or an escape that
-    may stand for a letter.
+    may be a letter.
     """
     if p + WIDTH <= n_bytes:
         letters, marks, high = ascii_masks(source, p)
@@ -340,9 +346,10 @@ def _read_characters(source, p, end, start, is_json, anchors, folds, words, n, c
         n: words that are kept; `m`: characters.
 
     Returns:
-        where it ends, negative if the text must be looked at; how many words and characters are kept; where a word may
+        where it ends, or _CANDIDATE; how many words and characters are kept; where a word may
         begin that no separator divides from the last one, or a negative number.
     """
+    # the begin of the word was read as ASCII, so its hash is computed again from there
     h, state, is_apart, has_grams = new_hash(), OUTSIDE if start < 0 else IN_WORD, True, len(anchors.gram_bits) > 0
     if start >= 0:
         for i in range(start, p):
@@ -356,6 +363,7 @@ def _read_characters(source, p, end, start, is_json, anchors, folds, words, n, c
             m = look_up_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
             if m < 0:
                 return np.int64(_CANDIDATE), 0, 0, np.int64(0)
+        # back to blocks as soon as no word is cut by it
         is_plain = p >= end or (byte(source, p) < 128 and not (is_json and byte(source, p) == 92))
         if is_plain and (state == OUTSIDE or state == IN_SINGLE or p >= end or (is_json and byte(source, p) == 34)):
             break
@@ -384,6 +392,7 @@ def _read_characters(source, p, end, start, is_json, anchors, folds, words, n, c
         if has_grams:
             characters[m] = entry & np.uint32(CODE_POINT)
             m += 1
+    # a one-character token that ASCII letters follow: they begin another word with no separator between
     joined = np.int64(p if state == IN_SINGLE else -1)
     if state != OUTSIDE:
         words[n] = hash_of(h)
@@ -406,6 +415,7 @@ def _code_point(source, p, end, is_json):
 def _look_up_anchors(words, n, anchors):
     """Look up what can be, move the rest to the front and return its size; -1 if something was found."""
     k, step, whole, bits, keys, whole_bits, _, _ = anchors
+    # kept words begin at a multiple of `step`, counted from the text's first word
     at = 0
     while at + k <= n:
         key = np.uint64(0)
@@ -428,6 +438,7 @@ def _look_up_anchors(words, n, anchors):
 
 @njit(nogil=True, cache=True)
 def _has_whole(words, n, whole, bits, keys, whole_bits):
+    # a rolling key: each step turns it by 13 bits, so the oldest word is in it turned by 13 * (whole - 1)
     key, out = _whole_key(words, 0, whole - 1), 13 * whole & 63
     for i in range(whole - 1, n):
         key = rotated(key, 13) ^ words[i]

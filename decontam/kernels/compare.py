@@ -377,7 +377,7 @@ def _question_lcs(ids, hits, size, targets, scratch, is_exact):
 @njit(nogil=True, cache=True, inline="always")
 def _window(n_ids, first, last, n_tokens, size, whole_document):
     """Return [low, high) of the text that an item is compared with, around the n-grams from `first` to `last`."""
-    # twice the item to each side, so that a longer n-gram never makes the window smaller: a property test asks for it
+    # so wide that asking for longer n-grams never adds a match: docs/decisions/2026-11-24-decontamination.md
     margin = max(2 * n_tokens, n_tokens + size)
     if whole_document:
         return 0, n_ids

@@ -11,8 +11,9 @@ from decontam.kernels.blocks import byte, eight_bytes
 from decontam.kernels.hashing import BASE, bit_place, holds, insert, mixed
 
 SIZES = _SHORT, _MEDIUM, _LONG = (12, 16, 24)
-"""Characters of a gram."""
+"""Characters of a gram: of the three, the longest one that a run of tokens has is searched for."""
 _SALT = np.uint64(0x2545F4914F6CDD1D)
+"""Keeps keys of grams apart from those of anchors in the same set."""
 _SIX, _SIX_BITS, _ONE = np.uint64(6), np.uint64(63), np.uint64(1)
 
 
@@ -45,6 +46,7 @@ def look_up_grams(characters, n, gram_bits, bits, keys):
     """Look up the grams of n characters, move the last ones to the front and return how many; -1 if one was found."""
     source, n_words, a, b, c = gram_bits.ctypes.data, len(gram_bits), np.uint64(0), np.uint64(0), np.uint64(0)
     power_a, power_b, power_c = _power(_SHORT), _power(_MEDIUM), _power(_LONG)
+    # three rolling keys, one for each size: the newest character comes in, the oldest one leaves
     for i in range(n):
         value = np.uint64(characters[i] + 1)
         a, b, c = a * BASE + value, b * BASE + value, c * BASE + value
@@ -54,12 +56,14 @@ def look_up_grams(characters, n, gram_bits, bits, keys):
             b -= np.uint64(characters[i - _MEDIUM] + 1) * power_b
         if i >= _LONG:
             c -= np.uint64(characters[i - _LONG] + 1) * power_c
+        # most keys end at their bit; only a few are looked up in the set
         if i >= _SHORT - 1 and _may_hold(mixed(a), source, n_words) and holds(mixed(mixed(a) ^ _SALT), bits, keys):
             return -1
         if i >= _MEDIUM - 1 and _may_hold(mixed(b), source, n_words) and holds(mixed(mixed(b) ^ _SALT), bits, keys):
             return -1
         if i >= _LONG - 1 and _may_hold(mixed(c), source, n_words) and holds(mixed(mixed(c) ^ _SALT), bits, keys):
             return -1
+    # a gram may begin in the last characters and end in those that come next
     n_kept = min(n, _LONG - 1)
     for i in range(n_kept):
         characters[i] = characters[n - n_kept + i]

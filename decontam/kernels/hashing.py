@@ -1,7 +1,7 @@
 """Hashes of words and of runs of words, and the set of keys that a scan looks into. Numba; imported by other kernels.
 
 A word's hash is made of its folded text as UTF-8, 8 bytes at once, so words of up to 8 bytes never have the same. A run
-of words has a polynomial of their hashes as its key. Hashes only find candidates: whatever is reported was compared
+of words has a polynomial of their hashes as its key. Hashes only find candidates: all that is reported was compared
 token by token.
 """
 
@@ -12,6 +12,7 @@ from numba import njit
 
 from decontam.kernels.blocks import byte, eight_bytes
 
+# constants whose bits are well mixed: FNV-1a's offset basis, a prime of XXH3; BASE and _MIX are splitmix64's
 _SEED, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x9FB21C651E98DF25)
 BASE = np.uint64(0x9E3779B97F4A7C15)
 WHOLE_SALT = np.uint64(0x5851F42D4C957F2D)
@@ -97,6 +98,7 @@ def _with_byte(state, byte):
 @njit(nogil=True, cache=True, inline="always")
 def mixed(key):
     """Return a key whose bits all depend on all bits of the old one; never 0, which marks free places."""
+    # FNV hashes alone have high bits that hardly differ for short words, and tables use the high bits
     key ^= key >> _SHIFT_29
     key *= _MIX
     key ^= key >> _SHIFT_32
@@ -111,6 +113,7 @@ def holds(key, bits, keys):
         bits: (2^m,) uint64, two bits of one word for each key; small enough for the cache.
         keys: (2^m,) uint64, the keys themselves, open addressing.
     """
+    # the bits are in a near cache and answer most look-ups with no; only then the table in far memory is read
     word = bits[(key >> _SHIFT_32) & np.uint64(len(bits) - 1)]
     both = (_ONE << ((key >> _ONE) & _SIX_BITS)) | (_ONE << ((key >> np.uint64(7)) & _SIX_BITS))
     if word & both != both:

@@ -1,7 +1,7 @@
 """The grammar of JSON for kernels that read a line without making objects of it. Numba.
 
 It never takes a broken line for a right one; what it isn't sure of (deep nesting, long numbers) it gives up on, and a
-parser must tell.
+parser must decide.
 """
 
 import numpy as np
@@ -14,8 +14,9 @@ VALUE, FIRST_VALUE, KEY, FIRST_KEY, COLON, COMMA, DONE = range(7)
 """What may come next. FIRST_ means that the container may end as well; COMMA that it may end."""
 GIVE_UP = -1
 _MAX_DEPTH = 60
+"""Containers inside each other: each has a bit of a signed 64-bit number."""
 _MAX_NUMBER = 18
-"""Characters of a number that any parser takes."""
+"""Characters of a number that any parser takes: 18 digits fit into 64 bits."""
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -131,7 +132,7 @@ def is_separating(b):
 
 @njit(nogil=True, cache=True)
 def is_at(source, p, text):
-    """Whether these bytes stand at p; the caller sees to it that there is room for them."""
+    """Whether these bytes are at p; the caller makes sure that so many bytes follow."""
     for i in range(len(text)):
         if byte(source, p + i) != text[i]:
             return False

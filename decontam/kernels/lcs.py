@@ -19,7 +19,7 @@ def lcs_length(item, text, slots):
         slots: (vocabulary + 1,) int32, all 0, and again when this returns; spares a set-up for each call.
     """
     n_blocks = (len(item) + 63) >> 6
-    # row 0 is that of words which the item hasn't, also of -1: the last of the slots is never set
+    # row 0 is that of words which are not in the item, also of -1: the last of the slots is never set
     masks, n_distinct = np.zeros((len(item) + 1, n_blocks), np.uint64), 0
     for i in range(len(item)):
         if slots[item[i]] == 0:
@@ -68,6 +68,7 @@ def lcs_lengths(ids_T, starts, sizes, text, lows, highs, slots, masks):
         for i in range(sizes[lane]):
             token = ids_T[starts[lane] + i]
             masks[slots[token], lane] = 0
+    # only now: items may have words in common, whose slots the loop above still reads
     for lane in range(len(starts)):
         for i in range(sizes[lane]):
             slots[ids_T[starts[lane] + i]] = 0
@@ -76,6 +77,7 @@ def lcs_lengths(ids_T, starts, sizes, text, lows, highs, slots, masks):
 
 @njit(nogil=True, cache=True)
 def _one_block(text, slots, masks):
+    # Hyyrö's step: the sum carries from each match to the next place where the subsequence may grow
     state = _ALL
     for token in text:
         both = state & masks[slots[token], 0]
@@ -92,6 +94,7 @@ def _row_by_row(text, slots, masks, state):
         for block in range(len(state)):
             old = state[block]
             both = old & masks[slot, block]
+            # an addition over several words, lowest first; a sum below its summand has overflowed
             partial = old + both
             total = partial + carry
             carry = np.uint64(partial < old) | np.uint64(total < partial)

@@ -30,15 +30,15 @@ class NgramTable(NamedTuple):
     places: npt.NDArray[np.int32]
     """(2^m,) numbers of n-grams by hash, open addressing, -1 for free."""
     bits: npt.NDArray[np.uint64]
-    """(2^m,) one bit for each n-gram, by its hash: most of what isn't there is told by it, from nearer memory."""
+    """(2^m,) one bit for each n-gram, by its hash: it answers most look-ups of what isn't there, from nearer memory."""
     first_G: npt.NDArray[np.int32]
-    """Where in the items' tokens each stands first."""
+    """Where in the items' tokens each occurs first."""
     offsets_G1: Ints
-    """Which postings are its own: from [g] to [g + 1]."""
+    """Which postings belong to each n-gram: from [g] to [g + 1]."""
     items_P: npt.NDArray[np.int32]
     """Which item each posting is in."""
     places_P: npt.NDArray[np.int32]
-    """Where in the item it stands, in tokens."""
+    """Where in the item it is, in tokens."""
 
     @property
     def n_ngrams(self) -> int:
@@ -128,6 +128,7 @@ def _postings(number_P, starts, starts_I, offsets_G1):
 def _key(ids, at, size):
     key = np.uint64(0)
     for i in range(size):
+        # + 1, so that word 0 at the front changes the key
         key = key * BASE + np.uint64(ids[at + i] + 1)
     return mixed(key)
 
@@ -157,7 +158,7 @@ def _place(key, ids, at, size, places, first_G, ids_T):
 
 @njit(nogil=True, cache=True)
 def _number(ids_T, starts, size, places, bits):
-    """Fill the table; return each start's n-gram, and where each n-gram stands first."""
+    """Fill the table; return each start's n-gram, and where each n-gram occurs first."""
     number_P, first_G, n = np.empty(len(starts), np.int32), np.empty(len(starts), np.int32), 0
     for i in range(len(starts)):
         key = _key(ids_T, starts[i], size)
@@ -178,6 +179,7 @@ def _find(ids, size, places, bits, first_G, ids_T):
         power *= BASE
     for i in range(len(ids)):
         if ids[i] < 0:
+            # no n-gram goes across a word that no item has, nor across the end of a text
             n_known, key = 0, np.uint64(0)
             continue
         # the key of the last words, as `_key` computes it: one more, one less

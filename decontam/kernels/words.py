@@ -215,7 +215,7 @@ def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n)
         p += size
         entry = folds[point]
         if entry & np.uint32(NEEDS_NFKC):
-            return -1
+            return -1  # Python folds this text, and its words come out the same
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
         character += 1
         if is_passed_over(kind, state):
@@ -234,6 +234,7 @@ def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n)
     if state != OUTSIDE:
         ids[n], ends[n] = _number(hash_of(h), points, n_points, vocabulary), last
         n += 1
+    # no n-gram goes across it, so none goes from one text into the next
     ids[n], begins[n], ends[n] = UNKNOWN, character, character
     return n + 1
 
@@ -247,6 +248,7 @@ def _number(word_hash, points, n_points, vocabulary):
         number = vocabulary.places[at]
         first = vocabulary.begins[number]
         if vocabulary.hashes[number] == word_hash and vocabulary.ends[number] - first == n_points:
+            # the code points decide: two words with the same hash are two words
             is_same = True
             for i in range(n_points):
                 is_same = is_same and vocabulary.points[first + i] == points[i]
@@ -290,7 +292,7 @@ def _intern(hashes, begins, ends, points, places, hashes_V, begins_V, ends_V, po
 
 @njit(nogil=True, cache=True)
 def number_words(hashes, begins, ends, points, vocabulary):
-    """Return the numbers of a text's words, UNKNOWN for those that the vocabulary hasn't."""
+    """Return the numbers of a text's words, UNKNOWN for those that are not in the vocabulary."""
     ids = np.empty(len(hashes), np.int32)
     for i in range(len(hashes)):
         ids[i] = _number(hashes[i], points[begins[i] : ends[i]], ends[i] - begins[i], vocabulary)

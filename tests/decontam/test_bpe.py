@@ -203,7 +203,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path, monkeypatch):
     words = Tokenizer(models.WordPiece({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "words.json"))
-    with pytest.raises(DecontamError, match="don't tell where a word begins"):
+    with pytest.raises(DecontamError, match="don't say where a word begins"):
         BpeTokens(f"hf:{tmp_path / 'words.json'}")
     with pytest.raises(DecontamError, match="ngram_size_cjk"):
         Rule(tokenizer="qwen2", ngram_size_cjk=20)

@@ -388,7 +388,7 @@ def test_a_broken_file_is_refused_by_name(tmp_path, index, texts, name):
             out.write(as_jsonl(texts))
         path.write_bytes(path.read_bytes()[:-50])
     results = scan([path], index, output=tmp_path / "found")
-    with pytest.raises(DecontamError, match=rf"{name} could not be read to its end .*mend it, or leave it out"):
+    with pytest.raises(DecontamError, match=rf"{name} could not be read to its end .*repair it, or leave it out"):
         clean(tmp_path, path, results)
 
 
