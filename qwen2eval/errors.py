@@ -2,47 +2,49 @@
 
 from collections.abc import Sequence
 
+from qwen2eval.exit_codes import ExitCode
+
 
 class Qwen2EvalError(Exception):
     """Anything that a user can act on: the message says what, which, and what to do."""
 
-    exit_code = 70
+    exit_code: ExitCode = ExitCode.INCOMPLETE
 
 
 class ConfigError(Qwen2EvalError):
-    """A flag, a config file or a folder that can't be used as asked."""
+    """A flag, a setting, a config file or a folder that can't be used."""
 
-    exit_code = 64
+    exit_code = ExitCode.USAGE
 
 
 class TaskNotFoundError(Qwen2EvalError):
-    """A task or suite name that nobody registered."""
+    """A task or suite name that is not registered."""
 
-    exit_code = 64
+    exit_code = ExitCode.USAGE
 
 
 class TaskFileError(Qwen2EvalError):
     """A task's YAML can't be read, or describes a task that can't be built."""
 
-    exit_code = 64
+    exit_code = ExitCode.USAGE
 
 
 class ModelError(Qwen2EvalError):
     """A model that can't be opened: unknown kind, missing package, missing or broken checkpoint."""
 
-    exit_code = 64
+    exit_code = ExitCode.USAGE
 
 
 class MissingDataError(Qwen2EvalError):
-    """A benchmark's data is in none of the places where it is looked for.
+    """A benchmark's data is in none of the places that are searched for it.
 
     Args:
-        message: as of all errors; names `files` once.
-        benchmark: whose data it is; empty: not the data of one benchmark.
-        files: what is missing, as the message calls it.
+        message: what is missing and how to get it; it contains `files` once.
+        benchmark: the benchmark that needs the data; empty: not the data of one benchmark.
+        files: the missing files, in the words of the message.
     """
 
-    exit_code = 3
+    exit_code = ExitCode.MISSING_DATA
 
     def __init__(self, message: str, *, benchmark: str = "", files: str = "") -> None:
         super().__init__(message)
@@ -50,31 +52,31 @@ class MissingDataError(Qwen2EvalError):
 
 
 class DataFileError(Qwen2EvalError):
-    """A data file that is there but can't be read: which file, which line or column."""
+    """A data file that exists but can't be read; the message names the file and the line or column."""
 
-    exit_code = 3
+    exit_code = ExitCode.MISSING_DATA
 
 
 class RunFolderError(Qwen2EvalError):
-    """A run folder that is missing, incomplete, of another version, or can't be written."""
+    """A run folder that is missing, incomplete, written by another version, or not writable."""
 
-    exit_code = 3
+    exit_code = ExitCode.MISSING_DATA
 
 
 class StoreError(Qwen2EvalError):
-    """A response store of another version, or one that can't be opened."""
+    """A response store that can't be opened, or was written by another version."""
 
-    exit_code = 3
+    exit_code = ExitCode.MISSING_DATA
 
 
 class BackendError(Qwen2EvalError):
-    """A backend that can't go on answering at all; what it answered before is kept."""
+    """A backend that can't answer any further request; its earlier answers are kept."""
 
-    exit_code = 70
+    exit_code = ExitCode.INCOMPLETE
 
 
 def few_of(names: Sequence[str], *, most: int = 3) -> str:
-    """Return names for a line: the first ones, and how many more there are.
+    """Return the first names and the number of the remaining ones, for a message of one line.
 
     >>> few_of(["a", "b", "c", "d", "e"]), few_of(["a"])
     ('a, b, c and 2 more', 'a')

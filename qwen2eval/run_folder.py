@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.columns import schema_of
 from qwen2eval.errors import RunFolderError
 from qwen2eval.evidence import MATCH_COLUMNS, with_evidence
+from qwen2eval.exit_codes import ExitCode
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
 from qwen2eval.lm_eval_task import EvalGroup
 from qwen2eval.sample import TaskSamples
@@ -82,10 +83,11 @@ class Run:
         return {name: task["error"] for name, task in self.info["tasks"].items() if task["status"] == "failed"}
 
     @property
-    def exit_code(self) -> int:
-        """0, or 70 when a task failed or docs are missing from a score."""
+    def exit_code(self) -> ExitCode:
+        """OK, or INCOMPLETE when a task failed or docs are missing from a score."""
         flags = [flag for health in self.info["health"].values() for flag in health["flags"]]
-        return 70 if self.failed_tasks or any(flag["level"] == "error" for flag in flags) else 0
+        is_incomplete = self.failed_tasks or any(flag["level"] == "error" for flag in flags)
+        return ExitCode.INCOMPLETE if is_incomplete else ExitCode.OK
 
 
 def load_run(path: str | Path) -> Run:

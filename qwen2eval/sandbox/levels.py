@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.errors import ConfigError, Qwen2EvalError
+from qwen2eval.exit_codes import ExitCode
 from qwen2eval.sandbox.inside.limits import MAX_THREADS
 from qwen2eval.sandbox.inside.seccomp import ARCHITECTURES
 
@@ -47,7 +48,7 @@ FLAGS = ("-S", "-s", "-P", "-B", "-X", "utf8")
 class SandboxError(Qwen2EvalError):
     """No level of protection works here, or the one that was asked for does not: what was tried, and what helps."""
 
-    exit_code = 3
+    exit_code = ExitCode.MISSING_DATA
 
 
 @dataclass(frozen=True)
