@@ -4,38 +4,34 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from qwen2eval.cli_parser import add_verb, add_verb_group
+from qwen2eval.cli_settings import MOVED_DATA, add_flags
 from qwen2eval.errors import ConfigError
+from qwen2eval.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from decontam import Results, Rule
     from decontam.scan import Runner
 
-EXIT_BAD_INPUT = 3
 _RULE_OPTIONS = ("tokenizer", "ngram_size", "ngram_size_cjk", "min_lcs", "min_lcs_ratio", "sequence", "min_whole")
 
-AddVerb = Callable[..., argparse.ArgumentParser]
 
-
-def add_decontam_verbs(verbs: Any, add_verb: AddVerb) -> None:
-    """Add `decontam` and the commands under it.
-
-    Args:
-        verbs: the subparsers of the whole command line.
-        add_verb: adds one command to such, with its function, description and example.
-    """
-    description = "Search training text for benchmark items, clean it, and score runs on what was not leaked."
-    example = "example:\n  qwen2eval decontam scan corpus/ --references mmlu,gsm8k --output leaks"
-    decontam = verbs.add_parser("decontam", help=description.rstrip("."), description=description, epilog=example)
-    decontam.set_defaults(parser=decontam)
-    commands = decontam.add_subparsers(dest="decontam_verb", required=True, metavar="COMMAND")
-    _add_scan(commands, add_verb)
-    _add_filter(commands, add_verb)
-    _add_show(commands, add_verb)
-    _add_apply(commands, add_verb)
+def add_decontam_verbs(verbs: Any) -> None:
+    """Add `decontam` and the commands under it to the subparsers of the whole command line."""
+    commands = add_verb_group(
+        verbs,
+        "decontam",
+        "Search training text for benchmark items, remove them, and score runs without contaminated items.",
+        "qwen2eval decontam scan corpus/ --references mmlu,gsm8k --output leaks",
+    )
+    _add_scan(commands)
+    _add_filter(commands)
+    _add_show(commands)
+    _add_apply(commands)
 
 
 def do_scan(args: argparse.Namespace) -> int:
@@ -75,8 +71,8 @@ def do_scan(args: argparse.Namespace) -> int:
         print(json.dumps({"path": str(results.path), "counts": results.counts, **results.manifest}, indent=1))
     else:
         print_scan(results, file=sys.stdout)
-    _tell_problems(results)
-    return EXIT_BAD_INPUT if results.manifest["problems"] else 0
+    _print_problems(results)
+    return ExitCode.MISSING_DATA if results.manifest["problems"] else ExitCode.OK
 
 
 def do_filter(args: argparse.Namespace) -> int:
@@ -104,7 +100,7 @@ def do_filter(args: argparse.Namespace) -> int:
         print(json.dumps({**summary.totals, "by_benchmark": summary.by_benchmark, "files": files}, indent=1))
     else:
         print_filter(summary, output=args.output, file=sys.stdout)
-    return 0
+    return ExitCode.OK
 
 
 def do_show(args: argparse.Namespace) -> int:
@@ -133,7 +129,7 @@ def do_show(args: argparse.Namespace) -> int:
         print_evidence(found, file=sys.stdout)
         if not found:
             print("No matches.")
-    return 0
+    return ExitCode.OK
 
 
 def do_apply(args: argparse.Namespace) -> int:
@@ -151,7 +147,7 @@ def do_apply(args: argparse.Namespace) -> int:
 
 @contextmanager
 def decontam_errors() -> Iterator[None]:
-    """Turn the engine's errors into this program's."""
+    """Raise the engine's errors as this program's."""
     from decontam import DecontamError
 
     try:
@@ -167,50 +163,52 @@ def _rule(args: argparse.Namespace) -> "Rule":
     given["fold_case"] = not args.no_fold_case
     if args.rule == "strict":
         if unused := [name for name in ("min_lcs", "min_lcs_ratio", "sequence") if name in given]:
-            raise ConfigError(f"--{unused[0]} has no meaning under --rule strict, which asks for an n-gram alone")
+            raise ConfigError(f"--{unused[0]} has no meaning under --rule strict, which only requires a shared n-gram")
         return Rule.strict(**given)
     return Rule(**given)
 
 
 def _runner(args: argparse.Namespace) -> "Runner | None":
-    """Return the engine that was asked for; None: threads."""
+    """Return the chosen engine; None: threads of this machine."""
     if args.engine == "ray":
         from decontam.ray_engine import ray_runner
 
         return ray_runner(address=args.address, workers=args.workers)
     if args.address is not None:
-        raise ConfigError("--address is of a Ray cluster: give --engine ray with it")
+        raise ConfigError("--address is the address of a Ray cluster: give --engine ray with it")
     return None
 
 
-def _tell_problems(results: "Results") -> None:
-    """Say on stderr what could not be read."""
+def _print_problems(results: "Results") -> None:
+    """Print on stderr which records could not be read."""
     problems = results.manifest["problems"]
     if not problems:
         return
-    told = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in problems.items())
-    print(f"qwen2eval: records with problems: {told}; the first ones:", file=sys.stderr)
+    counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in problems.items())
+    print(f"qwen2eval: records with problems: {counts}; the first ones:", file=sys.stderr)
     for problem in results.problems.head(5).itertuples():
         print(f"  {problem.path}, record {problem.row}: {problem.kind}: {problem.detail}"[:300], file=sys.stderr)
     print(f"all of them: {results.path / 'problems.parquet'}", file=sys.stderr)
 
 
-def _add_scan(commands: Any, add_verb: AddVerb) -> None:
+def _add_scan(commands: Any) -> None:
     scan = add_verb(
         commands,
         "scan",
         do_scan,
-        "Search a corpus for benchmark items: documents that share an n-gram with an item, and of these the ones that "
-        "the rule of the Qwen2 report removes. A scan that was stopped goes on with the same command.",
+        "Search a corpus for benchmark items. A document matches an item if both share an n-gram; the rule of the "
+        "Qwen2 report, which also compares their longest common subsequence, decides which documents are contaminated. "
+        "If a scan was stopped, the same command resumes it.",
         "qwen2eval decontam scan corpus/*.jsonl.zst --references mmlu,gsm8k,my_items.jsonl --output leaks\n"
-        "  qwen2eval decontam scan /nfs/corpus --references mmlu --output leaks --engine ray --address head:6379",
+        "  qwen2eval decontam scan /nfs/corpus --references mmlu --output leaks --engine ray",
+        usage="qwen2eval decontam scan CORPUS [CORPUS ...] --references LIST --output DIR [options]",
     )
     add = scan.add_argument
     add(
         "corpus",
         nargs="+",
         metavar="CORPUS",
-        help="files, folders, globs: jsonl, text (.gz, .zst), parquet; hf://NAME:SPLIT",
+        help="files, folders or globs of jsonl, text (both also .gz and .zst) or parquet; or hf://NAME:SPLIT",
     )
     add(
         "--references",
@@ -218,93 +216,189 @@ def _add_scan(commands: Any, add_verb: AddVerb) -> None:
         action="extend",
         required=True,
         metavar="LIST",
-        help="tasks, groups, jsonl files or folders of them",
+        help="benchmark items to search for: names of tasks or groups, jsonl files, or folders of jsonl files",
     )
-    add("--output", required=True, metavar="DIR", help="where matches, counts and manifest go")
-    add("--text_field", default="text", metavar="NAME", help="of a record, a.b for nested ones [default: text]")
-    add("--workers", type=int, metavar="N", help="threads, or Ray tasks at a time [default: all cores]")
-    add("--engine", choices=("local", "ray"), default="local", help="threads of this machine, or Ray [default: local]")
+    add("--output", required=True, metavar="DIR", help="folder for the matches, the counts and the manifest")
+    add_flags(scan, "text_field", has_defaults=True)
     add(
-        "--address",
-        metavar="HOST:PORT",
-        help="Ray cluster that sees CORPUS under the same paths [default: $RAY_ADDRESS, else one started here]",
+        "--reference_field",
+        default="text",
+        metavar="NAME",
+        help="field that holds the text of an item in jsonl files of --references [default: text]",
     )
+    add(
+        "--answer_field",
+        metavar="NAME",
+        help="field that holds the answer of an item in jsonl files of --references [default: no answer]",
+    )
+    add_flags(scan, "data_dir", "include_path", "offline", has_defaults=True)
     add("--strict_input", action="store_true", help="stop at the first record that can't be read")
-    add("--max_line_mb", type=int, default=256, metavar="MB", help="leave out longer lines [default: 256]")
-    add("--reference_field", default="text", metavar="NAME", help="text of an item in jsonl files [default: text]")
-    add("--answer_field", metavar="NAME", help="answer of an item in jsonl files [default: none]")
-    add("--data_dir", metavar="DIR", help="benchmarks in their published files [default: $QWEN2EVAL_DATA]")
-    add("--include_path", action="append", default=[], metavar="DIR", help="folder with task YAML of yours")
-    add("--offline", action="store_true", help="open no connection beyond this machine")
+    add("--max_line_mb", type=int, default=256, metavar="MB", help="skip lines longer than this many MB [default: 256]")
+    _add_engine(scan)
     _add_rule(scan)
 
 
-def _add_filter(commands: Any, add_verb: AddVerb) -> None:
+def _add_engine(scan: argparse.ArgumentParser) -> None:
+    add = scan.add_argument_group("engine").add_argument
+    add("--workers", type=int, metavar="N", help="number of threads, or of concurrent Ray tasks [default: all cores]")
+    add(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="what runs the scan: threads of this machine (local), or a Ray cluster (ray) [default: local]",
+    )
+    add(
+        "--address",
+        metavar="HOST:PORT",
+        help="address of a Ray cluster whose machines see CORPUS under the same paths "
+        "[default: $RAY_ADDRESS, else a new cluster on this machine]",
+    )
+
+
+def _add_filter(commands: Any) -> None:
     filter_ = add_verb(
         commands,
         "filter",
         do_filter,
-        "Write a cleaned copy of a corpus that was scanned: documents dropped, or what was found in them cut out or "
-        "masked. Everything else stays as it was, byte for byte, in the same format and compression.",
+        "Write a cleaned copy of a scanned corpus. Contaminated documents are dropped, or the matching text in them is "
+        "cut out or masked. Everything else is kept byte for byte, in the same format and compression.",
         "qwen2eval decontam filter corpus/ --matches leaks --output clean --action cut --margin 200",
     )
     add = filter_.add_argument
     add("corpus", nargs="+", metavar="CORPUS", help="the files, folders or globs that were scanned")
-    add("--matches", required=True, metavar="DIR", help="the folder of the finished scan")
-    add("--output", required=True, metavar="DIR", help="where the cleaned files and the summary go")
-    add("--action", choices=("drop", "cut", "mask"), default="drop", help="what is done to a match [default: drop]")
-    add("--rule", choices=("qwen2", "strict"), default="qwen2", help="which matches [default: qwen2]")
-    add("--include_whole", action="store_true", help="also items too short for an n-gram that were found whole")
-    add("--margin", type=int, default=0, metavar="CHARS", help="cut on both sides of a match, too [default: 0]")
-    add("--mask", default="[MASKED]", metavar="TEXT", help="what stands for a masked match [default: [MASKED]]")
-    add("--workers", type=int, metavar="N", help="files at a time [default: one a core]")
+    add("--matches", required=True, metavar="DIR", help="folder of the finished scan")
+    add("--output", required=True, metavar="DIR", help="folder for the cleaned files and the summary")
+    add(
+        "--action",
+        choices=("drop", "cut", "mask"),
+        default="drop",
+        help="drop documents with a match, or cut out or mask the matching text [default: drop]",
+    )
+    add(
+        "--rule",
+        choices=("qwen2", "strict"),
+        default="qwen2",
+        help="matches to act on: those of the Qwen2 report's rule (qwen2), or all n-gram matches (strict) "
+        "[default: qwen2]",
+    )
+    add(
+        "--include_exact",
+        "--include_whole",
+        dest="include_whole",
+        action="store_true",
+        help="also act on items that are shorter than an n-gram and occur in full",
+    )
+    add(
+        "--margin",
+        type=int,
+        default=0,
+        metavar="CHARS",
+        help="characters to cut on both sides of a match, in addition to it [default: 0]",
+    )
+    add("--mask", default="[MASKED]", metavar="TEXT", help="text that replaces a masked match [default: [MASKED]]")
+    add("--workers", type=int, metavar="N", help="number of files to clean at the same time [default: all cores]")
     _add_min_df(filter_)
 
 
-def _add_show(commands: Any, add_verb: AddVerb) -> None:
+def _add_show(commands: Any) -> None:
     show = add_verb(
         commands,
         "show",
         do_show,
-        "Show matches side by side: the item, and the document in which it was found.",
+        "Show matches side by side: the item, and the document that contains it.",
         "qwen2eval decontam show leaks --reference gsm8k --html evidence.html",
     )
     add = show.add_argument
-    add("matches", metavar="DIR", help="the folder of a finished scan")
-    add("--reference", metavar="ID", help="an item, e.g. gsm8k/17, or a benchmark")
-    add("--document", metavar="PATH[:ROW]", help="a file of the corpus, or a record of it, from 0")
-    add("--limit", type=int, default=20, metavar="N", help="at most so many, 0 for all [default: 20]")
-    add("--html", metavar="FILE", help="write a page instead")
+    add("matches", metavar="DIR", help="folder of a finished scan")
+    add(
+        "--reference",
+        metavar="ID",
+        help="show only the matches of one item, e.g. gsm8k/17, or of one benchmark, e.g. gsm8k [default: all]",
+    )
+    add(
+        "--document",
+        metavar="PATH[:ROW]",
+        help="show only the matches in one file of the corpus, or in one record of it, counted from 0 [default: all]",
+    )
+    add("--limit", type=int, default=20, metavar="N", help="maximum number of matches; 0 for all [default: 20]")
+    add("--html", metavar="FILE", help="write the matches to an HTML file instead of printing them")
     _add_min_df(show)
 
 
 def _add_min_df(parser: argparse.ArgumentParser) -> None:
-    text = "only matches whose rarest n-gram is in at most N documents; others are common phrases [default: all]"
+    text = (
+        "only matches whose rarest n-gram is in at most N documents of the corpus; n-grams in more documents are "
+        "common phrases [default: all matches]"
+    )
     parser.add_argument("--min_df", type=int, metavar="N", help=text)
 
 
-def _add_apply(commands: Any, add_verb: AddVerb) -> None:
+def _add_apply(commands: Any) -> None:
     apply = add_verb(
         commands,
         "apply",
         do_apply,
-        "Score a finished run again on the docs that a scan did not find, and on those that it found. No model is "
+        "Re-score a finished run on its clean and its contaminated docs, as marked by a finished scan. No model is "
         "loaded; the run's samples, scores and report are replaced.",
         "qwen2eval decontam apply runs/latest --matches leaks",
     )
-    apply.add_argument("run", metavar="RUN", help="a run folder, e.g. runs/latest")
-    apply.add_argument("--matches", required=True, metavar="DIR", help="the folder of a finished scan")
-    apply.add_argument("--data_dir", metavar="DIR", help="benchmark data, where the run's own place has moved")
+    apply.add_argument("run", metavar="RUN", help="run folder, e.g. runs/latest")
+    apply.add_argument("--matches", required=True, metavar="DIR", help="folder of a finished scan")
+    add_flags(apply, "data_dir", data_dir=MOVED_DATA)
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--rule", choices=("qwen2", "strict"), default="qwen2", help="strict: an n-gram alone [default: qwen2]")
-    add("--tokenizer", metavar="NAME", help="words, or a model's tokens: qwen2, hf:PATH, hf:HUB_NAME [default: words]")
-    add("--ngram_size", type=int, metavar="TOKENS", help="that must be shared in a row [default: 13]")
-    add("--ngram_size_cjk", type=int, metavar="TOKENS", help="the same for Chinese, Thai … [default: as ngram_size]")
-    add("--min_lcs", type=int, metavar="TOKENS", help="of the longest common subsequence [default: 13]")
-    add("--min_lcs_ratio", type=float, metavar="R", help="its share of the shorter text, 0-1 [default: 0.6]")
-    add("--sequence", choices=("window", "document"), help="compare the text around, or all of it [default: window]")
-    add("--min_whole", type=int, metavar="TOKENS", help="shortest item to be looked for as a whole [default: 5]")
-    add("--no_fold_case", action="store_true", help="upper and lower case differ")
+    """Add what counts as a match; the defaults are those of `decontam.Rule`, which a test compares."""
+    add = parser.add_argument_group("rule").add_argument
+    add(
+        "--rule",
+        choices=("qwen2", "strict"),
+        default="qwen2",
+        help="strict: a shared n-gram is enough; qwen2: the longest common subsequence counts, too [default: qwen2]",
+    )
+    add(
+        "--tokenizer",
+        metavar="NAME",
+        help="what a token is: a word (words), or a token of a model's tokenizer (qwen2, hf:PATH or hf:HUB_NAME) "
+        "[default: words]",
+    )
+    add(
+        "--ngram_size",
+        type=int,
+        metavar="TOKENS",
+        help="n-gram size: consecutive tokens that a document and an item must share [default: 13]",
+    )
+    add(
+        "--ngram_size_cjk",
+        type=int,
+        metavar="TOKENS",
+        help="n-gram size for items in Chinese, Japanese, Thai and other scripts without spaces between words "
+        "[default: as --ngram_size]",
+    )
+    add(
+        "--min_lcs",
+        type=int,
+        metavar="TOKENS",
+        help="minimum length of the longest common subsequence, in tokens [default: 13]",
+    )
+    add(
+        "--min_lcs_ratio",
+        type=float,
+        metavar="RATIO",
+        help="minimum length of the longest common subsequence as a share of the shorter text, 0 to 1 [default: 0.6]",
+    )
+    add(
+        "--sequence",
+        choices=("window", "document"),
+        help="what of a document is compared: a window around the shared n-grams, or the whole document "
+        "[default: window]",
+    )
+    add(
+        "--min_exact_tokens",
+        "--min_whole",
+        dest="min_whole",
+        type=int,
+        metavar="TOKENS",
+        help="minimum length, in tokens, of items that are shorter than an n-gram and must occur in full [default: 5]",
+    )
+    add("--no_fold_case", action="store_true", help="treat upper and lower case letters as different")

@@ -6,27 +6,26 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from qwen2eval.cli_parser import add_verb, add_verb_group
+from qwen2eval.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from qwen2eval.model.save import Written
 
 _MODEL = "checkpoint folder with safetensors, or a GGUF file"
 
 
-def add_model_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add `model` and the commands under it.
-
-    Args:
-        verbs: the subparsers of the whole command line.
-        add_verb: adds one command to such, with its function, description and example.
-    """
-    description = "Look at a Qwen2 checkpoint, convert it, or make a mixture of experts of it."
-    example = "example:\n  qwen2eval model info Qwen2-7B-Instruct --context 100000"
-    model = verbs.add_parser("model", help=description.rstrip("."), description=description, epilog=example)
-    model.set_defaults(parser=model)
-    commands = model.add_subparsers(dest="model_verb", required=True, metavar="COMMAND")
-    _add_info(commands, add_verb)
-    _add_convert(commands, add_verb)
-    _add_upcycle(commands, add_verb)
+def add_model_verbs(verbs: Any) -> None:
+    """Add `model` and the commands under it to the subparsers of the whole command line."""
+    commands = add_verb_group(
+        verbs,
+        "model",
+        "Inspect a Qwen2 checkpoint, convert it, or upcycle it into a mixture of experts.",
+        "qwen2eval model info Qwen2-7B-Instruct --context 100000",
+    )
+    _add_info(commands)
+    _add_convert(commands)
+    _add_upcycle(commands)
 
 
 def do_info(args: argparse.Namespace) -> int:
@@ -45,7 +44,7 @@ def do_info(args: argparse.Namespace) -> int:
         print_model(infos[0], infos[0].memory(lengths), file=sys.stdout)
     else:
         print_models(infos, file=sys.stdout)
-    return 0
+    return ExitCode.OK
 
 
 def do_convert(args: argparse.Namespace) -> int:
@@ -66,78 +65,92 @@ def do_upcycle(args: argparse.Namespace) -> int:
         shared_expert_intermediate_size=args.shared_size,
         seed=args.seed,
     )
-    told = f"{plan.num_experts} of {plan.moe_intermediate_size:,}, shared {plan.shared_size:,}, seed {plan.seed}"
-    return _write(args, lambda options: upcycle(args.source, args.out, plan, **options), {"experts": told})
+    experts = f"{plan.num_experts} of {plan.moe_intermediate_size:,}, shared {plan.shared_size:,}, seed {plan.seed}"
+    return _write(args, lambda options: upcycle(args.source, args.out, plan, **options), {"experts": experts})
 
 
-def _add_info(commands: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_info(commands: Any) -> None:
     info = add_verb(
         commands,
         "info",
         do_info,
-        "Show a model's parameters and the memory it takes at context lengths. Reads no weights; without NAME it lists "
-        "the ten released models.",
+        "Show a model's parameters and the memory that it takes at several context lengths. No weights are read. "
+        "Without NAME the ten released models are listed.",
         "qwen2eval model info Qwen2-7B-Instruct --context 100000",
     )
     info.add_argument(
-        "name", nargs="?", metavar="NAME", help="a released model, a checkpoint folder, a config.json or a GGUF file"
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="name of a released model, or path of a checkpoint folder, a config.json or a GGUF file",
     )
-    info.add_argument("--context", type=int, metavar="N", help="memory at this many tokens, too")
-    info.add_argument("--batch_size", type=int, default=1, metavar="N", help="rows in the cache [default: 1]")
+    info.add_argument(
+        "--context", type=int, metavar="N", help="context length in tokens for which memory is shown, too"
+    )
+    info.add_argument(
+        "--batch_size", type=int, default=1, metavar="N", help="number of sequences in the KV cache [default: 1]"
+    )
     _add_dtype(info)
 
 
-def _add_convert(commands: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_convert(commands: Any) -> None:
     convert = add_verb(
         commands,
         "convert",
         do_convert,
-        "Write a checkpoint as a Hugging Face folder of safetensors in a dtype. GGUF weights are dequantised.",
+        "Convert a checkpoint to a Hugging Face folder of safetensors, in a chosen data type. GGUF weights are "
+        "dequantised.",
         "qwen2eval model convert model.gguf Qwen2-0.5B --dtype bfloat16",
     )
     _add_source_and_out(convert)
 
 
-def _add_upcycle(commands: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_upcycle(commands: Any) -> None:
     upcycle = add_verb(
         commands,
         "upcycle",
         do_upcycle,
-        "Make a mixture of experts of a dense model, as the report made Qwen2-57B-A14B of Qwen2-7B: a start for "
-        "training. Experts are cut from shuffled copies of the MLP; half of their parameters is drawn anew.",
-        "qwen2eval model upcycle Qwen2-7B Qwen2-57B-A14B-start --experts 64 --expert_size 2560",
+        "Upcycle a dense model into a mixture of experts, as Qwen2-57B-A14B was made from Qwen2-7B. The result "
+        "initialises further training; it is not a usable model. Experts are cut from shuffled copies of the MLP; half "
+        "of their parameters are initialised randomly.",
+        "qwen2eval model upcycle Qwen2-7B Qwen2-57B-A14B-init --experts 64 --expert_size 2560",
     )
     _add_source_and_out(upcycle)
     add = upcycle.add_argument
-    add("--experts", type=int, required=True, metavar="N", help="routed experts of each layer")
-    add("--expert_size", type=int, required=True, metavar="N", help="width of a routed expert")
-    add("--experts_per_token", type=int, default=8, metavar="N", help="routed experts a token visits [default: 8]")
-    add("--shared_size", type=int, metavar="N", help="width of the shared expert [default: 8 experts]")
-    add("--seed", type=int, default=0, metavar="N", help="of everything random [default: 0]")
+    add("--experts", type=int, required=True, metavar="N", help="number of routed experts in each layer")
+    add("--expert_size", type=int, required=True, metavar="N", help="hidden size of a routed expert")
+    add("--experts_per_token", type=int, default=8, metavar="N", help="number of routed experts per token [default: 8]")
+    add("--shared_size", type=int, metavar="N", help="hidden size of the shared expert [default: that of 8 experts]")
+    add("--seed", type=int, default=0, metavar="N", help="random seed [default: 0]")
 
 
 def _add_source_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help=_MODEL)
-    parser.add_argument("out", metavar="OUT", help="the folder to make; it must not be there yet")
+    parser.add_argument("out", metavar="OUT", help="folder to create; it must not exist yet")
     _add_dtype(parser)
     # In units of 1e9 bytes; qwen2eval.model.save has the same default, but brings torch
-    parser.add_argument("--max_shard_gb", type=float, default=2.0, metavar="N", help="GB of one file [default: 2]")
+    parser.add_argument(
+        "--max_shard_gb", type=float, default=2.0, metavar="N", help="maximum size of one file, in GB [default: 2]"
+    )
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dtype", default="bfloat16", metavar="D", help="float32, bfloat16 or float16 [default: bfloat16]"
+        "--dtype",
+        default="bfloat16",
+        metavar="DTYPE",
+        help="data type of the weights: float32, bfloat16 or float16 [default: bfloat16]",
     )
 
 
 def _show_layer(done: int, total: int) -> None:
-    """Count layers on one line of a terminal."""
+    """Show the number of finished layers on one line of a terminal."""
     if sys.stderr.isatty():
         print(f"\r{done} of {total} layers", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _write(args: argparse.Namespace, write: Callable[[dict[str, Any]], "Written"], notes: dict[str, str]) -> int:
-    """Write a folder and print what is in it; one that is stopped has left nothing."""
+    """Write a checkpoint folder and print what it holds; a stopped command leaves nothing behind."""
     from dataclasses import asdict
 
     from qwen2eval.reporting.model_table import print_written
@@ -146,9 +159,9 @@ def _write(args: argparse.Namespace, write: Callable[[dict[str, Any]], "Written"
         written = write({"dtype": args.dtype, "max_shard_gb": args.max_shard_gb, "on_layer": _show_layer})
     except KeyboardInterrupt:
         print(f"\nqwen2eval: stopped. {args.out!r} was not written.", file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
     if args.json:
         print(json.dumps(asdict(written) | {"path": str(written.path)}, indent=1))
     else:
         print_written(written, dtype=args.dtype, notes=notes, file=sys.stdout)
-    return 0
+    return ExitCode.OK

@@ -2,39 +2,36 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from qwen2eval.cli_parser import add_verb, add_verb_group
+from qwen2eval.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from qwen2eval.sandbox.self_check import SelfCheck
 
-EXIT_NO_LEVEL, EXIT_NOT_CONTAINED = 3, 70
 
-AddVerb = Callable[..., argparse.ArgumentParser]
-
-
-def add_sandbox_verbs(verbs: Any, add_verb: AddVerb) -> None:
-    """Add `sandbox` and the command under it.
-
-    Args:
-        verbs: the subparsers of the whole command line.
-        add_verb: adds one command to such, with its function, description and example.
-    """
-    description = "Run programs that a model wrote where they can do no harm."
-    example = "example:\n  qwen2eval sandbox check"
-    sandbox = verbs.add_parser("sandbox", help=description.rstrip("."), description=description, epilog=example)
-    sandbox.set_defaults(parser=sandbox)
-    commands = sandbox.add_subparsers(dest="sandbox_verb", required=True, metavar="COMMAND")
+def add_sandbox_verbs(verbs: Any) -> None:
+    """Add `sandbox` and the command under it to the subparsers of the whole command line."""
+    commands = add_verb_group(
+        verbs, "sandbox", "Check how programs that a model wrote can be isolated.", "qwen2eval sandbox check"
+    )
     check = add_verb(
         commands,
         "check",
         do_check,
-        "Tell what this machine can contain: the levels of protection, each tried with real programs, and a dozen "
-        "attacks run at the strongest. Exit code 0: contained; 3: no level works; 70: an attack was not contained.",
+        "Report which isolation levels work on this machine, each tried with real programs, and run a dozen attacks at "
+        "the strongest one. Exit code 0: all attacks were contained; 3: no level works; 70: an attack was not "
+        "contained.",
         "qwen2eval sandbox check --json",
     )
-    check.add_argument("--level", default="auto", metavar="LEVEL", help="only this one, e.g. container [default: auto]")
+    check.add_argument(
+        "--level",
+        default="auto",
+        metavar="LEVEL",
+        help="try only this level, e.g. container [default: auto, all levels that may be chosen automatically]",
+    )
 
 
 def do_check(args: argparse.Namespace) -> int:
@@ -49,16 +46,16 @@ def do_check(args: argparse.Namespace) -> int:
     else:
         print_check(found)
     if found.level is None:
-        return EXIT_NO_LEVEL
-    return 0 if found.is_contained else EXIT_NOT_CONTAINED
+        return ExitCode.MISSING_DATA
+    return ExitCode.OK if found.is_contained else ExitCode.INCOMPLETE
 
 
 def print_check(found: "SelfCheck") -> None:
-    """Print levels and attacks, a line each."""
+    """Print one line for each level and each attack."""
     for tried in found.probes:
         print(f"{tried.level:<24} {'works' if tried.works else 'no: ' + tried.reason.removeprefix(tried.level + ': ')}")
     if found.level is None:
-        print("\nPrograms of a model can't be run safely here.")
+        print("\nPrograms that a model wrote can't be run safely on this machine.")
     else:
         n_contained = sum(attack.contained for attack in found.attacks)
         print(f"\n{n_contained} of {len(found.attacks)} attacks contained at level {found.level}")

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from qwen2eval.errors import ConfigError
+from qwen2eval.key_values import parse_key_values
+
 HIDDEN = "***"
 _SECRET_NAME = re.compile(r"(?:^|_)(?:token|api_?key|key|password|secret|header|headers|authorization)$", re.IGNORECASE)
 _SECRET = re.compile(
@@ -53,9 +56,6 @@ def redacted_command(words: Sequence[str]) -> list[str]:
     >>> redacted_command(["run", "--model_args", "model=m,auth_token=x", "--limit", "3"])
     ['run', '--model_args', 'model=m,auth_token=***', '--limit', '3']
     """
-    from qwen2eval.config import parse_key_values
-    from qwen2eval.errors import ConfigError
-
     shown = []
     for word in words:
         flag, equals, text = word.partition("=") if word.startswith("--") else ("", "", word)

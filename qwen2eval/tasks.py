@@ -126,7 +126,7 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
             task.override(config)
         loaded.tasks |= built.tasks
         loaded.groups |= built.groups
-    if config.faithful and not any(task.reproduces_reference for task in loaded.tasks.values()):
+    if config.reference_implementation and not any(task.reproduces_reference for task in loaded.tasks.values()):
         loaded.warnings.append(
             "--faithful changes nothing here: only NeedleBench's tasks know how their original does it"
         )
@@ -224,7 +224,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     """
     known = registry.needed_by(entry)
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
-    if config.faithful:
+    if config.reference_implementation:
         metadata["faithful"] = True
     try:
         with ExitStack() as while_loading:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from qwen2eval.config import RunConfig, Seeds, load_config, parse_key_values
+from qwen2eval.config import RunConfig, Seeds, load_config
 from qwen2eval.errors import ConfigError
+from qwen2eval.key_values import parse_key_values
 from qwen2eval.redact import hide_secrets, redacted_command
 
 
