@@ -80,7 +80,6 @@ def _add_run_verbs(verbs: Any) -> None:
         "Evaluate a model and write a run folder with scores, samples and a report. Without arguments it evaluates the "
         "embedded demo model. If a run was stopped, the same command resumes it.",
         "qwen2eval run --model hf --model_args pretrained=Qwen/Qwen2-0.5B --tasks mmlu,gsm8k --limit 50",
-        usage="qwen2eval run [options]",
     )
     run.add_argument("--dry_run", action="store_true", help="show the plan and stop, as `qwen2eval plan` does")
     add_run_flags(run)
@@ -91,7 +90,6 @@ def _add_run_verbs(verbs: Any) -> None:
         "Show the requests of a run without loading weights. For each task: requests, tokens, truncated prompts, "
         "shared prefixes and the first prompt; for the run: an estimate of time and memory.",
         "qwen2eval plan --model hf --model_args pretrained=Qwen/Qwen2-0.5B --tasks mmlu --limit 100",
-        usage="qwen2eval plan [options]",
     )
     add_run_flags(plan)
 

@@ -201,7 +201,6 @@ def _add_scan(commands: Any) -> None:
         "If a scan was stopped, the same command resumes it.",
         "qwen2eval decontam scan corpus/*.jsonl.zst --references mmlu,gsm8k,my_items.jsonl --output leaks\n"
         "  qwen2eval decontam scan /nfs/corpus --references mmlu --output leaks --engine ray",
-        usage="qwen2eval decontam scan CORPUS [CORPUS ...] --references LIST --output DIR [options]",
     )
     add = scan.add_argument
     add(
@@ -286,7 +285,7 @@ def _add_filter(commands: Any) -> None:
         "--include_whole",
         dest="include_whole",
         action="store_true",
-        help="also act on items that are shorter than an n-gram and occur in full",
+        help="act also on items that are shorter than an n-gram and occur in full",
     )
     add(
         "--margin",

@@ -16,12 +16,23 @@ class HelpFormatter(argparse.HelpFormatter):
     """argparse's help, with paragraphs wrapped and indented blocks kept, in at most 100 columns."""
 
     def __init__(self, prog: str, **options: Any) -> None:
-        super().__init__(prog, max_help_position=32, width=min(_columns(), MAX_COLUMNS), **options)
+        width = min(_columns(), MAX_COLUMNS)
+        super().__init__(prog, max_help_position=32 if width > 70 else 20, width=width, **options)
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
+        """Name what a command can't do without: what it works on, then the flags that it needs."""
+        if prefix is not None:  # argparse asks for the words before a subcommand
+            return super()._format_usage(usage, actions, groups, prefix)
+        places = [self._format_args(one, one.dest) for one in actions if not one.option_strings]
+        needed = [self._format_action_invocation(one) for one in actions if one.option_strings and one.required]
+        text = " ".join(["usage:", self._prog, *places, *needed, "[options]"])
+        return "\n".join(self._wrapped(text, self._width, hanging=" " * 7)) + "\n\n"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """Wrap each paragraph; one with an indented line is an example, which is kept."""
         paragraphs = text.split("\n\n")
-        return "\n\n".join(p if "\n  " in p else "\n".join(self._wrapped(p, width, indent)) for p in paragraphs)
+        wrapped = ["\n".join(self._wrapped(indent + p, width, hanging=indent)) for p in paragraphs]
+        return "\n\n".join(p if "\n  " in p else w for p, w in zip(paragraphs, wrapped, strict=True))
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return self._wrapped(text, width)
@@ -34,12 +45,11 @@ class HelpFormatter(argparse.HelpFormatter):
         return action.option_strings[0] + value
 
     @staticmethod
-    def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    def _wrapped(text: str, width: int, *, hanging: str = "") -> list[str]:
         import textwrap
 
         # names of models and flags are not broken at their hyphens
-        options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}
-        return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, **options)
+        return textwrap.wrap(text, width, subsequent_indent=hanging, break_on_hyphens=False, break_long_words=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,9 +81,7 @@ class Parser(argparse.ArgumentParser):
         return known + equals + value if is_flag else word
 
 
-def add_verb(
-    verbs: Any, name: str, do: Callable[[argparse.Namespace], int], description: str, example: str, **options: Any
-) -> Parser:
+def add_verb(verbs: Any, name: str, do: Callable[[argparse.Namespace], int], description: str, example: str) -> Parser:
     """Add a command.
 
     Args:
@@ -81,14 +89,12 @@ def add_verb(
         do: what runs it; returns the exit code.
         description: its first sentence is shown in the list of commands.
         example: a command line that can be run, or several, each indented by two spaces.
-        options: as of `argparse.ArgumentParser`.
     """
     parser: Parser = verbs.add_parser(
         name,
         help=description.split(". ", maxsplit=1)[0].rstrip("."),
         description=description,
         epilog=f"example:\n  {example}\n\n{exit_codes_line()}",
-        **options,
     )
     parser.set_defaults(do=do, parser=parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

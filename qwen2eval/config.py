@@ -113,6 +113,7 @@ class RunConfig:
             "tasks to run: names of tasks, groups or tags, globs, or YAML files, separated by commas or spaces",
             group=TASKS,
             metavar="NAME",
+            unset="those of --suite",
             has_commas=True,
             replaces=("suite",),
         ),
@@ -123,7 +124,7 @@ class RunConfig:
             "named list of tasks to run, instead of --tasks; `qwen2eval tasks --suites` lists them",
             group=TASKS,
             metavar="NAME",
-            unset="demo if no --tasks are given",
+            unset="demo, if no --tasks are given",
             replaces=("tasks",),
         ),
     )
@@ -215,6 +216,7 @@ class RunConfig:
             "docs",
             group=CONTAMINATION,
             metavar="PATH",
+            unset="no corpus",
         ),
     )
     text_field: str = setting(
@@ -226,10 +228,10 @@ class RunConfig:
     matches: str | None = setting(
         None,
         Flag(
-            "folder of a finished `qwen2eval decontam scan`, to use its matches instead of searching a --corpus",
+            "folder of a finished `qwen2eval decontam scan`; its matches are used instead of searching a --corpus",
             group=CONTAMINATION,
             metavar="DIR",
-            unset="no contamination scores",
+            unset="no scan",
         ),
     )
     judge: str | None = setting(

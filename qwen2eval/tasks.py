@@ -127,9 +127,7 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
         loaded.tasks |= built.tasks
         loaded.groups |= built.groups
     if config.reference_implementation and not any(task.reproduces_reference for task in loaded.tasks.values()):
-        loaded.warnings.append(
-            "--faithful changes nothing here: only NeedleBench's tasks know how their original does it"
-        )
+        loaded.warnings.append("--reference_implementation changes nothing here: only NeedleBench's tasks support it")
     return loaded
 
 

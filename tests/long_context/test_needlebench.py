@@ -272,7 +272,7 @@ def test_a_faithful_context_is_the_length_less_its_buffer(data, tmp_path, asked)
     more = "lengths: [2000, 3000], depths: [0, 50], n_repeats: 2, languages: [English]"
     more, flag = (f"{more}, faithful: true", False) if asked == "in the task" else (more, True)
     # the model's tokenizer is not asked for
-    made = planned("small", data_dir=data, faithful=flag, **own_task(tmp_path, more=more))
+    made = planned("small", data_dir=data, reference_implementation=flag, **own_task(tmp_path, more=more))
     assert made.groups["small"].lm_eval.weights["small_single"] == 0  # multi-needle retrieval stands in for it
     haystack = "".join(NeedleBenchData(data_dir=str(data)).haystack("English")[i] for i in haystack_order(12, 0))
     for part in ("single", "reasoning", "retrieval"):
@@ -291,9 +291,9 @@ def test_a_faithful_context_is_the_length_less_its_buffer(data, tmp_path, asked)
     assert value_of(scores, "small", "acc") == 1
 
 
-def test_faithful_where_no_task_knows_how_is_told():
-    made = plan(RunConfig(model="demo", tasks=("demo_mmlu",), faithful=True))
-    assert any("--faithful changes nothing" in warning for warning in made.warnings)
+def test_reference_implementation_without_a_task_that_supports_it_is_a_warning():
+    made = plan(RunConfig(model="demo", tasks=("demo_mmlu",), reference_implementation=True))
+    assert any("--reference_implementation changes nothing" in warning for warning in made.warnings)
 
 
 def test_faithful_without_the_vocabulary_says_what_to_download_and_where(data, tiny_model, tmp_path, monkeypatch):
