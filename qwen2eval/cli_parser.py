@@ -30,9 +30,10 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """Wrap each paragraph; one with an indented line is an example, which is kept."""
-        paragraphs = text.split("\n\n")
-        wrapped = ["\n".join(self._wrapped(indent + p, width, hanging=indent)) for p in paragraphs]
-        return "\n\n".join(p if "\n  " in p else w for p, w in zip(paragraphs, wrapped, strict=True))
+        return "\n\n".join(
+            part if "\n  " in part else "\n".join(self._wrapped(indent + part, width, hanging=indent))
+            for part in text.split("\n\n")
+        )
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return self._wrapped(text, width)

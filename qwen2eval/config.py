@@ -60,7 +60,7 @@ class Seeds:
         """Refuse seeds that numpy or torch would not accept."""
         for seed in vars(self).values():
             if not isinstance(seed, int) or not 0 <= seed < 2**32:
-                raise ConfigError(f"--seed {seed!r} is out of range: give an integer from 0 to 4294967295")
+                raise ConfigError(f"--seed {seed!r} can't be used: give an integer from 0 to 4294967295")
 
 
 @dataclass(frozen=True)

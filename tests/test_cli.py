@@ -1,5 +1,6 @@
 """The command line: help that runs, flags that the docs know, and its promises on output and exit codes."""
 
+import argparse
 import json
 import re
 import shlex
@@ -10,8 +11,10 @@ import pytest
 from qwen2eval.cli import build_parser, config_from_args, main
 from qwen2eval.config import RunConfig, Seeds
 
-VERBS = ("run", "plan", "tasks", "score", "report", "model")
+VERBS = ("run", "plan", "tasks", "score", "report", "decontam", "model", "sandbox")
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+FOREIGN_FLAGS = {"--depth", "--merge", "--no-compile", "--out", "--steps"}  # git, llama.cpp, qwen2eval.demo
 
 
 def help_of(capsys, *words):
@@ -19,6 +22,15 @@ def help_of(capsys, *words):
         main([*words, "--help"])
     assert stop.value.code == 0
     return capsys.readouterr().out
+
+
+def flags_of(parser):
+    """Yield the flags of a parser and of all commands under it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from flags_of(command)
 
 
 def test_help_names_every_command(capsys):
@@ -32,7 +44,7 @@ def test_every_command_has_an_example_that_parses(capsys, verb):
     assert build_parser().parse_args(shlex.split(example)).verb == verb
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_in_the_docs_parses(page):
     for line in re.findall(
         r"^\$? *(?:\.venv/bin/)?qwen2eval (.+)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE
@@ -40,6 +52,14 @@ def test_every_command_in_the_docs_parses(page):
         command = line.split("  #")[0].strip()
         if command.startswith(VERBS):
             build_parser().parse_args(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(f"tasks/{p.parent.name}/README.md" for p in (ROOT / "tasks").glob("*/README.md"))]
+)
+def test_every_flag_that_the_docs_name_is_one(page):
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", (ROOT / page).read_text(encoding="utf-8"))) - FOREIGN_FLAGS
+    assert {"--" + flag[2:].replace("-", "_") for flag in named} <= set(flags_of(build_parser()))
 
 
 def test_both_spellings_of_a_flag_mean_the_same():

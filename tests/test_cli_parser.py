@@ -59,6 +59,8 @@ def test_every_flag_is_listed_once_with_one_spelling(capsys, words):
     flags = [action.option_strings[0] for action in COMMANDS[words]._actions if action.option_strings]
     assert sorted(listed) == sorted(flag.replace("-h", "--help") if flag == "-h" else flag for flag in flags)
     assert not [flag for flag in listed if "-" in flag[2:]]
+    names = [line.strip().split("  ")[0] for line in shown.splitlines() if line.startswith("  --")]
+    assert [name.count("--") for name in names] == [1] * len(names)
 
 
 @everywhere
