@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NoReturn
 
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
@@ -16,7 +17,7 @@ class HelpFormatter(argparse.HelpFormatter):
     """argparse's help, with paragraphs wrapped and indented blocks kept, in at most 100 columns."""
 
     def __init__(self, prog: str, **options: Any) -> None:
-        width = min(_columns(), MAX_COLUMNS)
+        width = min(_columns(os.environ.get("COLUMNS", "")), MAX_COLUMNS)
         super().__init__(prog, max_help_position=32 if width > 70 else 20, width=width, **options)
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
@@ -111,9 +112,13 @@ def add_verb_group(verbs: Any, name: str, description: str, example: str) -> Any
     return parser.add_subparsers(dest=f"{name}_verb", required=True, metavar="COMMAND")
 
 
-def _columns() -> int:
-    """Return the terminal's width less argparse's margin, or the most where the output is no terminal."""
-    given = os.environ.get("COLUMNS", "")
+@cache  # argparse makes a formatter for each flag
+def _columns(given: str) -> int:
+    """Return the terminal's width less argparse's margin, or the most where the output is no terminal.
+
+    Args:
+        given: the environment's COLUMNS, which wins.
+    """
     try:  # shutil.get_terminal_size does the same, but takes milliseconds to import
         columns = int(given) if given.isdigit() else os.get_terminal_size().columns
     except (OSError, ValueError):

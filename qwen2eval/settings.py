@@ -15,6 +15,7 @@ qwen2eval.errors.ConfigError: Setting 'limit' is 'few'; it takes an integer, a n
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -109,9 +110,10 @@ class Setting:
         return f"{self.about.help} [default: {shown}]" if shown else self.about.help
 
 
-def settings_of(config: type) -> dict[str, Setting]:
+def settings_of(config: type) -> Mapping[str, Setting]:
     """Return the settings of a dataclass by field name, in order."""
-    return {declared.name: _setting(declared) for declared in fields(config)}
+    key: Any = config  # a class is hashable, which mypy doesn't see
+    return _settings_of(key)
 
 
 def check_types(config: object) -> None:
@@ -181,6 +183,11 @@ def _plain(known: Setting, value: Any) -> Any:
     if known.is_list:
         return list(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+@cache
+def _settings_of(config: Any) -> Mapping[str, Setting]:
+    return {declared.name: _setting(declared) for declared in fields(config)}
 
 
 def _setting(declared: "Field[Any]") -> Setting:
