@@ -43,17 +43,13 @@ def _cluster(at: SamplePlace) -> str | None:
 
 DOC_COLUMNS = (
     SampleColumn("task", "string", "The task's name.", lambda at: at.plan.name),
-    SampleColumn(
-        "doc_id", "int64", "Place of the doc in the task, from 0.", lambda at: at.sample.doc_id
-    ),
+    SampleColumn("doc_id", "int64", "Place of the doc in the task, from 0.", lambda at: at.sample.doc_id),
     SampleColumn("doc_hash", "string", "lm-eval's sha256 of the doc.", lambda at: at.sample.doc_hash),
     SampleColumn("prompt_hash", "string", "sha256 of `prompt`.", lambda at: _sha256(at.sample.prompt)),
     SampleColumn(
         "target_hash", "string", "sha256 of the target as lm-eval has it.", lambda at: _sha256(str(at.sample.target))
     ),
-    SampleColumn(
-        "repeat", "int64", "Number of the answer, from 0, in tasks that ask again.", lambda at: at.repeat
-    ),
+    SampleColumn("repeat", "int64", "Number of the answer, from 0, in tasks that ask again.", lambda at: at.repeat),
     SampleColumn(
         "filter",
         "string",
