@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.evidence import match_rows, most_telling
+from qwen2eval.metric_spec import as_number
 from qwen2eval.reference_items import reference_of, task_references
-from qwen2eval.sample import DocSample, TaskSamples, as_number
+from qwen2eval.sample import DocSample, TaskSamples
 from qwen2eval.scores import Score, aggregated, task_scores
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
 

@@ -7,7 +7,7 @@ name a metric: `STANDARD_METRICS` says it for the names that lm-eval itself defi
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from qwen2eval.errors import TaskFileError
 
@@ -114,6 +114,13 @@ def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
             "and `high` take numbers, and it has no other keys"
         )
     return MetricSpec(is_better, unit, low, high)
+
+
+def as_number(value: Any) -> float | None:
+    """Return a metric's value as a float; None for pairs, lists and texts, which only an aggregation understands."""
+    if isinstance(value, bool | int | float) or (hasattr(value, "item") and getattr(value, "ndim", 0) == 0):
+        return float(value)
+    return None
 
 
 def _is_end(value: object) -> bool:

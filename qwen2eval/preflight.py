@@ -11,9 +11,9 @@ from typing import Any
 
 from qwen2eval.errors import ConfigError, TaskFileError
 from qwen2eval.lm_eval_task import EvalTask
+from qwen2eval.metric_spec import as_number
 from qwen2eval.planned import PlannedRequest
 from qwen2eval.requests import Doc
-from qwen2eval.sample import as_number
 
 WRONG_TEXT = "¤ no answer ¤"
 

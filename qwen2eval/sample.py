@@ -87,13 +87,6 @@ class TaskSamples:
             yield from samples
 
 
-def as_number(value: Any) -> float | None:
-    """Return a metric's value as a float; None for pairs, lists and texts, which only an aggregation understands."""
-    if isinstance(value, bool | int | float) or (hasattr(value, "item") and getattr(value, "ndim", 0) == 0):
-        return float(value)
-    return None
-
-
 def cell_of(doc: Mapping[str, Any]) -> Cell | None:
     """Return a doc's place in a heat map, its `cell`; None for docs of other tasks.
 

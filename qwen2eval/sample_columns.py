@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from qwen2eval.columns import Column, Value, row_of
+from qwen2eval.metric_spec import as_number
 from qwen2eval.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer
-from qwen2eval.sample import DocSample, Judgement, TaskSamples, as_number, cell_of, metric_names
+from qwen2eval.sample import DocSample, Judgement, TaskSamples, cell_of, metric_names
 
 
 class SamplePlace(NamedTuple):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qwen2eval.columns import ArrowType, Column, Value, row_of
 from qwen2eval.lm_eval_task import Aggregation, EvalGroup
-from qwen2eval.sample import DocSample, TaskSamples, as_number, cell_of, metric_names
+from qwen2eval.metric_spec import as_number
+from qwen2eval.sample import DocSample, TaskSamples, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 
 if TYPE_CHECKING:
