@@ -15,11 +15,11 @@ from qwen2eval.cli_decontam import add_decontam_verbs
 from qwen2eval.cli_model import add_model_verbs
 from qwen2eval.cli_sandbox import add_sandbox_verbs
 from qwen2eval.config import KEY_VALUES, RunConfig, load_config, parse_key_values
-from qwen2eval.errors import ConfigError, Qwen2EvalError, few_of
+from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, few_of
 from qwen2eval.reporting.markup import told_once, visible
 
 if TYPE_CHECKING:
-    from qwen2eval.run_folder import Run
+    from qwen2eval.finished_run import Run
 
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
@@ -161,12 +161,16 @@ def do_run(args: argparse.Namespace) -> int:
 def do_plan(args: argparse.Namespace) -> int:
     """qwen2eval plan."""
     from qwen2eval.estimate import estimate_time, task_costs
+    from qwen2eval.finished_run import find_runs
     from qwen2eval.judging import n_judge_requests
     from qwen2eval.reporting.plan_table import plan_as_dict, print_plan
     from qwen2eval.run import plan
 
     made = plan(config_from_args(args))
-    costs, estimate, n_judge = task_costs(made), estimate_time(made), n_judge_requests(made)
+    found = find_runs(made.config.output_path)
+    for err in found.unreadable:
+        _warn(f"passed over: {err}")
+    costs, estimate, n_judge = task_costs(made), estimate_time(made, found.runs), n_judge_requests(made)
     if args.json:
         print(json.dumps(plan_as_dict(made, costs, estimate, n_judge=n_judge), indent=1, ensure_ascii=False))
     else:
@@ -213,27 +217,45 @@ def do_score(args: argparse.Namespace) -> int:
 
 def do_report(args: argparse.Namespace) -> int:
     """qwen2eval report."""
-    from qwen2eval.evidence import with_evidence
-    from qwen2eval.reporting.render import write_report
-    from qwen2eval.run_folder import load_run
+    from qwen2eval.report import FORMATS, write_report
 
     formats = args.format.split(",")
-    if unknown := [name for name in formats if name not in ("html", "md")]:
+    if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"--format {unknown[0]!r}: give html, md or html,md")
-    if args.together:
+    runs, written = _readable_runs(args.run), list[Path]()
+    codes = [0] if len(runs) == len(args.run) else [RunFolderError.exit_code]
+    if args.together and runs:
         from qwen2eval.reporting.side_by_side import write_side_by_side
 
-        pages = write_side_by_side([(run.info, run.scores) for run in map(load_run, args.run)], Path(args.together))
-        print(json.dumps([str(p) for p in pages]) if args.json else "\n".join(map(str, pages)))
-        return 0
-    written = []
-    for path in args.run:
-        run = load_run(path)
-        tasks = [task for task in run.info["tasks"] if task not in run.failed_tasks]
-        rows = {task: with_evidence(run.sample_rows(task), run.match_rows(task)) for task in tasks}
-        written += [str(p) for p in write_report(run.path, run.info, run.scores, examples=rows, formats=formats)]
-    print(json.dumps(written) if args.json else "\n".join(written))
-    return 0
+        written += write_side_by_side([(run.info, run.scores) for run in runs], Path(args.together))
+    for run in [] if args.together else runs:
+        report = write_report(run, formats=formats)
+        written += report.paths
+        codes.append(report.exit_code)
+        _warn(report.fault)
+    paths = [str(path) for path in written]
+    if args.json or paths:
+        print(json.dumps(paths) if args.json else "\n".join(paths))
+    return max(codes)
+
+
+def _readable_runs(paths: Sequence[str]) -> "list[Run]":
+    """Return the runs that can be read; what is wrong with the others is said on stderr."""
+    from qwen2eval.finished_run import load_run
+
+    runs = []
+    for path in paths:
+        try:
+            runs.append(load_run(path))
+        except RunFolderError as err:
+            _warn(str(err))
+    return runs
+
+
+def _warn(message: str | None) -> None:
+    """Say on stderr, in one line, what went wrong without stopping the command."""
+    if message is not None:
+        print(f"qwen2eval: {visible(message)}", file=sys.stderr)
 
 
 def config_from_args(args: argparse.Namespace) -> RunConfig:
@@ -380,6 +402,7 @@ def _show_run(run: "Run", *, as_json: bool) -> int:
         is_one = len(names) == 1
         said = f"task {names[0]!r}" if is_one else f"{len(names)} tasks ({few_of(names)})"
         print(f"qwen2eval: {said} failed: {visible(why)}", file=sys.stderr)
+    _warn(run.report_fault)
     return run.exit_code
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.errors import ConfigError
+from qwen2eval.reporting.markup import visible
 
 if TYPE_CHECKING:
     from decontam import Results, Rule
@@ -146,6 +147,8 @@ def do_apply(args: argparse.Namespace) -> int:
         print(json.dumps({"run": str(run.path), **run.info["contamination"]}, indent=1, ensure_ascii=False))
     else:
         print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
+    if run.report_fault is not None:
+        print(f"qwen2eval: {visible(run.report_fault)}", file=sys.stderr)
     return run.exit_code
 
 

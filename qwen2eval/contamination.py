@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from decontam import Results
     from decontam.scan import Progress
     from qwen2eval.config import RunConfig
+    from qwen2eval.finished_run import Run
     from qwen2eval.plan import TaskPlan
-    from qwen2eval.run_folder import Run
 
 Status = Literal["clean", "contaminated", "not_testable"]
 

@@ -3,12 +3,12 @@
 The time is that of an earlier run of the same model here, or else of the machine's matrix product.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.finished_run import Run
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.plan import Plan, TaskPlan, max_gen_toks
 
@@ -76,12 +76,15 @@ def model_config(plan: Plan) -> Qwen2Config | None:
         return None
 
 
-def estimate_time(plan: Plan) -> Estimate | None:
+def estimate_time(plan: Plan, runs: Iterable[Run] = ()) -> Estimate | None:
     """Return the time by the newest finished run of this model with the same kinds of task; None if nothing is known.
 
     Scoring prompts and generating text go at different speeds, so only a run with the same output types is compared:
     its seconds a floating-point operation of the prompts (a prompt token, for a model whose shapes are not known) are
-    taken as the plan's. Without one, and on a CPU, the time of the prompts is told from the machine's matrix product.
+    taken as the plan's. Without one, and on a CPU, the time of the prompts is estimated by the machine's matrix product.
+
+    Args:
+        runs: that have been made before, newest first.
     """
     config = model_config(plan)
     costs = task_costs(plan).values()
@@ -89,8 +92,7 @@ def estimate_time(plan: Plan) -> Estimate | None:
     if not work:
         return None
     wanted = {task.task.OUTPUT_TYPE for task in plan.tasks.values()}
-    for path in sorted(Path(plan.config.output_path).glob("*/run.json"), reverse=True):
-        info = json.loads(path.read_text(encoding="utf-8"))
+    for info in (run.info for run in runs):
         tasks = [task for task in info["tasks"].values() if task["status"] == "scored"]
         if not _is_comparable(info, plan) or {task["output_type"] for task in tasks} != wanted:
             continue
@@ -138,7 +140,7 @@ def _matmul_flops_a_second() -> float:
     return float(2 * MATMUL_SIZE**3 / best)
 
 
-def _is_comparable(info: dict[str, Any], plan: Plan) -> bool:
+def _is_comparable(info: Mapping[str, Any], plan: Plan) -> bool:
     """Whether a run asked the same model and got nothing from the store."""
     model = info.get("model", {})
     same_model = (model.get("backend"), model.get("path")) == (plan.front.backend, plan.front.path)

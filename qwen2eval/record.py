@@ -16,9 +16,9 @@ from qwen2eval.backends import Backend, ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.environment import describe_environment
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.finished_run import SCHEMA_VERSION, file_name
 from qwen2eval.health import chance_score, check_health
 from qwen2eval.plan import Plan, task_hash
-from qwen2eval.run_folder import SCHEMA_VERSION, file_name
 from qwen2eval.samples import TaskSamples
 from qwen2eval.store import fingerprint
 from qwen2eval.tasks import task_metadata

@@ -10,14 +10,16 @@ from qwen2eval.backends import open_front
 from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join, own_contamination
 from qwen2eval.errors import BackendError, ConfigError, RunFolderError
+from qwen2eval.finished_run import Run, load_run
 from qwen2eval.health import check_health
 from qwen2eval.judging import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import PlannedRequest, TaskPlan, own_config, set_seeds
 from qwen2eval.prompts import PromptPool, compiled_templates
 from qwen2eval.record import describe_scoring
+from qwen2eval.report import with_report
 from qwen2eval.requests import FinishReason
-from qwen2eval.run_folder import Run, load_run, write_run
+from qwen2eval.run_folder import write_run
 from qwen2eval.samples import TaskSamples, doc_hash, parse_response, score_task
 from qwen2eval.scores import score_tasks
 from qwen2eval.store import STORE_FILE
@@ -81,7 +83,8 @@ def rescore(
         }
         joined = join(samples, scores, found or own_contamination(run), seed=config.seeds.numpy)
         info |= joined.info
-        return write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
+        made = write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
+        return with_report(made)
 
 
 def _judge_again(

@@ -11,20 +11,24 @@ from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join
 from qwen2eval.demo.shipped import with_demo_corpus
 from qwen2eval.errors import BackendError, Qwen2EvalError, TaskFileError
+from qwen2eval.finished_run import Run
 from qwen2eval.judging import ask_judge, planned_judge
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import Plan, make_plan
 from qwen2eval.preflight import check_writable
 from qwen2eval.progress import Progress, scan_progress
 from qwen2eval.record import Clock, ModelRecord, describe_run, store_identity
-from qwen2eval.run_folder import Run, claimed_run_id, write_run
+from qwen2eval.report import with_report
+from qwen2eval.run_folder import claimed_run_id, write_run
 from qwen2eval.samples import TaskSamples, score_task
 from qwen2eval.scores import Score, group_scores, task_scores
 from qwen2eval.store import STORE_FILE, ResponseStore
 
 
 def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = False) -> Run:
-    """Evaluate a model: plan, answer what the store lacks, score, and write the run folder.
+    """Evaluate a model: plan, answer what the store lacks, score, write the run folder, and then its report.
+
+    A report that can't be written costs nothing else: `Run.report_fault` says why.
 
     Args:
         command: what the user typed, for run.json.
@@ -54,7 +58,8 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         info = describe_run(plan, asked, answers, samples, clock=clock, command=command) | judged | joined.info
         with claimed_run_id(folder, info["run_id"]) as info["run_id"]:
             target = folder / info["run_id"]
-            return write_run(target, info, samples, scores + joined.scores, plan.groups, matches=joined.matches)
+            made = write_run(target, info, samples, scores + joined.scores, plan.groups, matches=joined.matches)
+        return with_report(made)
 
 
 def plan(config: RunConfig) -> Plan:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from qwen2eval.cli import main
-from qwen2eval.run_folder import load_run
+from qwen2eval.finished_run import load_run
 from tests.backends.openai_server import serve_openai
 from tests.local_tasks import rows, run_apart, run_here, words, write_rows, write_task, write_tasks
 
@@ -98,6 +98,36 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, refused, verb, run_json, m
     if run_json:
         (tmp_path / "run.json").write_text(run_json)
     assert message in refused([verb, str(tmp_path)], 3)
+
+
+FOREIGN = {
+    "empty object": b"{}",
+    "no JSON": b"not json",
+    "binary": bytes(range(256)),
+    "no object": b"[]",
+}
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, "folder"])
+def test_foreign_folders_among_the_runs_are_named_once_and_passed_over(tmp_path, tasks_dir, capsys, kind):
+    """Each of them made `plan` fail with a traceback."""
+    output = tmp_path / "runs"
+    made = run_here(tasks_dir, output, tasks="say")
+    (output / "xx").mkdir()
+    if kind == "folder":
+        (output / "xx" / "run.json").mkdir()
+    else:
+        (output / "xx" / "run.json").write_bytes(FOREIGN[kind])
+    capsys.readouterr()
+    assert main(["plan", *words(tasks_dir, output, tasks="say")[1:]]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("qwen2eval: passed over: ")
+    assert (err.count("\n"), "xx" in err) == (1, True)
+    run_here(tasks_dir, output, tasks="say")
+    assert main(["report", str(output / "xx"), str(made.path)]) == 3
+    out, err = capsys.readouterr()
+    assert (err.count("\n"), "xx" in err) == (1, True)
+    assert f"{made.path}/report.html" in out
 
 
 # data and task files

@@ -10,8 +10,8 @@ import pytest
 
 from decontam import Reference, ReferenceIndex, Rule, load_results, scan
 from qwen2eval.cli import main
+from qwen2eval.finished_run import load_run
 from qwen2eval.reporting.contamination_table import contamination_rows, contamination_warnings
-from qwen2eval.run_folder import load_run
 from qwen2eval.stats.errors import mean_estimate, part_difference
 from tests.decontam.corpora import make_question
 from tests.local_tasks import run_here, words, write_rows, write_task

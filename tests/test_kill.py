@@ -23,9 +23,9 @@ import pytest
 
 from qwen2eval.backends import open_front
 from qwen2eval.cli import build_parser, config_from_args
+from qwen2eval.finished_run import load_run
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import make_plan
-from qwen2eval.run_folder import load_run
 from tests.local_tasks import assert_same_results, words, write_tasks
 
 SEED = 20241124

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from qwen2eval import RunConfig, load_run, run
+from qwen2eval.cli import main
 from qwen2eval.run_folder import claimed_run_id
 from qwen2eval.store import ResponseStore
-from tests.local_tasks import ALL, KINDS, assert_same_results, run_here, write_task, write_tasks
+from tests.local_tasks import ALL, KINDS, assert_same_results, run_apart, run_here, write_task, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,41 @@ def test_what_a_killed_run_left_behind_is_cleared(tmp_path):
         (tmp_path / name).mkdir()
     clear_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".cache.d.x", f".g.{os.getpid()}.partial", "d_e", "f"]
+
+
+def test_a_fault_of_the_report_costs_nothing_but_the_report(tmp_path):
+    """A setting that matplotlib refuses lost the whole run folder, each time the command was given again."""
+    command = ["run", "--tasks", "demo_niah", "--limit", "6", "--output_path", str(tmp_path)]
+    done = run_apart(command, MPLBACKEND="nonsense")
+    assert done.returncode == 70, done.stderr
+    assert "Traceback" not in done.stderr
+    made = load_run(tmp_path / "latest")
+    (line,) = [line for line in done.stderr.splitlines() if "report" in line]
+    assert "'nonsense' is not a valid value" in line
+    assert line.endswith(f"`qwen2eval report {made.path}` does it again")
+    assert len(made.samples("demo_niah")) == 6
+    assert not (made.path / "figures").exists() or not list((made.path / "figures").iterdir())
+    again = run_apart(["report", str(made.path)], MPLBACKEND="nonsense")
+    assert (again.returncode, again.stdout.strip()) == (70, "")
+    assert main(["report", str(made.path)]) == 0
+    assert len(list((made.path / "figures").iterdir())) == 4
+
+
+def test_a_report_that_was_never_written_is_made_by_report(tmp_path, tasks_dir):
+    """As after a kill between the folder's renaming and its report."""
+    made = run_here(tasks_dir, tmp_path, tasks="say")
+    pages = {name: (made.path / name).read_text() for name in ("report.html", "report.md")}
+    for name in pages:
+        (made.path / name).unlink()
+    assert main(["report", str(made.path)]) == 0
+    assert {name: (made.path / name).read_text() for name in pages} == pages
+
+
+def test_a_run_and_report_show_the_same_examples(tmp_path):
+    """A run's own report looked at the first 50 docs of a task only."""
+    tasks_dir = write_tasks(tmp_path / "tasks", n_docs=70)
+    made = run_here(tasks_dir, tmp_path / "runs", tasks="read", nan_every=60, exit_code=70)
+    page = (made.path / "report.md").read_text()
+    assert "**doc 59: unscored**" in page
+    assert main(["report", str(made.path)]) == 0
+    assert (made.path / "report.md").read_text() == page

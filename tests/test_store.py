@@ -12,8 +12,8 @@ import time
 import pytest
 
 from qwen2eval.errors import StoreError
+from qwen2eval.finished_run import load_run
 from qwen2eval.requests import Answer
-from qwen2eval.run_folder import load_run
 from qwen2eval.store import STORE_VERSION, AnswerKey, ResponseStore
 from tests.backends.openai_server import save_tiny_model
 from tests.local_tasks import assert_same_results, run_here, words, write_tasks

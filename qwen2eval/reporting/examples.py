@@ -6,11 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from qwen2eval.evidence import with_evidence
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.contamination_table import Evidence, match_evidence
 from qwen2eval.reporting.markup import clip
+
+if TYPE_CHECKING:
+    from qwen2eval.finished_run import Run
 
 Verdict = Literal["right", "wrong", "scored", "unscored"]
 LONG_TEXT_CHARS = 3000
@@ -49,10 +53,28 @@ class Example:
     """Where the doc stands in the corpus that was searched."""
 
 
+def run_examples(run: "Run", *, n_each: int = 2) -> dict[str, tuple[Example, ...]]:
+    """Pick examples of each task of a finished run.
+
+    All docs are looked at, but by the few columns that tell their verdict; prompts and responses are read only of the
+    docs that are picked.
+    """
+    chosen = {}
+    for name, task in run.info["tasks"].items():
+        if name not in run.failed_tasks:
+            columns = ("doc_id", "repeat", "filter", "error", *list(task["metrics"])[:1])
+            docs = choose_docs(run.sample_rows(name, columns=columns), task["metrics"], n_each=n_each)
+            numbers = sorted(number for doc in docs for number in doc)
+            rows = with_evidence(run.chosen_sample_rows(name, numbers), run.match_rows(name))
+            of_number = dict(zip(numbers, rows, strict=True))
+            chosen[name] = tuple(example_of([of_number[number] for number in doc], task) for doc in docs)
+    return chosen
+
+
 def choose_examples(
     samples: Mapping[str, Iterable[Mapping[str, Any]]], tasks: Mapping[str, Any], *, n_each: int = 2
 ) -> dict[str, tuple[Example, ...]]:
-    """Pick examples in one pass over the samples of a run, holding only those that are kept.
+    """Pick examples of rows that are in memory, as `run_examples` does of a run.
 
     Args:
         samples: by task, rows as in samples/<task>.parquet, with `evidence` if a corpus was searched; a doc may have
@@ -60,32 +82,44 @@ def choose_examples(
         tasks: the "tasks" of run.json.
         n_each: how many docs to keep of each verdict and task, the first ones met.
     """
-    return {
-        name: tuple(_example(doc_rows, tasks[name]) for doc_rows in _choose_docs(rows, tasks[name], n_each=n_each))
-        for name, rows in samples.items()
-        if name in tasks
-    }
+    chosen = {}
+    for name, given in samples.items():
+        if name in tasks:
+            rows = list(given)
+            docs = choose_docs(rows, tasks[name]["metrics"], n_each=n_each)
+            chosen[name] = tuple(example_of([rows[number] for number in doc], tasks[name]) for doc in docs)
+    return chosen
 
 
-def _choose_docs(
-    rows: Iterable[Mapping[str, Any]], task: Mapping[str, Any], *, n_each: int
-) -> list[list[Mapping[str, Any]]]:
-    """Return the rows of each doc that is kept, judged by the filter that comes first."""
-    kept: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+def choose_docs(rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], *, n_each: int) -> list[list[int]]:
+    """Return for each doc that is kept the numbers of its rows, from 0; the filter that comes first judges.
+
+    Args:
+        rows: with doc_id, repeat, filter, error and the first metric.
+        metrics: of the task.
+        n_each: how many docs to keep of each verdict.
+    """
+    kept: dict[tuple[str, str], list[int]] = {}
     n_kept: Counter[Verdict] = Counter()
     first_filter: Any = None
-    for row in rows:
+    for number, row in enumerate(rows):
         first_filter = first_filter or row["filter"]
         key = (str(row["doc_id"]), str(row.get("repeat")))
         if key in kept:
-            kept[key].append(row)
-        elif row["filter"] == first_filter and n_kept[_verdict(row, task["metrics"])] < n_each:
-            n_kept[_verdict(row, task["metrics"])] += 1
-            kept[key] = [row]
+            kept[key].append(number)
+        elif row["filter"] == first_filter and n_kept[_verdict(row, metrics)] < n_each:
+            n_kept[_verdict(row, metrics)] += 1
+            kept[key] = [number]
     return list(kept.values())
 
 
-def _example(rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> Example:
+def example_of(rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> Example:
+    """Return a doc as it is shown.
+
+    Args:
+        rows: of the doc, one a filter.
+        task: of run.json.
+    """
     row = rows[0]
     notes = []
     if _number(row.get("truncated")) == 1:

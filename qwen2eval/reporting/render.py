@@ -6,13 +6,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
 from qwen2eval.content import content_dir
 from qwen2eval.errors import RunFolderError
+from qwen2eval.finished_run import Run
+from qwen2eval.reporting.examples import Example, run_examples
 from qwen2eval.reporting.heat_map import HeatMap, heat_maps
 from qwen2eval.reporting.heat_map_view import HeatMapView, view_heat_map
 from qwen2eval.reporting.markup import Markdown, md_block, md_code, md_prose, visible
@@ -22,23 +24,22 @@ from qwen2eval.reporting.view import ReportView, build_view
 if TYPE_CHECKING:
     import pandas as pd
 
-ReportFormat = Literal["html", "md"]
-FORMATS: tuple[ReportFormat, ...] = ("html", "md")
+FORMATS = ("html", "md")
 
 
 def render_report(
     info: Mapping[str, Any],
     scores: "pd.DataFrame",
     *,
-    examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
-    formats: Iterable[ReportFormat] = FORMATS,
+    examples: Mapping[str, tuple[Example, ...]] | None = None,
+    formats: Iterable[str] = FORMATS,
 ) -> dict[str, str]:
     """Render the reports of a run and return their texts by file name, "report.html" and "report.md".
 
     Args:
         info: the run as in run.json.
         scores: as in scores.parquet.
-        examples: by task, rows as in samples/<task>.parquet, read once; a few docs of each verdict are shown.
+        examples: by task, docs that are shown.
         formats: which reports to render.
     """
     view = build_view(info, scores, examples=examples)
@@ -48,25 +49,18 @@ def render_report(
     return {f"report.{name}": renderers[name](view, figures) for name in formats}
 
 
-def write_report(
-    run_dir: Path,
-    info: Mapping[str, Any],
-    scores: "pd.DataFrame",
-    *,
-    examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
-    formats: Iterable[ReportFormat] = FORMATS,
-) -> tuple[Path, ...]:
+def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ...]:
     """Render the reports and figures of a run into its folder, each whole or not at all, and return their paths.
 
     Raises:
-        RunFolderError: the folder can't be written to.
+        RunFolderError: the folder can't be written to, or a file of it can't be read.
     """
-    texts = render_report(info, scores, examples=examples, formats=formats)
-    written = [_write_whole(run_dir / name, text) for name, text in texts.items()]
-    if maps := heat_maps(info, scores):  # matplotlib takes a second to load
+    texts = render_report(run.info, run.scores, examples=run_examples(run), formats=formats)
+    written = [_write_whole(run.path / name, text) for name, text in texts.items()]
+    if maps := heat_maps(run.info, run.scores):  # matplotlib takes a second to load
         from qwen2eval.reporting.heat_map_figure import write_figures
 
-        written += write_figures(run_dir / "figures", maps, names=_figure_names(maps))
+        written += write_figures(run.path / "figures", maps, names=_figure_names(maps))
     return tuple(written)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from qwen2eval.reporting.contamination_table import (
     corpus_line,
     evidence,
 )
-from qwen2eval.reporting.examples import LONG_TEXT_CHARS, Example, choose_examples
+from qwen2eval.reporting.examples import LONG_TEXT_CHARS, Example
 from qwen2eval.reporting.markup import clip
 from qwen2eval.reporting.tables import HealthLevel, ScoreRow, headline_rows, score_rows, task_health, verdicts_text
 from qwen2eval.reporting.watches import MESSAGE_CHARS, Watch, find_watches
@@ -104,17 +104,17 @@ def build_view(
     info: Mapping[str, Any],
     scores: "pd.DataFrame",
     *,
-    examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
+    examples: Mapping[str, tuple[Example, ...]] | None = None,
 ) -> ReportView:
     """Return what a report of the run shows.
 
     Args:
         info: the run as in run.json.
         scores: as in scores.parquet.
-        examples: by task, sample rows to pick a few examples from; None for none.
+        examples: by task; None for none.
     """
     rows = score_rows(info, scores)
-    chosen = choose_examples(examples or {}, info["tasks"])
+    chosen = examples or {}
     n_failed = sum(task["status"] == "failed" for task in info["tasks"].values())
     return ReportView(
         model_name=clip(info["model"]["name"], limit=MESSAGE_CHARS),

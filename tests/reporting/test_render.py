@@ -15,7 +15,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from qwen2eval.errors import RunFolderError
-from qwen2eval.reporting.render import render_report, write_report
+from qwen2eval.finished_run import Run
+from qwen2eval.report import write_report
+from qwen2eval.reporting.examples import choose_examples
+from qwen2eval.reporting.render import render_report
 
 GOLD = Path(__file__).parent / "gold"
 _MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -98,7 +101,7 @@ def _poisoned(info, scores, samples, text) -> dict[str, Any]:
 
 
 def _rendered(info: Any, scores: pd.DataFrame, examples: Any) -> dict[str, str]:
-    return render_report(info, scores, examples=examples)
+    return render_report(info, scores, examples=choose_examples(examples, info["tasks"]))
 
 
 @pytest.fixture(params=HOSTILE.values(), ids=HOSTILE)
@@ -108,7 +111,7 @@ def hostile(request) -> str:
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
 def test_gold(name, info, scores, samples):
-    text = render_report(info, scores, examples=samples)[name]
+    text = _rendered(info, scores, samples)[name]
     text = re.sub(r"<style>.*?</style>", "<style>[style.css]</style>", text, flags=re.DOTALL)
     text = re.sub(r"sha256-[\w+/=]+", "sha256-[style.css]", text)
     if os.environ.get("UPDATE_GOLD"):
@@ -150,8 +153,9 @@ def _tables(text: str) -> Iterator[list[str]]:
 
 
 def test_hostile_reports_can_be_written(info, scores, samples, hostile, tmp_path):
-    poisoned = _poisoned(info, scores, samples, hostile)
-    for path in write_report(tmp_path, poisoned["info"], poisoned["scores"], examples=poisoned["examples"]):
+    for name, text in _rendered(**_poisoned(info, scores, samples, hostile)).items():
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", path.read_text("utf-8"))
 
 
@@ -159,11 +163,11 @@ def test_a_report_stays_small_whatever_the_model_wrote(info, scores, samples):
     for rows in samples.values():
         for row in rows:
             row |= {"prompt": "<" * 10**6, "response": "|" * 10**6, "extracted": "`" * 10**6}
-    assert all(len(text) < 300_000 for text in render_report(info, scores, examples=samples).values())
+    assert all(len(text) < 300_000 for text in _rendered(info, scores, samples).values())
 
 
 def test_html_needs_no_network_and_forbids_it(info, scores, samples):
-    text = render_report(info, scores, examples=samples)["report.html"]
+    text = _rendered(info, scores, samples)["report.html"]
     page = _Skeleton(text)
     assert page.links == []
     assert not {"script", "link", "iframe", "img", "object", "embed", "form", "a"} & {tag for tag, _ in page.elements}
@@ -179,7 +183,7 @@ def test_html_needs_no_network_and_forbids_it(info, scores, samples):
 def test_html_closes_what_it_opens(info, scores, samples):
     void = {"meta", "br"}
     open_tags: list[str] = []
-    for tag, _ in _Skeleton(render_report(info, scores, examples=samples)["report.html"]).elements:
+    for tag, _ in _Skeleton(_rendered(info, scores, samples)["report.html"]).elements:
         if tag.startswith("/"):
             assert open_tags.pop() == tag[1:]
         elif tag not in void:
@@ -210,17 +214,34 @@ def test_only_the_formats_asked_for(info, scores):
 
 
 def test_secrets_are_hidden(info, scores, samples):
-    for text in render_report(info, scores, examples=samples).values():
+    for text in _rendered(info, scores, samples).values():
         assert "hf_secret" not in text
 
 
-def test_writing_leaves_only_whole_reports(info, scores, tmp_path):
-    (tmp_path / "report.md").write_text("old", encoding="utf-8")
-    paths = write_report(tmp_path, info, scores)
-    assert sorted(tmp_path.iterdir()) == sorted(paths) == [tmp_path / "report.html", tmp_path / "report.md"]
-    assert (tmp_path / "report.md").read_text(encoding="utf-8") == render_report(info, scores)["report.md"]
+@pytest.fixture
+def run(info, scores, samples, tmp_path) -> Run:
+    """The made-up run as a folder."""
+    (tmp_path / "samples").mkdir()
+    scores.to_parquet(tmp_path / "scores.parquet")
+    for name, task in info["tasks"].items():
+        if task["status"] == "scored":
+            rows = samples.get(name, samples["sums"])
+            frame = pd.DataFrame(rows).drop(columns="word_perplexity", errors="ignore")
+            frame.to_parquet(tmp_path / "samples" / f"{name}.parquet")
+    return Run(tmp_path, info)
 
 
-def test_a_folder_that_is_not_there_is_named(info, scores, tmp_path):
-    with pytest.raises(RunFolderError, match=r"gone.*report\.html.*qwen2eval report"):
-        write_report(tmp_path / "gone", info, scores)
+def test_writing_leaves_only_whole_reports(run):
+    (run.path / "report.md").write_text("old", encoding="utf-8")
+    report = write_report(run)
+    assert (report.fault, report.exit_code) == (None, 0)
+    assert sorted(report.paths) == sorted(run.path.glob("*report*"))
+    assert (run.path / "report.md").read_text(encoding="utf-8").startswith("# tiny-qwen2")
+
+
+def test_a_folder_that_cannot_be_written_is_named(run):
+    (run.path / "report.html").mkdir()
+    report = write_report(run)
+    assert report.exit_code == 3
+    assert re.search(r"report\.html.*qwen2eval report", report.fault)
+    assert not list(run.path.glob(".report*"))
