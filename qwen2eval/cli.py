@@ -135,9 +135,7 @@ def _add_finished_run_verbs(verbs: Any) -> None:
         "qwen2eval report runs/latest --format md",
     )
     report.add_argument("run", nargs="+", metavar="RUN", help="run folders, e.g. runs/latest")
-    report.add_argument(
-        "--together", metavar="DIR", help="put the runs' heat maps and long-context scores side by side, in DIR"
-    )
+    report.add_argument("--together", metavar="DIR", help="put the runs' scores and heat maps side by side, in DIR")
     report.add_argument("--format", default="html,md", metavar="LIST", help="html, md or both [default: html,md]")
 
 
@@ -217,36 +215,34 @@ def do_score(args: argparse.Namespace) -> int:
 
 def do_report(args: argparse.Namespace) -> int:
     """qwen2eval report."""
-    from qwen2eval.report import FORMATS, write_report
+    from qwen2eval.report import FORMATS, write_report, write_together
 
     formats = args.format.split(",")
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"--format {unknown[0]!r}: give html, md or html,md")
-    runs, written = _readable_runs(args.run), list[Path]()
-    codes = [0] if len(runs) == len(args.run) else [RunFolderError.exit_code]
-    if args.together and runs:
-        from qwen2eval.reporting.side_by_side import write_side_by_side
-
-        written += write_side_by_side([(run.info, run.scores) for run in runs], Path(args.together))
-    for run in [] if args.together else runs:
-        report = write_report(run, formats=formats)
-        written += report.paths
-        codes.append(report.exit_code)
+    runs = _readable_runs(args.run)
+    if args.together:
+        reports = [write_together(runs, Path(args.together))] if runs else []
+    else:
+        reports = [write_report(run, formats=formats) for run in runs]
+    for report in reports:
         _warn(report.fault)
-    paths = [str(path) for path in written]
+    paths = [str(path) for report in reports for path in report.paths]
     if args.json or paths:
         print(json.dumps(paths) if args.json else "\n".join(paths))
-    return max(codes)
+    return max([RunFolderError.exit_code * (len(runs) < len(args.run)), *(report.exit_code for report in reports)])
 
 
 def _readable_runs(paths: Sequence[str]) -> "list[Run]":
-    """Return the runs that can be read; what is wrong with the others is said on stderr."""
+    """Return the runs whose record and scores can be read; what is wrong with the others is said on stderr."""
     from qwen2eval.finished_run import load_run
 
     runs = []
     for path in paths:
         try:
-            runs.append(load_run(path))
+            run = load_run(path)
+            run.score_rows()
+            runs.append(run)
         except RunFolderError as err:
             _warn(str(err))
     return runs
@@ -392,12 +388,12 @@ def _verb(
 def _show_run(run: "Run", *, as_json: bool) -> int:
     if as_json:
         scores = json.loads(run.scores.to_json(orient="records"))
-        shown = {"run": str(run.path), "status": run.info["status"], "failed": run.failed_tasks, "scores": scores}
+        shown = {"run": str(run.path), "status": run.info.status, "failed": run.failed_tasks, "scores": scores}
         print(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         from qwen2eval.reporting.console import print_summary
 
-        print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
+        print_summary(run, file=sys.stdout)
     for names, why in told_once(run.failed_tasks):
         is_one = len(names) == 1
         said = f"task {names[0]!r}" if is_one else f"{len(names)} tasks ({few_of(names)})"

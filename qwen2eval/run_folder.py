@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from qwen2eval.errors import RunFolderError
 from qwen2eval.evidence import MATCH_COLUMNS
 from qwen2eval.finished_run import Run, file_name, load_run
 from qwen2eval.lm_eval_format import lm_eval_results, lm_eval_samples
+from qwen2eval.run_info import HeatMapInfo, RunInfo
 from qwen2eval.samples import JUDGE_COLUMNS, TaskSamples, metric_column, metric_names, sample_rows
 from qwen2eval.scores import Score, cell_scores, scores_frame
 from qwen2eval.tasks import task_metadata
@@ -87,7 +89,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 def write_run(
     target: Path,
-    info: dict[str, Any],
+    info: RunInfo,
     samples: Mapping[str, TaskSamples],
     scores: Sequence[Score],
     groups: "Mapping[str, Group]",
@@ -100,10 +102,9 @@ def write_run(
         matches: by task, what a corpus holds of its docs; one row a match.
     """
     clear_leftovers(target.parent)
-    cells = [score for name, task in samples.items() for score in cell_scores(name, task, seed=info["seeds"]["numpy"])]
+    cells = [score for name, task in samples.items() for score in cell_scores(name, task, seed=info.seeds.numpy)]
     frame, is_new = scores_frame([*scores, *cells]), not target.exists()
-    for name in dict.fromkeys(score.task for score in cells):
-        info["tasks"][name].setdefault("heat_map", _heat_map_settings(samples[name]))
+    info = _with_heat_maps(info, {name: samples[name] for name in dict.fromkeys(score.task for score in cells)})
     with replaced_folder(target) as folder:
         (folder / "samples").mkdir()
         for name, task_samples in samples.items():
@@ -116,19 +117,28 @@ def write_run(
         frame.to_parquet(folder / "scores.parquet", index=False)
         frame.to_csv(folder / "scores.csv", index=False)
         _write_json(folder / "results.json", lm_eval_results(samples, scores, groups, info))
-        _write_json(folder / "run.json", info)  # last: a folder that has it has everything
+        _write_json(folder / "run.json", info.to_json())  # last: a folder that has it has everything
     if is_new:
         _point_latest(target)
     return load_run(target)
 
 
-def _heat_map_settings(samples: TaskSamples) -> dict[str, Any]:
-    """Return what a task says of its heat map besides the scores."""
-    task = samples.plan.task
-    return {
-        "missing_lengths": list(getattr(task, "missing_lengths", ())),
-        "colours": task_metadata(task).get("colours"),
-    }
+def _with_heat_maps(info: RunInfo, samples: Mapping[str, TaskSamples]) -> RunInfo:
+    """Return run.json with what tasks say of their heat maps besides the scores; what a run has already stays.
+
+    Args:
+        samples: of the tasks that have heat maps.
+    """
+    tasks = dict(info.tasks)
+    for name, task_samples in samples.items():
+        task = task_samples.plan.task
+        colours = task_metadata(task).get("colours")
+        settings = HeatMapInfo(
+            missing_lengths=tuple(getattr(task, "missing_lengths", ())),
+            colours=None if colours is None else str(colours),
+        )
+        tasks[name] = replace(tasks[name], heat_map=tasks[name].heat_map or settings)
+    return replace(info, tasks=tasks)
 
 
 def _write_parquet(path: Path, samples: TaskSamples) -> None:

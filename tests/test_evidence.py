@@ -12,21 +12,21 @@ def match(doc_id, longest, *, rule="qwen2", **changes):
 def test_the_longest_matches_are_told_first_one_a_doc():
     rows = [match(i, 20 + i) for i in range(9)] + [match(8, 13), match(3, 90), match(7, 99, rule="whole")]
     told = most_telling(rows)
-    assert [(row["doc_id"], row["longest_match"]) for row in told] == [(3, 90), (8, 28), (7, 27), (6, 26), (5, 25)]
+    assert [(row.doc_id, row.longest_match) for row in told] == [(3, 90), (8, 28), (7, 27), (6, 26), (5, 25)]
     assert len(told) == N_EVIDENCE
-    assert most_telling([match(0, 5, rule="whole")]) == []
+    assert most_telling([match(0, 5, rule="whole")]) == ()
 
 
 def test_the_text_around_is_short():
     (row,) = most_telling([match(0, 20)])
-    assert row["found"] == "FOUND"
-    assert (row["before"], row["after"]) == ("x" * CONTEXT_CHARACTERS, "y" * CONTEXT_CHARACTERS)
+    assert row.found == "FOUND"
+    assert (row.before, row.after) == ("x" * CONTEXT_CHARACTERS, "y" * CONTEXT_CHARACTERS)
 
 
 def test_samples_get_their_docs_match():
     samples = [{"doc_id": 0, "filter": name} for name in "ab"] + [{"doc_id": 1, "filter": "a"}]
     first, second, third = with_evidence(samples, [match(0, 20), match(0, 30)])
-    assert first["evidence"]["longest_match"] == second["evidence"]["longest_match"] == 30
+    assert first["evidence"].longest_match == second["evidence"].longest_match == 30
     assert (third["evidence"], third["filter"]) == (None, "a")
 
 

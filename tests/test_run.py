@@ -57,10 +57,10 @@ def test_examples_are_drawn_at_random_so_that_equal_prompts_mean_something(whole
 def test_a_run_after_a_limited_one_asks_only_the_rest(tmp_path, tasks_dir, whole):
     limited = run_here(tasks_dir, tmp_path, "--limit", "4")
     resumed = run_here(tasks_dir, tmp_path)
-    n_limited, n_whole = (made.info["requests"]["n_answered"] for made in (limited, whole))
+    n_limited, n_whole = (made.info.requests.n_answered for made in (limited, whole))
     # the last doc of `say`, `read` and `draw` (three repeats) asks what the first asks
     assert (n_limited, n_whole) == (4 * (3 + 1 + 1 + 3), 6 * 3 + 5 * (1 + 1 + 3))
-    assert resumed.info["requests"] == {
+    assert resumed.info.requests.to_json() == {
         "n_total": 6 * (3 + 1 + 1 + 3),
         "n_from_store": n_limited,
         "n_answered": n_whole - n_limited,
@@ -71,14 +71,14 @@ def test_a_run_after_a_limited_one_asks_only_the_rest(tmp_path, tasks_dir, whole
 
 def test_a_limited_run_after_a_whole_one_asks_nothing(tmp_path, tasks_dir):
     run_here(tasks_dir, tmp_path)
-    assert run_here(tasks_dir, tmp_path, "--limit", "2").info["requests"]["n_answered"] == 0
+    assert run_here(tasks_dir, tmp_path, "--limit", "2").info.requests.n_answered == 0
 
 
 def test_tasks_share_the_answers_to_equal_requests(tmp_path):
     tasks_dir = write_tasks(tmp_path / "tasks")
     write_task(tasks_dir, "echo", like="say")
     made = run_here(tasks_dir, tmp_path / "runs", tasks="say,echo")
-    assert made.info["requests"] == {"n_total": 12, "n_from_store": 5, "n_answered": 5, "n_failed": 0}
+    assert made.info.requests.to_json() == {"n_total": 12, "n_from_store": 5, "n_answered": 5, "n_failed": 0}
     assert made.samples("say")["response"].tolist() == made.samples("echo")["response"].tolist()
 
 
@@ -100,10 +100,10 @@ def test_a_run_folder_holds_what_the_guide_says(whole):
     per_task = [f(name) for name in KINDS for f in ("samples/{}.parquet".format, "samples_{}.jsonl".format)]
     expected = ["run.json", "scores.parquet", "scores.csv", "results.json", "report.html", "report.md", *per_task]
     assert files == set(expected)
-    assert whole.info["run_id"] == whole.path.name
+    assert whole.info.run_id == whole.path.name
     assert (whole.path.parent / "latest").resolve() == whole.path
-    assert list(whole.info["tasks"]) == list(KINDS)
-    assert [whole.info["tasks"][name]["n_docs"] for name in KINDS] == [6] * 4
+    assert list(whole.info.tasks) == list(KINDS)
+    assert [whole.info.tasks[name].n_docs for name in KINDS] == [6] * 4
     pd.testing.assert_frame_equal(pd.read_csv(whole.path / "scores.csv"), whole.scores, check_dtype=False)
     results = json.loads((whole.path / "results.json").read_text())
     acc = whole.scores.query("task == 'pick' and metric == 'acc'")["value"].item()
@@ -128,12 +128,12 @@ def test_nothing_but_runs_and_the_store_is_left(whole):
 def test_a_tasks_hash_does_not_depend_on_the_model_or_the_place(tmp_path, tasks_dir, whole):
     """lm-eval puts the model's arguments among the task's metadata."""
     other = run_here(tasks_dir, tmp_path, "--data_dir", str(tmp_path), tasks="say", seed=1)
-    assert other.info["tasks"]["say"]["task_hash"] == whole.info["tasks"]["say"]["task_hash"]
+    assert other.info.tasks["say"].task_hash == whole.info.tasks["say"].task_hash
 
 
 def test_the_store_can_be_read_while_nobody_runs(whole):
     with ResponseStore(whole.path.parent / "store.sqlite") as store:
-        assert len(store) == whole.info["requests"]["n_answered"]
+        assert len(store) == whole.info.requests.n_answered
 
 
 def test_what_a_killed_run_left_behind_is_cleared(tmp_path):

@@ -3,33 +3,30 @@
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from qwen2eval.content import content_dir
 from qwen2eval.errors import RunFolderError
-from qwen2eval.finished_run import Run
+from qwen2eval.finished_run import Run, ScoreRecord
 from qwen2eval.reporting.examples import Example, run_examples
-from qwen2eval.reporting.heat_map import HeatMap, heat_maps
-from qwen2eval.reporting.heat_map_view import HeatMapView, view_heat_map
+from qwen2eval.reporting.heat_map import heat_maps
+from qwen2eval.reporting.heat_map_view import figure_names
 from qwen2eval.reporting.markup import Markdown, md_block, md_code, md_prose, visible
 from qwen2eval.reporting.numbers import NOTHING
-from qwen2eval.reporting.view import ReportView, build_view
-
-if TYPE_CHECKING:
-    import pandas as pd
+from qwen2eval.reporting.view import build_view
+from qwen2eval.run_info import RunInfo
 
 FORMATS = ("html", "md")
 
 
 def render_report(
-    info: Mapping[str, Any],
-    scores: "pd.DataFrame",
+    info: RunInfo,
+    scores: Sequence[ScoreRecord],
     *,
     examples: Mapping[str, tuple[Example, ...]] | None = None,
     formats: Iterable[str] = FORMATS,
@@ -42,11 +39,7 @@ def render_report(
         examples: by task, docs that are shown.
         formats: which reports to render.
     """
-    view = build_view(info, scores, examples=examples)
-    maps = heat_maps(info, scores)
-    figures = [view_heat_map(one, file=name) for one, name in zip(maps, _figure_names(maps), strict=True)]
-    renderers = {"html": _render_html, "md": _render_markdown}
-    return {f"report.{name}": renderers[name](view, figures) for name in formats}
+    return render_page("report", formats=formats, report=build_view(info, scores, examples=examples))
 
 
 def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ...]:
@@ -55,26 +48,30 @@ def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ..
     Raises:
         RunFolderError: the folder can't be written to, or a file of it can't be read.
     """
-    texts = render_report(run.info, run.scores, examples=run_examples(run), formats=formats)
+    scores = run.score_rows()
+    texts = render_report(run.info, scores, examples=run_examples(run), formats=formats)
     written = [_write_whole(run.path / name, text) for name, text in texts.items()]
-    if maps := heat_maps(run.info, run.scores):  # matplotlib takes a second to load
+    if maps := heat_maps(run.info, scores):  # matplotlib takes a second to load
         from qwen2eval.reporting.heat_map_figure import write_figures
 
-        written += write_figures(run.path / "figures", maps, names=_figure_names(maps))
+        written += write_figures(run.path / "figures", maps, names=figure_names(maps))
     return tuple(written)
 
 
-def render_page(name: str, **values: Any) -> dict[str, str]:
-    """Return a page that is no run's report as HTML and markdown, by file name.
+def render_page(name: str, *, formats: Iterable[str] = FORMATS, **values: Any) -> dict[str, str]:
+    """Return a page as HTML, markdown or both, by file name.
 
     Args:
         name: of its templates.
+        formats: "html", "md".
         values: what they show.
     """
     templates = content_dir("reports") / "templates"
-    html = _environment(templates, is_html=True).get_template(f"{name}.html.j2").render(**values, **_style(templates))
-    markdown = _environment(templates, is_html=False).get_template(f"{name}.md.j2").render(**values)
-    return {f"{name}.html": html, f"{name}.md": markdown}
+    pages = {}
+    for kind in formats:
+        template = _environment(templates, is_html=kind == "html").get_template(f"{name}.{kind}.j2")
+        pages[f"{name}.{kind}"] = template.render(**values, **(_style(templates) if kind == "html" else {}))
+    return pages
 
 
 def _style(templates: Path) -> dict[str, Markup]:
@@ -82,32 +79,6 @@ def _style(templates: Path) -> dict[str, Markup]:
     style = (templates / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return {"style": Markup(style), "style_hash": Markup(f"sha256-{digest}")}  # noqa: S704
-
-
-def _render_html(view: ReportView, figures: Sequence[HeatMapView]) -> str:
-    templates = content_dir("reports") / "templates"
-    template = _environment(templates, is_html=True).get_template(_template(figures, "html"))
-    return template.render(report=view, figures=figures, **_style(templates))
-
-
-def _render_markdown(view: ReportView, figures: Sequence[HeatMapView]) -> str:
-    templates = content_dir("reports") / "templates"
-    template = _environment(templates, is_html=False).get_template(_template(figures, "md"))
-    return template.render(report=view, figures=figures)
-
-
-def _template(figures: Sequence[HeatMapView], ending: str) -> str:
-    """Return the template of a report; the one with figures fills a block of the plain one."""
-    return f"figures.{ending}.j2" if figures else f"report.{ending}.j2"
-
-
-def _figure_names(maps: Sequence[HeatMap]) -> list[str]:
-    """Return a file name for each heat map, without ending; no two are alike, and none can steer what names it."""
-    names: list[str] = []
-    for one in maps:
-        plain = re.sub(r"[^\w.-]+", "-", one.name).strip(".-")[:80] or "figure"
-        names.append(plain if plain not in names else f"{plain}-{len(names) + 1}")
-    return names
 
 
 def _environment(templates: Path, *, is_html: bool) -> jinja2.Environment:
