@@ -34,3 +34,9 @@ def test_rows_of_all_docs_in_their_order():
     rows = match_rows({4: [match(9, 1)], 2: [match(9, 2), match(9, 3)]})
     assert [(row["doc_id"], row["longest_match"]) for row in rows] == [(2, 2), (2, 3), (4, 1)]
     assert list(rows[0]) == ["doc_id", *MATCH_COLUMNS]
+
+
+def test_counts_are_whole_numbers():
+    """Where the matches of a scan had rows without one, the report said "common subsequence 24.0 tokens"."""
+    (row,) = most_telling([match(0, 20, lcs_length=24.0, min_df=3.0)])
+    assert [repr(count) for count in (row.lcs_length, row.min_df, row.n_shared_ngrams)] == ["24", "3", "None"]
