@@ -13,17 +13,17 @@ __all__ = ["Qwen2EvalError", "Run", "RunConfig", "__version__", "load_run", "run
 
 _HOMES = {
     "Qwen2EvalError": "qwen2eval.errors",
-    "Run": "qwen2eval.run_folder",
+    "Run": "qwen2eval.finished_run",
     "RunConfig": "qwen2eval.config",
-    "load_run": "qwen2eval.run_folder",
+    "load_run": "qwen2eval.finished_run",
     "run": "qwen2eval.run",
 }
 
 if TYPE_CHECKING:
     from qwen2eval.config import RunConfig
     from qwen2eval.errors import Qwen2EvalError
+    from qwen2eval.finished_run import Run, load_run
     from qwen2eval.run import run
-    from qwen2eval.run_folder import Run, load_run
 
 
 def __getattr__(name: str) -> Any:

@@ -16,12 +16,12 @@ from qwen2eval.cli_model import add_model_verbs
 from qwen2eval.cli_parser import Parser, add_verb
 from qwen2eval.cli_sandbox import add_sandbox_verbs
 from qwen2eval.cli_settings import MOVED_DATA, add_flags, add_run_flags, config_from_args, flag_value
-from qwen2eval.errors import ConfigError, Qwen2EvalError, few_of
+from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, few_of
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
 from qwen2eval.reporting.markup import told_once, visible
 
 if TYPE_CHECKING:
-    from qwen2eval.run_folder import Run
+    from qwen2eval.finished_run import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,9 +115,7 @@ def _add_finished_run_verbs(verbs: Any) -> None:
         "qwen2eval report runs/latest --format md",
     )
     report.add_argument("run", nargs="+", metavar="RUN", help="run folders, e.g. runs/latest")
-    report.add_argument(
-        "--together", metavar="DIR", help="write the runs' heat maps and long-context scores side by side into DIR"
-    )
+    report.add_argument("--together", metavar="DIR", help="write the runs' scores and heat maps side by side into DIR")
     report.add_argument(
         "--format", default="html,md", metavar="LIST", help="formats to write: html, md or html,md [default: html,md]"
     )
@@ -143,12 +141,16 @@ def do_run(args: argparse.Namespace) -> int:
 def do_plan(args: argparse.Namespace) -> int:
     """qwen2eval plan."""
     from qwen2eval.estimate import estimate_time, task_costs
+    from qwen2eval.finished_run import find_runs
     from qwen2eval.judging import n_judge_requests
     from qwen2eval.reporting.plan_table import plan_as_dict, print_plan
     from qwen2eval.run import plan
 
     made = plan(config_from_args(args))
-    costs, estimate, n_judge = task_costs(made), estimate_time(made), n_judge_requests(made)
+    found = find_runs(made.config.output_path)
+    for err in found.unreadable:
+        _warn(f"passed over: {err}")
+    costs, estimate, n_judge = task_costs(made), estimate_time(made, found.runs), n_judge_requests(made)
     if args.json:
         print(json.dumps(plan_as_dict(made, costs, estimate, n_judge=n_judge), indent=1, ensure_ascii=False))
     else:
@@ -195,42 +197,59 @@ def do_score(args: argparse.Namespace) -> int:
 
 def do_report(args: argparse.Namespace) -> int:
     """qwen2eval report."""
-    from qwen2eval.evidence import with_evidence
-    from qwen2eval.reporting.render import write_report
-    from qwen2eval.run_folder import load_run
+    from qwen2eval.report import FORMATS, write_report, write_together
 
     formats = args.format.split(",")
-    if unknown := [name for name in formats if name not in ("html", "md")]:
+    if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"--format {unknown[0]!r}: give html, md or html,md")
+    runs = _readable_runs(args.run)
     if args.together:
-        from qwen2eval.reporting.side_by_side import write_side_by_side
+        reports = [write_together(runs, Path(args.together))] if runs else []
+    else:
+        reports = [write_report(run, formats=formats) for run in runs]
+    for report in reports:
+        _warn(report.fault)
+    paths = [str(path) for report in reports for path in report.paths]
+    if args.json or paths:
+        print(json.dumps(paths) if args.json else "\n".join(paths))
+    return max([RunFolderError.exit_code * (len(runs) < len(args.run)), *(report.exit_code for report in reports)])
 
-        pages = write_side_by_side([(run.info, run.scores) for run in map(load_run, args.run)], Path(args.together))
-        print(json.dumps([str(p) for p in pages]) if args.json else "\n".join(map(str, pages)))
-        return ExitCode.OK
-    written = []
-    for path in args.run:
-        run = load_run(path)
-        tasks = [task for task in run.info["tasks"] if task not in run.failed_tasks]
-        rows = {task: with_evidence(run.sample_rows(task), run.match_rows(task)) for task in tasks}
-        written += [str(p) for p in write_report(run.path, run.info, run.scores, examples=rows, formats=formats)]
-    print(json.dumps(written) if args.json else "\n".join(written))
-    return ExitCode.OK
+
+def _readable_runs(paths: Sequence[str]) -> "list[Run]":
+    """Return the runs whose record and scores can be read; what is wrong with the others is said on stderr."""
+    from qwen2eval.finished_run import load_run
+
+    runs = []
+    for path in paths:
+        try:
+            run = load_run(path)
+            run.score_rows()
+            runs.append(run)
+        except RunFolderError as err:
+            _warn(str(err))
+    return runs
+
+
+def _warn(message: str | None) -> None:
+    """Say on stderr, in one line, what went wrong without stopping the command."""
+    if message is not None:
+        print(f"qwen2eval: {visible(message)}", file=sys.stderr)
 
 
 def _show_run(run: "Run", *, as_json: bool) -> int:
     if as_json:
         scores = json.loads(run.scores.to_json(orient="records"))
-        shown = {"run": str(run.path), "status": run.info["status"], "failed": run.failed_tasks, "scores": scores}
+        shown = {"run": str(run.path), "status": run.info.status, "failed": run.failed_tasks, "scores": scores}
         print(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         from qwen2eval.reporting.console import print_summary
 
-        print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
+        print_summary(run, file=sys.stdout)
     for names, why in told_once(run.failed_tasks):
         is_one = len(names) == 1
         which = f"task {names[0]!r}" if is_one else f"{len(names)} tasks ({few_of(names)})"
         print(f"qwen2eval: {which} failed: {visible(why)}", file=sys.stderr)
+    _warn(run.report_fault)
     return run.exit_code
 
 

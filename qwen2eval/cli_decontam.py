@@ -12,6 +12,7 @@ from qwen2eval.cli_parser import add_verb, add_verb_group
 from qwen2eval.cli_settings import MOVED_DATA, add_flags
 from qwen2eval.errors import ConfigError
 from qwen2eval.exit_codes import ExitCode
+from qwen2eval.reporting.markup import visible
 
 if TYPE_CHECKING:
     from decontam import Results, Rule
@@ -139,9 +140,12 @@ def do_apply(args: argparse.Namespace) -> int:
 
     run = rescore(args.run, data_dir=args.data_dir, matches=args.matches)
     if args.json:
-        print(json.dumps({"run": str(run.path), **run.info["contamination"]}, indent=1, ensure_ascii=False))
+        contamination = {} if run.info.contamination is None else run.info.contamination.to_json()
+        print(json.dumps({"run": str(run.path), **contamination}, indent=1, ensure_ascii=False))
     else:
-        print_summary(run.info, run.scores, file=sys.stdout, run_dir=run.path)
+        print_summary(run, file=sys.stdout)
+    if run.report_fault is not None:
+        print(f"qwen2eval: {visible(run.report_fault)}", file=sys.stderr)
     return run.exit_code
 
 

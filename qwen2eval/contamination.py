@@ -14,6 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from qwen2eval.contamination_info import (
+    ContaminationInfo,
+    Difference,
+    PartScore,
+    SubsetScores,
+    TaskContaminationInfo,
+)
 from qwen2eval.errors import ConfigError
 from qwen2eval.evidence import match_rows, most_telling
 from qwen2eval.metric_spec import as_number
@@ -21,13 +28,14 @@ from qwen2eval.reference_items import reference_of, task_references
 from qwen2eval.sample import DocSample, TaskSamples
 from qwen2eval.scores import Score, aggregated, task_scores
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
+from qwen2eval.typed_json import read_json
 
 if TYPE_CHECKING:
     from decontam import Results
     from decontam.scan import Progress
     from qwen2eval.config import RunConfig
+    from qwen2eval.finished_run import Run
     from qwen2eval.planned import TaskPlan
-    from qwen2eval.run_folder import Run
 
 Status = Literal["clean", "contaminated", "not_testable"]
 
@@ -50,8 +58,8 @@ class TaskContamination:
 class Contamination:
     """What a corpus holds of a run's tasks."""
 
-    source: Mapping[str, Any]
-    """Of run.json: the scan's folder, its rule, and what it read."""
+    source: ContaminationInfo
+    """For run.json: the scan's folder, its rule, and what it read; without tasks."""
     tasks: Mapping[str, TaskContamination]
 
 
@@ -87,21 +95,19 @@ def own_contamination(run: "Run") -> Contamination | None:
 
     The scan may be gone since, or its folder hold another one.
     """
-    told = run.info.get("contamination")
-    if not told:
+    source = run.info.contamination
+    if source is None:
         return None
-    return Contamination(
-        {name: value for name, value in told.items() if name != "tasks"},
-        {name: _own_task(run, name) for name in told["tasks"]},
-    )
+    tasks = {name: _own_task(run, name, found) for name, found in source.tasks.items()}
+    return Contamination(replace(source, tasks={}), tasks)
 
 
 @dataclass(frozen=True)
 class Joined:
     """What a corpus adds to a run."""
 
-    info: dict[str, Any] = field(default_factory=dict)
-    """For run.json."""
+    info: ContaminationInfo | None = None
+    """For run.json; None: no corpus was searched."""
     scores: list[Score] = field(default_factory=list)
     """Of the clean and the contaminated docs."""
     matches: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
@@ -119,7 +125,7 @@ def join(
     """
     if contamination is None:
         return Joined()
-    told: dict[str, Any] = {}
+    told: dict[str, TaskContaminationInfo] = {}
     parts: list[Score] = []
     matches: dict[str, list[dict[str, Any]]] = {}
     for name, task_samples in samples.items():
@@ -129,7 +135,7 @@ def join(
         told[name] = _describe_task(name, task_samples, [*scores, *own], task, seed=seed)
         parts += own
         matches[name] = match_rows(task.matches)
-    return Joined({"contamination": {**contamination.source, "tasks": told}}, parts, matches)
+    return Joined(replace(contamination.source, tasks=told), parts, matches)
 
 
 def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, seed: int) -> list[Score]:
@@ -181,7 +187,8 @@ class _Scanned:
                 f"{self._path}: no document of the corpus could be read ({why}), so nothing is known of "
                 "contamination: see problems.parquet there, or name the text with --text_field"
             )
-        self.source = {"matches": str(self._path.resolve()), "rule": rule, "corpus": totals, "problems": problems}
+        source = {"matches": str(self._path.resolve()), "rule": rule, "corpus": totals, "problems": problems}
+        self.source = read_json(ContaminationInfo, {**source, "tasks": {}})
         self._has_lcs = bool(rule["min_lcs"] or rule["min_lcs_ratio"])
         self._items: dict[str, dict[tuple[str, str], _Item]] = defaultdict(dict)
         for row in results.references.to_dict("records"):
@@ -224,7 +231,7 @@ class _Scanned:
         )
 
 
-def _own_task(run: "Run", name: str) -> TaskContamination:
+def _own_task(run: "Run", name: str, found: TaskContaminationInfo) -> TaskContamination:
     strict: dict[int, Status] = {}
     qwen2: dict[int, Status] = {}
     for row in run.sample_rows(name):
@@ -234,13 +241,12 @@ def _own_task(run: "Run", name: str) -> TaskContamination:
     matches: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for row in run.match_rows(name):
         matches[row["doc_id"]].append(row)
-    n_found_whole = run.info["contamination"]["tasks"][name]["n_found_whole"]
-    return TaskContamination(strict, qwen2 or None, matches, n_found_whole)
+    return TaskContamination(strict, qwen2 or None, matches, found.n_found_whole)
 
 
 def _describe_task(
     name: str, samples: TaskSamples, scores: Sequence[Score], task: TaskContamination, *, seed: int
-) -> dict[str, Any]:
+) -> TaskContaminationInfo:
     counts = {status: sum(s == status for s in task.strict.values()) for status in ("clean", "contaminated")}
     by_subset = {(s.metric, s.filter, s.subset): s for s in scores if s.task == name}
     rows = []
@@ -248,23 +254,27 @@ def _describe_task(
         if subset != "original":
             continue
         estimate, delta = _delta(samples, samples.by_filter[filter_name], metric, task, seed=seed)
-        row: dict[str, Any] = {"metric": metric, "filter": filter_name}
-        for part in ("original", "clean", "contaminated"):
-            score = original if part == "original" else by_subset.get((metric, filter_name, part))
-            row[part] = None if score is None else [score.value, score.ci_low, score.ci_high, score.n_docs]
-        rows.append({**row, "delta": [delta, estimate.ci_low, estimate.ci_high]})
-    return {
-        "n_docs": len(task.strict),
-        "n_clean": counts["clean"],
-        "n_contaminated": counts["contaminated"],
-        "n_contaminated_qwen2": None
+        clean, contaminated = (
+            _part_score(by_subset.get((metric, filter_name, part))) for part in ("clean", "contaminated")
+        )
+        difference = Difference(delta, estimate.ci_low, estimate.ci_high)
+        rows.append(SubsetScores(metric, filter_name, _part_score(original), clean, contaminated, difference))
+    return TaskContaminationInfo(
+        n_docs=len(task.strict),
+        n_clean=counts["clean"],
+        n_contaminated=counts["contaminated"],
+        n_contaminated_qwen2=None
         if task.qwen2 is None
         else sum(status == "contaminated" for status in task.qwen2.values()),
-        "n_not_testable": len(task.strict) - counts["clean"] - counts["contaminated"],
-        "n_found_whole": task.n_found_whole,
-        "scores": rows,
-        "evidence": most_telling(match_rows(task.matches)),
-    }
+        n_not_testable=len(task.strict) - counts["clean"] - counts["contaminated"],
+        n_found_whole=task.n_found_whole,
+        scores=tuple(rows),
+        evidence=most_telling(match_rows(task.matches)),
+    )
+
+
+def _part_score(score: Score | None) -> PartScore | None:
+    return None if score is None else PartScore(score.value, score.ci_low, score.ci_high, score.n_docs)
 
 
 def _delta(

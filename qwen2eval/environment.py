@@ -6,7 +6,8 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from qwen2eval.run_info import EnvironmentInfo
 
 PACKAGES = (
     "torch",
@@ -22,18 +23,18 @@ PACKAGES = (
 )
 
 
-def describe_environment() -> dict[str, Any]:
+def describe_environment() -> EnvironmentInfo:
     """Return Python, platform, processor, memory (GiB), GPUs, package versions and this checkout's git revision."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "n_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": _memory_gb(),
-        "gpus": _gpus(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "git_revision": _git_revision(),
-    }
+    return EnvironmentInfo(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=_processor(),
+        n_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        memory_gb=_memory_gb(),
+        gpus=_gpus(),
+        packages={name: found for name in PACKAGES if (found := _version(name))},
+        git_revision=_git_revision(),
+    )
 
 
 def _processor() -> str:
@@ -53,11 +54,11 @@ def _memory_gb() -> float | None:
         return None
 
 
-def _gpus() -> list[str]:
+def _gpus() -> tuple[str, ...]:
     torch = sys.modules.get("torch")  # a run without torch needs no torch to say that it used no GPU
     if torch is None or not torch.cuda.is_available():
-        return []
-    return [str(torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
+        return ()
+    return tuple(str(torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count()))
 
 
 def _version(package: str) -> str | None:

@@ -3,14 +3,15 @@
 The time is that of an earlier run of the same model here, or else of the machine's matrix product.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.finished_run import Run
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.planned import Plan, TaskPlan
+from qwen2eval.run_info import RunInfo, TaskInfo
 
 MATMUL_SIZE, MATMUL_TRIES = 1_024, 5
 EFFICIENCY = 0.5
@@ -76,12 +77,15 @@ def model_config(plan: Plan) -> Qwen2Config | None:
         return None
 
 
-def estimate_time(plan: Plan) -> Estimate | None:
+def estimate_time(plan: Plan, runs: Iterable[Run] = ()) -> Estimate | None:
     """Return the time by the newest finished run of this model with the same kinds of task; None if nothing is known.
 
     Scoring prompts and generating text go at different speeds, so only a run with the same output types is compared:
     its seconds a floating-point operation of the prompts (a prompt token, for a model whose shapes are not known) are
-    taken as the plan's. Without one, and on a CPU, the time of the prompts is told from the machine's matrix product.
+    taken as the plan's. Without one, and on a CPU, the time of the prompts is estimated from its matrix product.
+
+    Args:
+        runs: that have been made before, newest first.
     """
     config = model_config(plan)
     costs = task_costs(plan).values()
@@ -89,21 +93,20 @@ def estimate_time(plan: Plan) -> Estimate | None:
     if not work:
         return None
     wanted = {task.task.output_type for task in plan.tasks.values()}
-    for path in sorted(Path(plan.config.output_path).glob("*/run.json"), reverse=True):
-        info = json.loads(path.read_text(encoding="utf-8"))
-        tasks = [task for task in info["tasks"].values() if task["status"] == "scored"]
-        if not _is_comparable(info, plan) or {task["output_type"] for task in tasks} != wanted:
+    for info in (run.info for run in runs):
+        tasks, seconds = info.scored_tasks.values(), info.timings.answer_seconds
+        if seconds is None or not _is_comparable(info, plan) or {task.output_type for task in tasks} != wanted:
             continue
         if done := _sum([_work_of_run(task, config) for task in tasks]):
-            return Estimate(info["timings"]["answer_seconds"] / done * work, info["run_id"])
+            return Estimate(seconds / done * work, info.run_id)
     if config is None or plan.config.device not in (None, "cpu") or _has_cuda():
         return None
     return Estimate(work / (EFFICIENCY * _matmul_flops_a_second()), None)
 
 
-def _work_of_run(task: dict[str, Any], config: Qwen2Config | None) -> float | None:
+def _work_of_run(task: TaskInfo, config: Qwen2Config | None) -> float | None:
     """Return the work of a finished task; its prompts are taken for equally long."""
-    n_tokens, n_requests, ratio = task["n_prompt_tokens"], task["n_requests"], task["shared_prefix_ratio"]
+    n_tokens, n_requests, ratio = task.n_prompt_tokens, task.n_requests, task.shared_prefix_ratio
     if config is None or not n_tokens:
         return None if n_tokens is None else float(n_tokens)
     return float((1 - (ratio or 0)) * n_requests * prompt_flops(config, [n_tokens // n_requests]))
@@ -138,9 +141,8 @@ def _matmul_flops_a_second() -> float:
     return float(2 * MATMUL_SIZE**3 / best)
 
 
-def _is_comparable(info: dict[str, Any], plan: Plan) -> bool:
+def _is_comparable(info: RunInfo, plan: Plan) -> bool:
     """Whether a run asked the same model and got nothing from the store."""
-    model = info.get("model", {})
-    same_model = (model.get("backend"), model.get("path")) == (plan.front.backend, plan.front.path)
-    same_device = info["config"].get("device") == plan.config.device
-    return same_model and same_device and info["requests"]["n_from_store"] == 0 and info["requests"]["n_answered"] > 0
+    same_model = (info.model.backend, info.model.path) == (plan.front.backend, plan.front.path)
+    same_device = info.config.get("device") == plan.config.device
+    return same_model and same_device and info.requests.n_from_store == 0 and info.requests.n_answered > 0

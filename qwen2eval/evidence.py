@@ -6,6 +6,8 @@ Plain values only, so that a report needs neither tasks nor the engine that foun
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from qwen2eval.contamination_info import ShownMatch
+
 MATCH_COLUMNS = (
     *("document_path", "document_row", "reference_id", "reference_part", "rule", "n_shared_ngrams", "longest_match"),
     *("lcs_length", "lcs_ratio", "min_df", "spans", "excerpt", "excerpt_begin"),
@@ -27,7 +29,7 @@ def match_rows(matches: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[
     ]
 
 
-def most_telling(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def most_telling(rows: Iterable[Mapping[str, Any]]) -> tuple[ShownMatch, ...]:
     """Return the longest matches of the docs that have most in common with the corpus, by an n-gram rule.
 
     Args:
@@ -35,7 +37,7 @@ def most_telling(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     found = (row for row in _longest(rows).values() if row["rule"] != "whole")
     longest = sorted(found, key=lambda row: (-row["longest_match"], row["doc_id"]))
-    return [shown_match(row) for row in longest[:N_EVIDENCE]]
+    return tuple(shown_match(row) for row in longest[:N_EVIDENCE])
 
 
 def with_evidence(samples: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -51,18 +53,25 @@ def with_evidence(samples: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[s
         yield {**sample, "evidence": None if match is None else shown_match(match)}
 
 
-def shown_match(match: Mapping[str, Any]) -> dict[str, Any]:
+def shown_match(match: Mapping[str, Any]) -> ShownMatch:
     """Return a match with the text around what was found, short enough for a report."""
     first = match["spans"][0]
     begin, end = (int(first[name]) - int(match["excerpt_begin"]) for name in ("begin", "end"))
     text = match["excerpt"]
-    names = ("doc_id", "document_path", "document_row", "rule", "n_shared_ngrams", "longest_match")
-    return {
-        **{name: match[name] for name in (*names, "lcs_length", "lcs_ratio", "min_df")},
-        "before": text[max(0, begin - CONTEXT_CHARACTERS) : begin],
-        "found": text[begin:end][:FOUND_CHARACTERS],
-        "after": text[end : end + CONTEXT_CHARACTERS],
-    }
+    return ShownMatch(
+        doc_id=match["doc_id"],
+        document_path=match["document_path"],
+        document_row=match["document_row"],
+        rule=match["rule"],
+        n_shared_ngrams=_count(match["n_shared_ngrams"]),
+        longest_match=match["longest_match"],
+        lcs_length=_count(match["lcs_length"]),
+        lcs_ratio=match["lcs_ratio"],
+        min_df=_count(match["min_df"]),
+        before=text[max(0, begin - CONTEXT_CHARACTERS) : begin],
+        found=text[begin:end][:FOUND_CHARACTERS],
+        after=text[end : end + CONTEXT_CHARACTERS],
+    )
 
 
 def _longest(rows: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
@@ -77,3 +86,8 @@ def _longest(rows: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, int]:
     return row["rule"] != "whole", int(row["longest_match"])
+
+
+def _count(value: float | None) -> int | None:
+    """Return a count: where some rows have none, pandas has made floats of the others."""
+    return None if value is None else int(value)

@@ -7,9 +7,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from qwen2eval.run_info import FlagInfo, HealthInfo
 from qwen2eval.sample import NO_EXTRACTION, DocSample, TaskSamples
 
 if TYPE_CHECKING:
@@ -23,46 +24,11 @@ MANY_TIES_RATIO = 0.03
 Z_95 = 1.96
 
 
-@dataclass(frozen=True)
-class Flag:
-    """Something a reader of the score must know."""
-
-    check: str
-    level: Literal["warning", "error"]
-    """error: docs are missing from the score; running the same command again may fill them in."""
-    message: str
-
-
-@dataclass
-class Health:
-    """What happened to a task's docs. Counts are docs unless the name says requests."""
-
-    n_docs: int = 0
-    n_unscored: int = 0
-    n_truncated_prompts: int = 0
-    n_unfinished: int = 0
-    """Answers cut off at max_gen_toks."""
-    n_empty: int = 0
-    n_nan: int = 0
-    n_failed_requests: int = 0
-    n_scoring_errors: int = 0
-    n_extraction_failures: dict[str, int] = field(default_factory=dict)
-    """By filter, for filters that extract an answer."""
-    verdicts: dict[str, int] = field(default_factory=dict)
-    """Of the model's programs, in tasks that have some; repeats count."""
-    n_same_process: int = 0
-    """Programs that shared a process with their tests, which can't be separated: a hostile one could have cheated."""
-    flags: list[Flag] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, as run.json holds them."""
-        return asdict(self)
-
-
-def check_health(samples: TaskSamples) -> Health:
+def check_health(samples: TaskSamples) -> HealthInfo:
     """Count and test one task's samples."""
     docs = next(iter(samples.by_filter.values()), [])
-    health = Health(
+    executions = [one for doc in docs for one in doc.executions or ()]
+    health = HealthInfo(
         n_docs=len(docs),
         n_unscored=sum(doc.metrics is None for doc in docs),
         n_truncated_prompts=sum(any(r.is_truncated for r in doc.requests) for doc in docs),
@@ -76,18 +42,18 @@ def check_health(samples: TaskSamples) -> Health:
             for name, of_filter in samples.by_filter.items()
             if samples.plan.task.extracts(name)
         },
+        verdicts=dict(Counter(one.verdict for one in executions).most_common()),
+        n_same_process=sum(one.separated is False for one in executions),
+        flags=(),
     )
-    executions = [one for doc in docs for one in doc.executions or ()]
-    health.verdicts = dict(Counter(one.verdict for one in executions).most_common())
-    health.n_same_process = sum(one.separated is False for one in executions)
-    health.flags = [
+    flags = (
         *_program_flags(executions),
         *_count_flags(health, docs),
         *_choice_flags(samples, docs),
         *_response_flags(docs),
         *_judge_flags(samples, docs),
-    ]
-    return health
+    )
+    return replace(health, flags=flags)
 
 
 def chance_score(samples: TaskSamples) -> float | None:
@@ -98,9 +64,9 @@ def chance_score(samples: TaskSamples) -> float | None:
     return sum(samples.plan.task.requests_per_choice / n for n in counts.values()) / len(counts)
 
 
-def _program_flags(executions: "Sequence[Execution]") -> Iterable[Flag]:
+def _program_flags(executions: "Sequence[Execution]") -> Iterable[FlagInfo]:
     if any(one.level == "none" for one in executions):
-        yield Flag(
+        yield FlagInfo(
             "no_sandbox",
             "warning",
             f"{len(executions)} programs of the model's ran without a sandbox (--sandbox none): each could read, "
@@ -108,37 +74,39 @@ def _program_flags(executions: "Sequence[Execution]") -> Iterable[Flag]:
         )
 
 
-def _count_flags(health: Health, docs: list[DocSample]) -> Iterable[Flag]:
+def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo]:
     n = health.n_docs
     if health.n_failed_requests:
         first = next(a.error for doc in docs for row in doc.answers for a in row if a.error)
-        yield Flag(
+        yield FlagInfo(
             "failed_requests",
             "error",
             f"{health.n_failed_requests} requests were not answered (the first: {first}). Run the same command again: "
             "only these are asked",
         )
     if health.n_nan:
-        yield Flag(
+        yield FlagInfo(
             "nan", "error", f"the model returned NaN for {health.n_nan} of {n} docs: check its weights and dtype"
         )
     if health.n_scoring_errors:
         first = next(doc.error for doc in docs if doc.error and doc.error.startswith("the scorer"))
-        yield Flag("scoring_error", "error", f"{health.n_scoring_errors} of {n} docs could not be scored: {first}")
+        yield FlagInfo("scoring_error", "error", f"{health.n_scoring_errors} of {n} docs could not be scored: {first}")
     if health.n_truncated_prompts:
-        yield Flag(
+        yield FlagInfo(
             "truncated_prompts", "warning", f"{health.n_truncated_prompts} of {n} prompts were cut to fit the model"
         )
     if health.n_unfinished > MANY_FAILURES_RATIO * n:
-        yield Flag("unfinished", "warning", f"{health.n_unfinished} of {n} answers were cut off: raise max_gen_toks")
+        yield FlagInfo(
+            "unfinished", "warning", f"{health.n_unfinished} of {n} answers were cut off: raise max_gen_toks"
+        )
     if health.n_empty > MANY_FAILURES_RATIO * n:
-        yield Flag("empty", "warning", f"{health.n_empty} of {n} answers are empty")
+        yield FlagInfo("empty", "warning", f"{health.n_empty} of {n} answers are empty")
     for name, failures in health.n_extraction_failures.items():
         if failures > MANY_FAILURES_RATIO * n:
-            yield Flag("extraction", "warning", f"{name} found no answer in {failures} of {n} responses")
+            yield FlagInfo("extraction", "warning", f"{name} found no answer in {failures} of {n} responses")
 
 
-def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]:
+def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagInfo]:
     """Test multiple-choice answers: equal log-probabilities, always the same choice, no better than guessing."""
     if not samples.plan.task.is_multiple_choice:
         return
@@ -148,7 +116,7 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
     ]
     flat = sum(len(set(logprobs)) == 1 and len(logprobs) > 1 for logprobs in choices)
     if flat:
-        yield Flag(
+        yield FlagInfo(
             "degenerate_logprobs",
             "error",
             f"{flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scores none",
@@ -157,7 +125,7 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
         return
     tied = sum(logprobs.count(max(logprobs)) > 1 for logprobs in choices)
     if tied > MANY_TIES_RATIO * len(scored):
-        yield Flag(
+        yield FlagInfo(
             "tied_choices",
             "warning",
             f"the best choices have equal log-probabilities in {tied} of {len(scored)} docs: the dtype is too coarse "
@@ -166,32 +134,34 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]
     chosen = Counter(max(range(len(lp)), key=lp.__getitem__) for lp in choices)
     choice, n_chosen = chosen.most_common(1)[0]
     if n_chosen > CONSTANT_CHOICE_RATIO * len(scored):
-        yield Flag("constant_choice", "warning", f"choice {choice + 1} was taken in {n_chosen} of {len(scored)} docs")
+        yield FlagInfo(
+            "constant_choice", "warning", f"choice {choice + 1} was taken in {n_chosen} of {len(scored)} docs"
+        )
     chance = chance_score(samples)
     values = [doc.metrics["acc"] for doc in scored if doc.metrics is not None and "acc" in doc.metrics]
     if chance is not None and len(values) == len(scored):
         acc = sum(values) / len(values)
         if abs(acc - chance) <= Z_95 * math.sqrt(chance * (1 - chance) / len(values)):
-            yield Flag(
+            yield FlagInfo(
                 "chance_level",
                 "warning",
                 f"acc {acc:.3f} is within noise of guessing ({chance:.3f}, n = {len(values)})",
             )
 
 
-def _response_flags(docs: list[DocSample]) -> Iterable[Flag]:
+def _response_flags(docs: list[DocSample]) -> Iterable[FlagInfo]:
     responses = [row[0].response for doc in docs for row in doc.answers if row[0].response]
     if len(responses) >= MIN_DOCS_FOR_TESTS:
         response, n = Counter(responses).most_common(1)[0]
         if n > SAME_ANSWER_RATIO * len(responses):
             shown = json.dumps(response[:60], ensure_ascii=False)
-            yield Flag("same_answer", "warning", f"{n} of {len(responses)} answers are the same text: {shown}")
+            yield FlagInfo("same_answer", "warning", f"{n} of {len(responses)} answers are the same text: {shown}")
 
 
-def _judge_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]:
+def _judge_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagInfo]:
     judged = [(doc.judgement, doc.metrics or {}) for doc in docs if doc.judgement is not None]
     if errors := [judgement.error for judgement, _ in judged if judgement.error is not None]:
-        yield Flag(
+        yield FlagInfo(
             "not_judged",
             "error",
             f"{len(errors)} of {len(judged)} answers have no verdict of the judge (the first: {errors[0]}). The same "
@@ -201,7 +171,7 @@ def _judge_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[Flag]:
         judgement.error is None and not set(samples.judge_metrics) <= set(metrics) for judgement, metrics in judged
     )
     if n_unrated:
-        yield Flag(
+        yield FlagInfo(
             "no_rating", "warning", f"{n_unrated} of {len(judged)} verdicts of the judge have no rating: not scored"
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen2eval.answering import answer_task
 from qwen2eval.backends import Backend, ModelFront, open_front, open_model
@@ -25,6 +25,7 @@ from qwen2eval.record import ModelRecord, store_identity
 from qwen2eval.redact import redacted
 from qwen2eval.request_key import context_tokens, request_digest
 from qwen2eval.requests import Answer
+from qwen2eval.run_info import JudgeInfo
 from qwen2eval.sample import DocSample, Judgement, TaskSamples
 from qwen2eval.sample_columns import JUDGE_COLUMNS, extracted_text
 from qwen2eval.store import AnswerKey, ResponseStore
@@ -138,9 +139,7 @@ def n_judge_requests(plan: Plan) -> int:
     return 0 if plan.config.judge is None else sum(len(p.docs) * len(p.task.filter_names) for p in able)
 
 
-def ask_judge(
-    judge: Judge, samples: Mapping[str, TaskSamples], store_path: Path, *, quiet: bool = False
-) -> dict[str, Any]:
+def ask_judge(judge: Judge, samples: Mapping[str, TaskSamples], store_path: Path, *, quiet: bool = False) -> JudgeInfo:
     """Ask about every scored answer and put verdicts and metrics on the samples; what the store has is not asked again.
 
     Whatever befalls the judge, nothing is raised: answers without a verdict keep the task's own metrics and say why.
@@ -310,30 +309,33 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
         sample.metrics = {**sample.metrics, **{name: value for name, value in found.items() if value is not None}}
 
 
-def _describe(judge: Judge, tasks: Mapping[str, TaskSamples], verdicts: _Verdicts, error: str | None) -> dict[str, Any]:
+def _describe(judge: Judge, tasks: Mapping[str, TaskSamples], verdicts: _Verdicts, error: str | None) -> JudgeInfo:
     """Return what run.json says of the judge; who it is stays unknown where it could not be opened."""
-    args = {**judge.config.model_args, "max_gen_toks": judge.max_gen_toks}
-    unknown = dict.fromkeys(("name", "path", "dtype", "fingerprint", "tokenizer_hash", "chat_template_hash", "note"))
-    model = {} if verdicts.judge is None else {name: verdicts.judge.model[name] for name in unknown}
-    return {
-        "backend": judge.config.model,
-        **unknown,
-        **model,
-        "args": redacted(args),
-        "apply_chat_template": bool(judge.config.apply_chat_template) and verdicts.judge is not None,
-        "prompt_hashes": {
+    model = None if verdicts.judge is None else verdicts.judge.model
+    return JudgeInfo(
+        backend=judge.config.model,
+        name=None if model is None else model.name,
+        path=None if model is None else model.path,
+        dtype=None if model is None else model.dtype,
+        fingerprint=None if model is None else model.fingerprint,
+        tokenizer_hash=None if model is None else model.tokenizer_hash,
+        chat_template_hash=None if model is None else model.chat_template_hash,
+        note=None if model is None else model.note,
+        args=redacted({**judge.config.model_args, "max_gen_toks": judge.max_gen_toks}),
+        apply_chat_template=bool(judge.config.apply_chat_template) and model is not None,
+        prompt_hashes={
             name: hashlib.sha256(str(_judged(one.plan.task).judge_template).encode()).hexdigest()
             for name, one in tasks.items()
         },
-        "n_from_store": verdicts.n_from_store,
-        "n_answered": verdicts.n_answered,
-        "n_not_judged": sum(
+        n_from_store=verdicts.n_from_store,
+        n_answered=verdicts.n_answered,
+        n_not_judged=sum(
             sample.judgement is not None and sample.judgement.error is not None
             for one in tasks.values()
             for sample in one
         ),
-        "error": error,
-    }
+        error=error,
+    )
 
 
 def _as_judges(err: Qwen2EvalError) -> Qwen2EvalError:

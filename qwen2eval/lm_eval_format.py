@@ -7,6 +7,7 @@ from typing import Any
 from qwen2eval.lm_eval_internals import eval_results
 from qwen2eval.lm_eval_task import EvalGroup
 from qwen2eval.planned import PlannedRequest
+from qwen2eval.run_info import RunInfo
 from qwen2eval.sample import TaskSamples, raw_response
 from qwen2eval.scores import Score, lm_eval_metrics
 
@@ -15,7 +16,7 @@ def lm_eval_results(
     samples: Mapping[str, TaskSamples],
     scores: Sequence[Score],
     groups: Mapping[str, EvalGroup],
-    info: Mapping[str, Any],
+    info: RunInfo,
 ) -> dict[str, Any]:
     """Return what lm-eval's `simple_evaluate` returns, with what its tracker adds when it saves."""
     from lm_eval.evaluator_utils import EvalAcc
@@ -35,33 +36,33 @@ def lm_eval_results(
         acc.higher_is_better[name] = {metric: spec.higher_is_better for metric, spec in specs.items()}
         n_original, n_effective = task_samples.plan.n_docs_total, acc.metrics[name]["sample_len"]
         acc.n_samples[name] = {"original": n_original, "effective": n_effective}
-    config = info["config"]
+    settings = info.config
     return {
         **eval_results(acc),
         "config": {
-            "model": info["model"]["backend"],
-            "model_args": config["model_args"],
-            "model_num_parameters": info["model"]["n_parameters"],
-            "model_dtype": info["model"]["dtype"],
-            "batch_size": config["batch_size"],
-            "device": info["model"]["device"],
-            "limit": config["limit"],
-            "gen_kwargs": config["gen_kwargs"] or None,
-            **{f"{name}_seed": value for name, value in info["seeds"].items()},
+            "model": info.model.backend,
+            "model_args": settings["model_args"],
+            "model_num_parameters": info.model.n_parameters,
+            "model_dtype": info.model.dtype,
+            "batch_size": settings["batch_size"],
+            "device": info.model.device,
+            "limit": settings["limit"],
+            "gen_kwargs": settings["gen_kwargs"] or None,
+            **{f"{name}_seed": value for name, value in info.seeds.to_json().items()},
         },
-        "date": info["created"],
-        "lm_eval_version": info["environment"]["packages"].get("lm_eval"),
-        "transformers_version": info["environment"]["packages"].get("transformers"),
-        "git_hash": info["environment"]["git_revision"],
-        "max_length": info["model"]["max_length"],
-        "model_source": info["model"]["backend"],
-        "model_name": info["model"]["path"] or info["model"]["name"],
-        "model_name_sanitized": str(info["model"]["path"] or info["model"]["name"]).replace("/", "__"),
-        "system_instruction": config["system_instruction"],
-        "fewshot_as_multiturn": config["fewshot_as_multiturn"],
-        "chat_template_sha": info["model"]["chat_template_hash"] if config["apply_chat_template"] else None,
+        "date": info.created,
+        "lm_eval_version": info.environment.packages.get("lm_eval"),
+        "transformers_version": info.environment.packages.get("transformers"),
+        "git_hash": info.environment.git_revision,
+        "max_length": info.model.max_length,
+        "model_source": info.model.backend,
+        "model_name": info.model.path or info.model.name,
+        "model_name_sanitized": str(info.model.path or info.model.name).replace("/", "__"),
+        "system_instruction": settings["system_instruction"],
+        "fewshot_as_multiturn": settings["fewshot_as_multiturn"],
+        "chat_template_sha": info.model.chat_template_hash if settings["apply_chat_template"] else None,
         "task_hashes": {name: samples_hash(task_samples) for name, task_samples in samples.items()},
-        "total_evaluation_time_seconds": str(info["timings"]["total_seconds"]),
+        "total_evaluation_time_seconds": str(info.timings.total_seconds),
     }
 
 

@@ -1,14 +1,14 @@
-"""What run.json says of a run: config, model, tasks, health, environment, timings."""
+"""Describing a run for run.json: config, model, tasks, health, environment, timings."""
 
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen2eval import __version__
 from qwen2eval.answering import TaskAnswers
@@ -16,12 +16,27 @@ from qwen2eval.backends import Backend, ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.environment import describe_environment
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.finished_run import file_name
 from qwen2eval.health import chance_score, check_health
 from qwen2eval.metric_spec import MetricSpec
 from qwen2eval.planned import Plan
-from qwen2eval.run_folder import SCHEMA_VERSION, file_name
+from qwen2eval.run_info import (
+    SCHEMA_VERSION,
+    DataInfo,
+    FlagInfo,
+    GroupInfo,
+    HealthInfo,
+    MetricInfo,
+    ModelInfo,
+    RequestCounts,
+    RunInfo,
+    SeedInfo,
+    TaskInfo,
+    TimingInfo,
+)
 from qwen2eval.sample import TaskSamples
 from qwen2eval.store import fingerprint
+from qwen2eval.typed_json import read_json
 
 
 class Clock:
@@ -41,9 +56,10 @@ class Clock:
         finally:
             self._seconds[name] = round(self._seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
 
-    def timings(self) -> dict[str, float]:
+    def timings(self) -> TimingInfo:
         """Return seconds by part, and in total so far."""
-        return {**self._seconds, "total_seconds": round(time.perf_counter() - self._begin, 3)}
+        total = round(time.perf_counter() - self._begin, 3)
+        return read_json(TimingInfo, {**self._seconds, "total_seconds": total})
 
 
 def store_identity(plan: Plan, backend: Backend) -> dict[str, Any]:
@@ -61,7 +77,7 @@ def store_identity(plan: Plan, backend: Backend) -> dict[str, Any]:
 class ModelRecord:
     """What run.json says of a model; made while it is open."""
 
-    model: dict[str, Any]
+    model: ModelInfo
     usage: Mapping[str, int]
     """Counts of the work that it did."""
 
@@ -88,42 +104,55 @@ def describe_run(
     *,
     clock: "Clock",
     command: list[str] | None,
-) -> dict[str, Any]:
+) -> RunInfo:
     """Return run.json."""
-    config, front = plan.config, plan.front
-    label = file_name(f"{front.name}_{config.label}")
-    failed = {name: describe_failure(err) for name, err in plan.failures.items()}
-    health = {name: check_health(task_samples).as_dict() for name, task_samples in samples.items()}
-    for name, planned in plan.tasks.items():
-        if name in health and planned.preflight != "ok":
-            health[name]["flags"].append({"check": "preflight", "level": "warning", "message": planned.preflight})
+    config = plan.config
+    label = file_name(f"{plan.front.name}_{config.label}")
     tasks = {name: describe_task(task_samples, plan) for name, task_samples in samples.items()}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": f"{clock.started:%Y%m%dT%H%M%SZ}_{label}",
-        "created": clock.started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": "failed_tasks" if failed else "finished",
-        "qwen2eval_version": __version__,
-        "command": command or [],
-        "config": {**config.as_dict(), **absolute_places(config)},
-        "model": asked.model,
-        "tasks": {**tasks, **failed},
-        "groups": {name: {"tasks": group.task_names} for name, group in plan.groups.items()},
-        "health": health,
-        "warnings": plan.warnings,
-        "requests": {
-            "n_total": plan.n_requests,
-            **{
-                name: sum(getattr(got, name) for got in answers.values())
-                for name in ("n_from_store", "n_answered", "n_failed")
-            },
-            **asked.usage,
-        },
-        "environment": describe_environment(),
-        "seeds": vars(config.seeds).copy(),
-        "timings": clock.timings(),
-    }
+    failed = {name: describe_failure(err) for name, err in plan.failures.items()}
+    return RunInfo(
+        schema_version=SCHEMA_VERSION,
+        run_id=f"{clock.started:%Y%m%dT%H%M%SZ}_{label}",
+        created=clock.started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        status="failed_tasks" if failed else "finished",
+        qwen2eval_version=__version__,
+        command=tuple(command or ()),
+        config={**config.as_dict(), **absolute_places(config)},
+        model=asked.model,
+        tasks={**tasks, **failed},
+        groups={name: GroupInfo(tuple(group.task_names)) for name, group in plan.groups.items()},
+        health={name: describe_health(task_samples) for name, task_samples in samples.items()},
+        warnings=tuple(plan.warnings),
+        requests=count_requests(plan, answers, asked.usage),
+        environment=describe_environment(),
+        seeds=SeedInfo(**vars(config.seeds)),
+        timings=clock.timings(),
+    )
+
+
+def describe_health(samples: TaskSamples) -> HealthInfo:
+    """Return what happened to a task's docs, and what looked odd about it before the run."""
+    health, preflight = check_health(samples), samples.plan.preflight
+    flags = () if preflight == "ok" else (FlagInfo("preflight", "warning", preflight),)
+    return replace(health, flags=(*health.flags, *flags))
+
+
+def count_requests(plan: Plan, answers: Mapping[str, TaskAnswers], usage: Mapping[str, int]) -> RequestCounts:
+    """Return what was asked of the model.
+
+    Args:
+        usage: the backend's own counts.
+    """
+    return RequestCounts(
+        n_total=plan.n_requests,
+        n_from_store=sum(got.n_from_store for got in answers.values()),
+        n_answered=sum(got.n_answered for got in answers.values()),
+        n_failed=sum(got.n_failed for got in answers.values()),
+        n_tokens_asked=usage.get("n_tokens_asked"),
+        n_tokens_computed=usage.get("n_tokens_computed"),
+        extra={name: count for name, count in usage.items() if name not in ("n_tokens_asked", "n_tokens_computed")},
+    )
 
 
 def absolute_places(config: RunConfig) -> dict[str, Any]:
@@ -140,76 +169,112 @@ def absolute_places(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def describe_model(front: ModelFront, backend: Backend, model_fingerprint: str) -> dict[str, Any]:
+def describe_model(front: ModelFront, backend: Backend, model_fingerprint: str) -> ModelInfo:
     """Return the `model` part of run.json."""
-    return {
-        "backend": front.backend,
-        "name": front.name,
-        "path": front.path,
-        "dtype": getattr(backend, "dtype", None),
-        "device": getattr(backend, "device", None),
-        "max_length": backend.max_length,
-        "rope": front.rope,
-        "n_parameters": backend.n_parameters,
-        "fingerprint": model_fingerprint,
-        "tokenizer_hash": front.tokenizer_hash,
-        "chat_template_hash": front.chat_template_hash,
-        "note": front.note,
-    }
+    return ModelInfo(
+        backend=front.backend,
+        name=front.name,
+        path=front.path,
+        dtype=_text(getattr(backend, "dtype", None)),
+        device=_text(getattr(backend, "device", None)),
+        max_length=backend.max_length,
+        rope=front.rope,
+        n_parameters=backend.n_parameters,
+        fingerprint=model_fingerprint,
+        tokenizer_hash=front.tokenizer_hash,
+        chat_template_hash=front.chat_template_hash,
+        note=front.note,
+    )
 
 
-def describe_task(samples: TaskSamples, plan: Plan) -> dict[str, Any]:
-    """Return one entry of `tasks` in run.json."""
+def describe_task(samples: TaskSamples, plan: Plan) -> TaskInfo:
+    """Return one entry of `tasks` in run.json. lm-eval checks few of a task's values: here each gets its type."""
     planned, task = samples.plan, samples.plan.task
-    data = task.data
-    return {
-        "status": "scored",
-        "error": None,
-        "description": task.summary,
-        **describe_scoring(samples),
-        "output_type": task.output_type,
-        "rope": planned.model[1].rope if planned.model else None,
-        "num_fewshot": task.num_fewshot,
-        "n_docs": len(planned.docs),
-        "n_docs_total": planned.n_docs_total,
-        "n_requests": planned.n_requests,
-        "n_prompt_tokens": planned.n_prompt_tokens,
-        "shared_prefix_ratio": planned.shared_prefix_ratio,
-        "generation_kwargs": task.generation_kwargs,
-        "cluster": task.cluster_column,
-        "apply_chat_template": bool(plan.config.apply_chat_template),
-        "template_hash": fingerprint({"templates": task.templates}),
-        "data": {"source": data.source, "sha256": data.sha256},
-        "preflight": planned.preflight,
-        "first_prompt": planned.first_prompt,
-        "chance": chance_score(samples),
-    }
+    scoring = describe_scoring(samples)
+    return TaskInfo(
+        status="scored",
+        error=None,
+        description=task.summary,
+        version=scoring.version,
+        filters=scoring.filters,
+        metrics=scoring.metrics,
+        task_hash=scoring.task_hash,
+        sandbox=scoring.sandbox,
+        output_type=task.output_type,
+        rope=planned.model[1].rope if planned.model else None,
+        num_fewshot=task.num_fewshot,
+        n_docs=len(planned.docs),
+        n_docs_total=planned.n_docs_total,
+        n_requests=planned.n_requests,
+        n_prompt_tokens=planned.n_prompt_tokens,
+        shared_prefix_ratio=planned.shared_prefix_ratio,
+        generation_kwargs=task.generation_kwargs,
+        cluster=task.cluster_column,
+        apply_chat_template=bool(plan.config.apply_chat_template),
+        template_hash=fingerprint({"templates": task.templates}),
+        data=DataInfo(source=task.data.source, sha256=task.data.sha256),
+        preflight=planned.preflight,
+        first_prompt=planned.first_prompt,
+        chance=chance_score(samples),
+    )
 
 
-def describe_scoring(samples: TaskSamples) -> dict[str, Any]:
-    """Return the part of a task's entry that a new scoring may change."""
+class Scoring(NamedTuple):
+    """The part of a task's entry that a new scoring may change."""
+
+    version: str
+    filters: tuple[str, ...]
+    metrics: Mapping[str, MetricInfo]
+    task_hash: str
+    sandbox: str | None
+
+
+def describe_scoring(samples: TaskSamples) -> Scoring:
+    """Return what a task's entry says of its scoring."""
     task = samples.plan.task
     specs = task.metrics(judged=samples.judge_metrics)
-    return {
-        "version": task.version,
-        "filters": task.filter_names,
-        "metrics": {name: describe_metric(spec) for name, spec in specs.items()},
-        "task_hash": task.hash(),
-        "sandbox": None if task.programs is None else task.programs.sandbox_level,
-    }
+    return Scoring(
+        version=task.version,
+        filters=tuple(task.filter_names),
+        metrics={name: describe_metric(spec) for name, spec in specs.items()},
+        task_hash=task.hash(),
+        sandbox=None if task.programs is None else task.programs.sandbox_level,
+    )
 
 
-def describe_metric(spec: MetricSpec) -> dict[str, Any]:
-    """Return what run.json says of a metric; what is not known is left out."""
-    known = {"unit": spec.unit, "low": spec.low, "high": spec.high}
-    return {"higher_is_better": spec.higher_is_better, **{k: v for k, v in known.items() if v is not None}}
+def describe_metric(spec: MetricSpec) -> MetricInfo:
+    """Return what run.json says of a metric; one whose unit nobody said is a number, shown as it is."""
+    return MetricInfo(spec.higher_is_better, unit=spec.unit or "number", low=spec.low, high=spec.high)
 
 
-def describe_failure(error: Qwen2EvalError) -> dict[str, Any]:
+def describe_failure(error: Qwen2EvalError) -> TaskInfo:
     """Return the entry of a task that has no score: the same keys, mostly empty."""
-    unknown = ("description", "version", "output_type", "num_fewshot", "n_prompt_tokens", "shared_prefix_ratio")
-    empty = dict.fromkeys((*unknown, "generation_kwargs", "cluster", "task_hash", "template_hash", "preflight"))
-    empty |= dict.fromkeys(("first_prompt", "chance", "sandbox"))
-    counts = dict.fromkeys(("n_docs", "n_docs_total", "n_requests"), 0)
-    rest = {"filters": [], "metrics": {}, "apply_chat_template": False, "data": {"source": None, "sha256": None}}
-    return {"status": "failed", "error": str(error), **empty, **counts, **rest}
+    return TaskInfo(
+        status="failed",
+        error=str(error),
+        description=None,
+        version=None,
+        filters=(),
+        metrics={},
+        task_hash=None,
+        sandbox=None,
+        output_type=None,
+        num_fewshot=None,
+        n_docs=0,
+        n_docs_total=0,
+        n_requests=0,
+        n_prompt_tokens=None,
+        shared_prefix_ratio=None,
+        generation_kwargs=None,
+        cluster=None,
+        apply_chat_template=False,
+        template_hash=None,
+        data=DataInfo(source=None, sha256=None),
+        preflight=None,
+        first_prompt=None,
+        chance=None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

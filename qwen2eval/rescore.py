@@ -10,6 +10,7 @@ from qwen2eval.backends import open_front
 from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join, own_contamination
 from qwen2eval.errors import BackendError, ConfigError, RunFolderError
+from qwen2eval.finished_run import Run, load_run
 from qwen2eval.health import check_health
 from qwen2eval.judging import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.libraries import prepared_libraries
@@ -19,8 +20,10 @@ from qwen2eval.plan import own_config, set_seeds
 from qwen2eval.planned import PlannedRequest, TaskPlan
 from qwen2eval.prompts import PromptPool
 from qwen2eval.record import describe_scoring
+from qwen2eval.report import with_report
 from qwen2eval.requests import Doc, FinishReason
-from qwen2eval.run_folder import Run, load_run, write_run
+from qwen2eval.run_folder import write_run
+from qwen2eval.run_info import HealthInfo, RunInfo
 from qwen2eval.sample import TaskSamples
 from qwen2eval.sample_columns import parse_response
 from qwen2eval.samples import score_task
@@ -60,49 +63,67 @@ def rescore(
         MissingDataError: the data is gone.
     """
     run = load_run(path)
-    config = RunConfig.from_dict(run.info["config"])
+    config = config_of(run)
     config = replace(config, data_dir=data_dir or config.data_dir, matches=matches, corpus=())
     if judge is not None or judge_args:
         config = replace(config, judge=judge, judge_args=judge_args or {})
     with prepared_libraries(offline=config.offline), compiled_templates():
         set_seeds(config.seeds)
         loaded = load_tasks(config)
-        scored = [name for name, task in run.info["tasks"].items() if task["status"] != "failed"]
-        plans = {name: _restore_task(run, name, loaded, config) for name in scored}
+        plans = {name: _restore_task(run, name, loaded, config) for name in run.info.scored_tasks}
         asked = None if judge is None else find_judge(config, {name: plan.task for name, (plan, _) in plans.items()})
         found = find_contamination(config, {name: plan for name, (plan, _) in plans.items()})
         samples = {name: score_task(plan, answers.by_request) for name, (plan, answers) in plans.items()}
-        info = dict(run.info)
+        info = run.info
         if asked is not None:
-            info |= _judge_again(asked, samples, run, config, quiet=quiet)
-        elif run.info.get("judge"):
+            info = _judge_again(asked, samples, run, config, quiet=quiet)
+        elif info.judge is not None:
             for name, task_samples in samples.items():
                 restore_verdicts(task_samples, run.samples(name))
         scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
-        info["health"] = {name: _new_health(info, name, check_health(s).as_dict()) for name, s in samples.items()}
-        info["tasks"] = {
-            name: {**task, **describe_scoring(samples[name])} if name in plans else task
-            for name, task in info["tasks"].items()
-        }
         joined = join(samples, scores, found or own_contamination(run), seed=config.seeds.numpy)
-        info |= joined.info
-        return write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
+        info = replace(
+            info,
+            health={name: _new_health(info, name, check_health(s)) for name, s in samples.items()},
+            tasks={
+                name: replace(task, **describe_scoring(samples[name])._asdict()) if name in plans else task
+                for name, task in info.tasks.items()
+            },
+            contamination=joined.info,
+        )
+        made = write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
+        return with_report(made)
+
+
+def config_of(run: Run) -> RunConfig:
+    """Return the settings of a finished run.
+
+    Raises:
+        RunFolderError: this version doesn't know them.
+    """
+    try:
+        return RunConfig.from_dict(run.info.config)
+    except ConfigError as err:
+        raise RunFolderError(
+            f"{str(run.path / 'run.json')!r}: `config`: {err}. The file is damaged or was written by another version "
+            f"({run.info.qwen2eval_version}): run the same command again"
+        ) from err
 
 
 def _judge_again(
     judge: Judge, samples: Mapping[str, TaskSamples], run: Run, config: RunConfig, *, quiet: bool
-) -> dict[str, Any]:
-    """Ask a judge about a run's answers and return what changes in run.json.
+) -> RunInfo:
+    """Ask a judge about a run's answers and return run.json with what the judge said.
 
     Raises:
         Qwen2EvalError: the judge can't be asked, or gave up.
     """
     judge = judge.with_front()
-    told = ask_judge(judge, samples, run.path.parent / STORE_FILE, quiet=quiet)
-    if told["error"] is not None:
-        raise BackendError(f"{told['error']} The run is left as it was; the same command goes on from there")
+    judged = ask_judge(judge, samples, run.path.parent / STORE_FILE, quiet=quiet)
+    if judged.error is not None:
+        raise BackendError(f"{judged.error} The run is left as it was; the same command asks only what is left")
     settings = {name: value for name, value in config.as_dict().items() if name in ("judge", "judge_args")}
-    return {"judge": told, "config": {**run.info["config"], **settings}}
+    return replace(run.info, judge=judged, config={**run.info.config, **settings})
 
 
 def _docs_of(task: EvalTask, config: RunConfig, *, is_part: bool) -> list[Doc]:
@@ -130,47 +151,58 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
         f"{run.path}: task {name!r} makes other requests today than those that were answered (other choices, another "
         "output_type): run it again"
     )
-    if run.info["tasks"][name]["output_type"] != task.output_type:
+    if run.info.tasks[name].output_type != task.output_type:
         raise asks_another
-    frame = run.samples(name)
-    first_filter = frame[frame["filter"] == frame["filter"].iloc[0]]
-    docs = _docs_of(task, config, is_part=bool((run.info["tasks"][name].get("heat_map") or {}).get("missing_lengths")))
-    doc_ids = sorted(int(i) for i in first_filter["doc_id"].unique())
-    n_repeats = int(first_filter["repeat"].max()) + 1
+    rows, heat_map = _answered_rows(run, name), run.info.tasks[name].heat_map
+    docs = _docs_of(task, config, is_part=heat_map is not None and bool(heat_map.missing_lengths))
+    doc_ids = sorted({row["doc_id"] for row in rows})
+    n_repeats = max(row["repeat"] for row in rows) + 1
     plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)
     answers, pool = TaskAnswers(), PromptPool()
-    for row in first_filter.sort_values(["doc_id", "repeat"]).to_dict("records"):
-        doc_id = int(row["doc_id"])
+    for row in rows:
+        doc_id = row["doc_id"]
         if doc_id >= len(docs) or doc_hash(docs[doc_id]) != row["doc_hash"]:
             raise RunFolderError(
                 f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
                 "the run. Point --data_dir to the data of the run, or run the task again"
             )
         requests = _requests(task, docs[doc_id], doc_id, row, pool, is_chat=bool(config.apply_chat_template))
-        if int(row["repeat"]) == 0:
+        if row["repeat"] == 0:
             plan.requests += requests
-        error = None if row["error"] is None or row["error"] != row["error"] else str(row["error"])
-        text = None if row["response"] is None or row["response"] != row["response"] else str(row["response"])
         try:
-            given = parse_response(text, requests, error=error)
+            given = parse_response(row["response"], requests, error=row["error"])
         except ValueError as err:  # not as many answers as requests
             raise asks_another from err
         for request, answer in zip(requests, given, strict=True):
-            length = row["n_response_tokens"]
             restored = replace(
                 answer,
                 finish_reason=_FINISH_REASONS.get(row["finish_reason"]),
-                n_response_tokens=None if length != length or length is None else int(length),
+                n_response_tokens=row["n_response_tokens"],
             )
-            answers.by_request[(request.digest, int(row["repeat"]))] = restored
+            answers.by_request[(request.digest, row["repeat"])] = restored
     return plan, answers
+
+
+def _answered_rows(run: Run, name: str) -> list[dict[str, Any]]:
+    """Return a task's samples under its first filter, in the order of docs and repeats: all filters have one answer.
+
+    Raises:
+        RunFolderError: there is no row.
+    """
+    rows: list[dict[str, Any]] = []
+    for row in run.sample_rows(name):
+        if not rows or row["filter"] == rows[0]["filter"]:
+            rows.append(row)
+    if not rows:
+        raise RunFolderError(f"{run.path}: the samples of task {name!r} have no row: run the same command again")
+    return sorted(rows, key=lambda row: (row["doc_id"], row["repeat"]))
 
 
 def _requests(
     task: EvalTask, doc: Doc, doc_id: int, row: Mapping[str, Any], pool: PromptPool, *, is_chat: bool
 ) -> list[PlannedRequest]:
     """Build a doc's requests around the prompt that was asked; the texts are only for the record."""
-    prompt, length = str(row["prompt"]), row["n_prompt_tokens"]
+    prompt = str(row["prompt"])
     return [
         PlannedRequest(
             doc_id=doc_id,
@@ -180,7 +212,7 @@ def _requests(
             continuation=request.continuation,
             gen_kwargs=request.gen_kwargs,
             digest=f"{doc_id}:{k}".encode(),
-            n_context_tokens=None if length is None or length != length else int(length),
+            n_context_tokens=row["n_prompt_tokens"],
             is_truncated=bool(row["truncated"]),
         )
         for k, request in enumerate(
@@ -189,8 +221,7 @@ def _requests(
     ]
 
 
-def _new_health(info: Mapping[str, Any], name: str, health: dict[str, Any]) -> dict[str, Any]:
+def _new_health(info: RunInfo, name: str, health: HealthInfo) -> HealthInfo:
     """Keep the flags of the plan, which a new scoring can't see."""
-    old = info["health"].get(name, {}).get("flags", [])
-    health["flags"] += [flag for flag in old if flag["check"] == "preflight"]
-    return health
+    old = info.health[name].flags if name in info.health else ()
+    return replace(health, flags=(*health.flags, *(flag for flag in old if flag.check == "preflight")))

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.answering import TaskAnswers, answer_task
 from qwen2eval.backends import Backend, open_front, open_model
@@ -11,6 +12,7 @@ from qwen2eval.config import RunConfig
 from qwen2eval.contamination import find_contamination, join
 from qwen2eval.demo.shipped import with_demo_corpus
 from qwen2eval.errors import BackendError, Qwen2EvalError, TaskFileError
+from qwen2eval.finished_run import Run
 from qwen2eval.judging import ask_judge, planned_judge
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.plan import make_plan
@@ -18,7 +20,9 @@ from qwen2eval.planned import Plan
 from qwen2eval.preflight import check_writable
 from qwen2eval.progress import Progress, scan_progress
 from qwen2eval.record import Clock, ModelRecord, describe_run, store_identity
-from qwen2eval.run_folder import Run, claimed_run_id, write_run
+from qwen2eval.report import with_report
+from qwen2eval.run_folder import claimed_run_id, write_run
+from qwen2eval.run_info import JudgeInfo
 from qwen2eval.sample import TaskSamples
 from qwen2eval.samples import score_task
 from qwen2eval.scores import Score, group_scores, task_scores
@@ -26,7 +30,9 @@ from qwen2eval.store import STORE_FILE, ResponseStore
 
 
 def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = False) -> Run:
-    """Evaluate a model: plan, answer what the store lacks, score, and write the run folder.
+    """Evaluate a model: plan, answer what the store lacks, score, write the run folder, and then its report.
+
+    A report that can't be written costs nothing else: `Run.report_fault` says why.
 
     Args:
         command: what the user typed, for run.json.
@@ -46,17 +52,20 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         answers, asked = ask_model(plan, clock, quiet=quiet)
         with clock.time("score_seconds"):
             samples = score_answers(plan, answers)
-        judged: dict[str, Any] = {}
+        judged: JudgeInfo | None = None
         if judge is not None:
             with clock.time("judge_seconds"):
-                judged = {"judge": ask_judge(judge, samples, folder / STORE_FILE, quiet=quiet)}
+                judged = ask_judge(judge, samples, folder / STORE_FILE, quiet=quiet)
         with clock.time("score_seconds"):
             scores = aggregate_samples(plan, samples)
             joined = join(samples, scores, contamination, seed=config.seeds.numpy)
-        info = describe_run(plan, asked, answers, samples, clock=clock, command=command) | judged | joined.info
-        with claimed_run_id(folder, info["run_id"]) as info["run_id"]:
-            target = folder / info["run_id"]
-            return write_run(target, info, samples, scores + joined.scores, plan.groups, matches=joined.matches)
+        info = describe_run(plan, asked, answers, samples, clock=clock, command=command)
+        with claimed_run_id(folder, info.run_id) as run_id:
+            info = replace(info, run_id=run_id, judge=judged, contamination=joined.info)
+            made = write_run(
+                folder / run_id, info, samples, scores + joined.scores, plan.groups, matches=joined.matches
+            )
+        return with_report(made)
 
 
 def plan(config: RunConfig) -> Plan:

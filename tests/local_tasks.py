@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from qwen2eval.cli import main
-from qwen2eval.run_folder import Run, load_run
+from qwen2eval.finished_run import Run, load_run
 
 KINDS = ("pick", "say", "read", "draw")
 ALL = ",".join(KINDS)
@@ -149,7 +149,7 @@ def run_apart(command: list[str], **env: str) -> subprocess.CompletedProcess[str
 def assert_same_results(run: Run, other: Run) -> None:
     """Scores and samples are equal to the last bit."""
     pd.testing.assert_frame_equal(run.scores, other.scores, check_exact=True)
-    scored = [name for name, task in run.info["tasks"].items() if task["status"] == "scored"]
-    assert list(run.info["tasks"]) == list(other.info["tasks"])
+    scored = [name for name, task in run.info.tasks.items() if task.status == "scored"]
+    assert list(run.info.tasks) == list(other.info.tasks)
     for name in scored:
         pd.testing.assert_frame_equal(run.samples(name), other.samples(name), check_exact=True)

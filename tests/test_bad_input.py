@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from qwen2eval.cli import main
-from qwen2eval.run_folder import load_run
+from qwen2eval.finished_run import load_run
 from tests.backends.openai_server import serve_openai
 from tests.local_tasks import rows, run_apart, run_here, words, write_rows, write_task, write_tasks
 
@@ -38,7 +38,7 @@ def refused(capsys):
 
 
 def requests(run):
-    return run.info["requests"]
+    return run.info.requests.to_json()
 
 
 # what was asked for is not there
@@ -98,6 +98,36 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, refused, verb, run_json, m
     if run_json:
         (tmp_path / "run.json").write_text(run_json)
     assert message in refused([verb, str(tmp_path)], 3)
+
+
+FOREIGN = {
+    "empty object": b"{}",
+    "no JSON": b"not json",
+    "binary": bytes(range(256)),
+    "no object": b"[]",
+}
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, "folder"])
+def test_foreign_folders_among_the_runs_are_named_once_and_passed_over(tmp_path, tasks_dir, capsys, kind):
+    """Each of them made `plan` fail with a traceback."""
+    output = tmp_path / "runs"
+    made = run_here(tasks_dir, output, tasks="say")
+    (output / "xx").mkdir()
+    if kind == "folder":
+        (output / "xx" / "run.json").mkdir()
+    else:
+        (output / "xx" / "run.json").write_bytes(FOREIGN[kind])
+    capsys.readouterr()
+    assert main(["plan", *words(tasks_dir, output, tasks="say")[1:]]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("qwen2eval: passed over: ")
+    assert (err.count("\n"), "xx" in err) == (1, True)
+    run_here(tasks_dir, output, tasks="say")
+    assert main(["report", str(output / "xx"), str(made.path)]) == 3
+    out, err = capsys.readouterr()
+    assert (err.count("\n"), "xx" in err) == (1, True)
+    assert f"{made.path}/report.html" in out
 
 
 # data and task files
@@ -178,9 +208,9 @@ def test_a_broken_benchmark_file_is_named_and_the_other_task_finishes(
     assert message in err
     assert "Traceback" not in err
     assert "failed" in out
-    assert made.info["status"] == "failed_tasks"
-    assert {task: entry["status"] for task, entry in made.info["tasks"].items()} == {name: "failed", "say": "scored"}
-    assert message in made.info["tasks"][name]["error"]
+    assert made.info.status == "failed_tasks"
+    assert {task: entry.status for task, entry in made.info.tasks.items()} == {name: "failed", "say": "scored"}
+    assert message in made.info.tasks[name].error
     assert made.scores["task"].unique().tolist() == ["say"]
     assert main(["report", str(made.path)]) == 0
     assert message.split(": ", 1)[1] in (made.path / "report.md").read_text().replace("\\", "")
@@ -201,7 +231,7 @@ def test_a_broken_task_file_is_named_with_the_line(tmp_path, tasks_dir, refused,
     assert re.search(message, err, re.DOTALL), err
     made = run_here(tasks_dir, tmp_path / "runs", tasks="mine,say", exit_code=70)
     assert re.search(message, made.failed_tasks["mine"], re.DOTALL)
-    assert made.info["tasks"]["say"]["status"] == "scored"
+    assert made.info.tasks["say"].status == "scored"
 
 
 @pytest.mark.parametrize(
@@ -216,10 +246,10 @@ def test_a_broken_task_file_is_named_with_the_line(tmp_path, tasks_dir, refused,
 def test_a_task_that_does_not_fit_its_data_is_named_and_the_other_finishes(tmp_path, tasks_dir, changes, message):
     write_task(tasks_dir, "unfit", like="say", **changes)
     made = run_here(tasks_dir, tmp_path / "runs", tasks="unfit,say", exit_code=70)
-    error = made.info["tasks"]["unfit"]["error"]
+    error = made.info.tasks["unfit"].error
     assert "Task 'unfit'" in error
     assert message in error
-    assert made.info["tasks"]["say"]["status"] == "scored"
+    assert made.info.tasks["say"].status == "scored"
 
 
 # places
@@ -251,8 +281,8 @@ def test_a_model_that_returns_some_nan_is_scored_on_the_rest(tmp_path, tasks_dir
     assert made.scores["n_unscored"].unique().tolist() == [1]  # of 5 distinct requests one
     assert made.scores["n_docs"].unique().tolist() == [6]
     assert made.scores["value"].notna().all()
-    assert made.info["health"]["read"]["n_nan"] == 1
-    assert [flag["check"] for flag in made.info["health"]["read"]["flags"]] == ["nan"]
+    assert made.info.health["read"].n_nan == 1
+    assert [flag.check for flag in made.info.health["read"].flags] == ["nan"]
     samples = made.samples("read")
     assert samples["error"].value_counts().to_dict() == {"the model returned NaN": 1}
     assert samples.loc[samples["error"].notna(), "word_perplexity"].isna().all()
@@ -327,7 +357,7 @@ def test_requests_that_a_server_fails_are_unscored_and_asked_again(tmp_path, tas
     assert requests(faulty) == {"n_total": 6, "n_from_store": 0, "n_answered": 4, "n_failed": 1}
     assert faulty.scores["n_unscored"].unique().tolist() == [1]
     assert faulty.samples("say").query("error.notna()")["doc_id"].unique().tolist() == [1]
-    assert [flag["check"] for flag in faulty.info["health"]["say"]["flags"]].count("failed_requests") == 1
+    assert [flag.check for flag in faulty.info.health["say"].flags].count("failed_requests") == 1
     server.reset()
     mended = run_here(tasks_dir, tmp_path / "runs", tasks="say", **served)
     assert requests(mended) == {"n_total": 6, "n_from_store": 4, "n_answered": 1, "n_failed": 0}
@@ -347,8 +377,8 @@ def test_a_server_that_is_slow_with_one_request_loses_only_that(tmp_path, tasks_
 def test_empty_answers_are_answers_that_are_counted(tmp_path, tasks_dir, server, served):
     server.misbehave("empty_text", prompt_contains=ONE_DOC)
     made = run_here(tasks_dir, tmp_path / "runs", tasks="say", **served)
-    assert made.info["health"]["say"]["n_empty"] == 1
-    assert "empty" in [flag["check"] for flag in made.info["health"]["say"]["flags"]]
+    assert made.info.health["say"].n_empty == 1
+    assert "empty" in [flag.check for flag in made.info.health["say"].flags]
     assert made.scores["n_unscored"].unique().tolist() == [0]
     server.reset()
     assert requests(run_here(tasks_dir, tmp_path / "runs", tasks="say", **served))["n_from_store"] == 5
@@ -358,13 +388,13 @@ def test_empty_answers_are_answers_that_are_counted(tmp_path, tasks_dir, server,
 def test_a_server_that_scores_no_prompts_fails_that_task_only(tmp_path, tasks_dir, server, served, fault):
     server.misbehave(fault, prompt_contains="Three apples")  # what the backend tries first
     made = run_here(tasks_dir, tmp_path / "runs", tasks="say,pick", exit_code=70, **served)
-    assert {name: task["status"] for name, task in made.info["tasks"].items()} == {"say": "scored", "pick": "failed"}
+    assert {name: task.status for name, task in made.info.tasks.items()} == {"say": "scored", "pick": "failed"}
 
 
 def test_nan_from_a_server_is_unscored_and_asked_again(tmp_path, tasks_dir, server, served):
     server.misbehave("nan", prompt_contains="How many pens?\nAnswer: 8")
     faulty = run_here(tasks_dir, tmp_path / "runs", tasks="pick", exit_code=70, **served)
-    assert faulty.info["health"]["pick"]["n_nan"] >= 1
+    assert faulty.info.health["pick"].n_nan >= 1
     n_kept = requests(faulty)["n_answered"] - sum("null" in response for response in faulty.samples("pick")["response"])
     server.reset()
     mended = run_here(tasks_dir, tmp_path / "runs", tasks="pick", **served)
@@ -377,7 +407,7 @@ def test_the_key_of_a_server_is_in_no_file(tmp_path, tasks_dir, served):
     texts = [path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert not any(b"s3cr3t-t0ken" in text for text in texts)
     assert json.loads((made.path / "run.json").read_text())["config"]["model_args"]["auth_token"] == "***"
-    assert load_run(made.path).info["model"]["backend"] == "local-completions"
+    assert load_run(made.path).info.model.backend == "local-completions"
 
 
 def test_a_metric_named_like_a_column_of_every_task_loses_nothing(tmp_path, tasks_dir):

@@ -186,7 +186,7 @@ def test_a_run_has_verdicts_and_the_level(tmp_path):
     finished = run(config, quiet=True)
     assert finished.samples("own_humaneval").verdict.tolist() == ["error"]
     assert finished.scores[["metric", "value"]].to_numpy().tolist() == [["pass@1", 0.0]]
-    assert finished.info["tasks"]["own_humaneval"]["sandbox"] == "landlock+seccomp"
+    assert finished.info.tasks["own_humaneval"].sandbox == "landlock+seccomp"
 
 
 def test_tests_that_are_broken_leave_the_doc_unscored(tmp_path):

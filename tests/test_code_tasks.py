@@ -72,7 +72,7 @@ def test_a_run_with_right_wrong_and_endless_programs(tmp_path, data_dir):
     assert samples.verdict.tolist() == ["failed", "error"]
     assert "assert candidate(2) == 4" in samples.verdict_detail[0]
     assert finished.scores.value.tolist() == [0.0]
-    assert finished.info["tasks"]["humaneval"]["sandbox"] in ("bwrap+landlock+seccomp", "landlock+seccomp")
+    assert finished.info.tasks["humaneval"].sandbox in ("bwrap+landlock+seccomp", "landlock+seccomp")
 
 
 def test_a_doc_whose_tests_are_broken_is_not_scored(tmp_path, data_dir):
@@ -98,14 +98,14 @@ def test_the_command_line_names_a_level(tmp_path, data_dir, capsys):
 
 def test_the_level_none_marks_the_score(tmp_path, data_dir, capsys):
     finished = a_run(tmp_path, data_dir, sandbox="none")
-    assert finished.info["tasks"]["humaneval"]["sandbox"] == "none"
-    assert [flag["check"] for flag in finished.info["health"]["humaneval"]["flags"]] == ["no_sandbox"]
-    print_summary(finished.info, finished.scores, file=sys.stdout)
+    assert finished.info.tasks["humaneval"].sandbox == "none"
+    assert [flag.check for flag in finished.info.health["humaneval"].flags] == ["no_sandbox"]
+    print_summary(finished, file=sys.stdout)
     printed = " ".join(capsys.readouterr().out.split())
     assert "ran without a sandbox" in printed
     assert "programs humaneval: 2 error (sandbox none)" in printed
     assert "ran without a sandbox" in (finished.path / "report.html").read_text()
-    assert a_run(tmp_path, data_dir).info["health"]["humaneval"]["flags"] == []
+    assert a_run(tmp_path, data_dir).info.health["humaneval"].flags == ()
 
 
 def test_more_tries_than_answers_are_refused(tmp_path, data_dir):
@@ -128,8 +128,8 @@ def test_a_doc_without_a_functions_name_is_not_scored(tmp_path, data_dir):
 
 def test_the_report_counts_verdicts(tmp_path, data_dir):
     finished = with_responses(a_run(tmp_path, data_dir), "humaneval", ["    return x + x\n", "    return x\n"])
-    health = finished.info["health"]["humaneval"]
-    assert (health["verdicts"], health["n_same_process"]) == ({"passed": 1, "failed": 1}, 0)
+    health = finished.info.health["humaneval"]
+    assert (health.verdicts, health.n_same_process) == ({"passed": 1, "failed": 1}, 0)
     assert "1 passed, 1 failed" in (finished.path / "report.html").read_text()
     assert "1 passed, 1 failed" in (finished.path / "report.md").read_text()
 

@@ -128,7 +128,7 @@ def run_ours(tiny_model, folder, **settings):
     config = our_config(folder, model="hf", model_args=model_args, device="cpu", batch_size=1, **settings)
     made = run(config, quiet=True)
     assert not made.failed_tasks
-    samples = {name: read_lines(made.path / f"samples_{name}.jsonl") for name in made.info["tasks"]}
+    samples = {name: read_lines(made.path / f"samples_{name}.jsonl") for name in made.info.tasks}
     return made, json.loads((made.path / "results.json").read_text(encoding="utf-8")), samples
 
 
@@ -221,7 +221,7 @@ def test_answers_from_the_store_give_the_same_results(tiny_model, lm, tmp_path):
     settings = {"tasks": ("local_riddles", "local_verdicts", "local_next_letter", "local_pages"), "limit": 4}
     _, results, samples = run_ours(tiny_model, tmp_path, **settings)
     again, results_again, samples_again = run_ours(tiny_model, tmp_path, **settings)
-    assert again.info["requests"]["n_answered"] == 0
+    assert again.info.requests.n_answered == 0
     assert samples_again == samples
     assert results_again["results"] == results["results"]
 

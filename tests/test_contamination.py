@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 from decontam import Reference, ReferenceIndex, Rule, load_results, scan
 from qwen2eval.cli import main
+from qwen2eval.contamination_info import ContaminationInfo, CorpusInfo, RuleInfo, TaskContaminationInfo
+from qwen2eval.finished_run import load_run
 from qwen2eval.reporting.contamination_table import contamination_rows, contamination_warnings
-from qwen2eval.run_folder import load_run
 from qwen2eval.stats.errors import mean_estimate, part_difference
 from tests.decontam.corpora import make_question
 from tests.local_tasks import run_here, words, write_rows, write_task
@@ -78,15 +80,15 @@ def test_subset_scores_are_those_of_the_marked_samples(run):
 
 
 def test_the_difference_is_that_of_the_samples(run):
-    told = run.info["contamination"]["tasks"]["quiz"]
+    told = run.info.contamination.tasks["quiz"]
     samples = run.samples("quiz")
     is_clean = (samples.contamination == "clean").tolist()
     estimate = part_difference(samples.acc.tolist(), is_clean)
-    (row,) = [row for row in told["scores"] if row["metric"] == "acc"]
+    (row,) = [row for row in told.scores if row.metric == "acc"]
     clean = samples.acc[is_clean].mean()
-    assert row["delta"] == pytest.approx([clean - samples.acc.mean(), estimate.ci_low, estimate.ci_high])
-    assert (told["n_docs"], told["n_contaminated"], told["n_clean"]) == (N_DOCS, N_LEAKED, N_DOCS - N_LEAKED - 1)
-    assert (told["n_not_testable"], told["n_found_whole"], told["n_contaminated_qwen2"]) == (1, 1, N_LEAKED)
+    assert row.delta == pytest.approx((clean - samples.acc.mean(), estimate.ci_low, estimate.ci_high))
+    assert (told.n_docs, told.n_contaminated, told.n_clean) == (N_DOCS, N_LEAKED, N_DOCS - N_LEAKED - 1)
+    assert (told.n_not_testable, told.n_found_whole, told.n_contaminated_qwen2) == (1, 1, N_LEAKED)
 
 
 def test_evidence_is_kept_for_each_doc(run, docs):
@@ -198,19 +200,19 @@ def test_a_run_keeps_its_marks_when_another_corpus_is_scanned_or_the_scan_is_gon
     assert len(list((output / "decontam").iterdir())) == 2  # each corpus has a folder of its own
     shutil.rmtree(output / "decontam")
     before = {"scores": run.scores, "samples": run.samples("quiz"), "matches": run.match_rows("quiz")}
-    told = run.info["contamination"]
+    told = run.info.contamination
     assert main(["score", str(run.path)]) == 0
     after = load_run(run.path)
     pd.testing.assert_frame_equal(after.scores, before["scores"])
     pd.testing.assert_frame_equal(after.samples("quiz"), before["samples"])
     assert after.match_rows("quiz") == before["matches"] != []
-    assert after.info["contamination"] == told
+    assert after.info.contamination == told
 
 
 def test_a_run_that_was_never_joined_is_scored_again_without_marks(tmp_path, tasks_dir):
     run = run_here(tasks_dir, tmp_path / "runs", tasks="quiz")
     assert main(["score", str(run.path)]) == 0
-    assert "contamination" not in load_run(run.path).info
+    assert load_run(run.path).info.contamination is None
     assert load_run(run.path).match_rows("quiz") == []
 
 
@@ -251,9 +253,9 @@ def test_an_aggregation_that_does_not_survive_a_subset_loses_only_that(tmp_path,
     values = run.scores.set_index("subset").value
     assert values["original"] == run.samples("odd").acc.sum()
     assert values[["clean", "contaminated"]].isna().all()
-    (row,) = run.info["contamination"]["tasks"]["odd"]["scores"]
-    assert row["delta"] == [None, None, None]
-    assert row["clean"][3] == run.samples("odd").contamination.eq("clean").sum()
+    (row,) = run.info.contamination.tasks["odd"].scores
+    assert row.delta == (None, None, None)
+    assert row.clean.n_docs == run.samples("odd").contamination.eq("clean").sum()
 
 
 def test_examples_in_the_report_show_where_they_stand_in_the_corpus(run, corpus, docs):
@@ -282,10 +284,11 @@ def test_the_table_has_intervals_and_what_is_not_testable(run):
 
 def test_few_clean_docs_are_warned_of_without_contaminated_ones_too():
     """Docs that are not testable are missing in clean as well."""
-    task = {"n_docs": 100, "n_clean": 8, "n_contaminated": 0, "n_not_testable": 92, "n_found_whole": 0}
-    told = {"tasks": {"a": task, "b": {**task, "n_docs": 8}}, "problems": {}}
-    assert contamination_warnings({"contamination": told}) == ("a: only 8 docs are clean: their score says little",)
-    assert contamination_warnings({}) == ()
+    task = TaskContaminationInfo(100, 8, 0, None, 92, 0, scores=(), evidence=())
+    rule, tasks = RuleInfo(13, None, 13, 0.6, "window"), {"a": task, "b": replace(task, n_docs=8)}
+    found = ContaminationInfo("leaks", rule, CorpusInfo(n_documents=1), problems={}, tasks=tasks)
+    assert contamination_warnings(found) == ("a: only 8 docs are clean: their score says little",)
+    assert contamination_warnings(None) == ()
 
 
 @pytest.mark.parametrize(("fields", "message"), [(["prompt"], "names 'prompt', which doc 0 lacks"), ("question", None)])

@@ -76,7 +76,7 @@ def right_choice(plan, *, wrong=()):
 def test_a_sound_task_has_no_flags(planned, task):
     plan = planned(task)
     health = health_of(plan, right_choice(plan) if task == "pick" else say)
-    assert health.as_dict() == {
+    assert health.to_json() == {
         "n_docs": 20,
         "n_unscored": 0,
         "n_truncated_prompts": 0,
@@ -223,6 +223,6 @@ def test_prompts_that_are_cut_are_counted_from_the_first_token(planned, tiny_mod
 
 def test_health_is_in_run_json_and_decides_the_exit_code(tmp_path, tasks_dir):
     warned = run_here(tasks_dir, tmp_path / "a", tasks="say", empty_every=2)
-    assert "empty" in [flag["check"] for flag in warned.info["health"]["say"]["flags"]]
+    assert "empty" in [flag.check for flag in warned.info.health["say"].flags]
     failed = run_here(tasks_dir, tmp_path / "b", tasks="say", fail_every=20, exit_code=70)
-    assert failed.info["health"]["say"]["n_failed_requests"] == 1
+    assert failed.info.health["say"].n_failed_requests == 1

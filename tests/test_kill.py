@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qwen2eval.run_folder import load_run
+from qwen2eval.finished_run import load_run
 from tests.killing import Place
 from tests.local_tasks import assert_same_results, words, write_tasks
 
@@ -178,7 +178,7 @@ def assert_only_whole_runs(output: Path) -> None:
     for file in output.glob("*/run.json"):  # in drafts, too: run.json is what makes a folder a run
         made = load_run(file.parent)
         assert len(made.scores) > 0
-        assert all(len(made.samples(name)) > 0 for name in made.info["tasks"])
+        assert all(len(made.samples(name)) > 0 for name in made.info.tasks)
         assert (file.parent / "report.html").read_text().rstrip().endswith("</html>")
 
 
@@ -218,7 +218,7 @@ def test_a_run_killed_ten_times_ends_like_one_that_was_not(tmp_path):
     assert len(answered) == len(set(answered)) == n_distinct
 
     last = load_run(output / "latest")
-    assert last.info["requests"]["n_answered"] == 0  # some died after the last answer
+    assert last.info.requests.n_answered == 0  # some died after the last answer
     assert_same_results(last, load_run(unkilled / "latest"))
     assert {key[1:] for key in stored(output)} == {key[1:] for key in stored(unkilled)}
 
@@ -243,7 +243,7 @@ def test_our_engine_killed_while_it_answers_gives_the_same(tmp_path, tiny_model)
     assert len(stored(output)) == len(stored(unkilled))
     last, whole = (load_run(folder / "latest") for folder in (output, unkilled))
     pd.testing.assert_frame_equal(last.scores, whole.scores, rtol=1e-5)
-    for name in whole.info["tasks"]:
+    for name in whole.info.tasks:
         mine, others = last.samples(name), whole.samples(name)
         assert mine["extracted"].equals(others["extracted"])
         for response, other in zip(mine["response"], others["response"], strict=True):

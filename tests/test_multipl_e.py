@@ -79,7 +79,7 @@ def test_a_run_with_right_and_wrong_programs(tmp_path, data_dir):
     assert samples.verdict.tolist() == ["passed", "failed"]
     assert samples["pass@1"].tolist() == [1.0, 0.0]
     assert finished.scores.value.tolist() == [0.5]
-    assert finished.info["tasks"]["multipl_e_sh"]["sandbox"] == BWRAP
+    assert finished.info.tasks["multipl_e_sh"].sandbox == BWRAP
     finished = with_responses(finished, {"multipl_e_sh": ["  :\n  }\nexit 0\nx() {", "  echo ${#1}"]})
     samples = finished.samples("multipl_e_sh")
     assert samples.verdict.tolist() == ["error", "passed"]
@@ -102,7 +102,7 @@ def test_a_language_without_compiler_is_not_scored(tmp_path, data_dir):
     assert set(samples.verdict) == {"not_run"}
     assert "is not installed" in samples.verdict_detail[0]
     assert samples["pass@1"].isna().all()
-    assert sum("is not installed" in warning for warning in finished.info["warnings"]) == 1
+    assert sum("is not installed" in warning for warning in finished.info.warnings) == 1
 
 
 @needs_bwrap

@@ -129,6 +129,10 @@ def test_the_time_is_that_of_an_earlier_run_of_the_same_model(tmp_path):
     from qwen2eval import run
     from qwen2eval.demo.shipped import MODEL
     from qwen2eval.estimate import estimate_time
+    from qwen2eval.finished_run import find_runs
+
+    def of_runs_here(plan):
+        return estimate_time(plan, find_runs(tmp_path).runs)
 
     small = RunConfig(
         model="dummy",
@@ -138,14 +142,14 @@ def test_the_time_is_that_of_an_earlier_run_of_the_same_model(tmp_path):
         output_path=str(tmp_path),
     )
     whole = make_plan(replace(small, limit=None), open_front(small))
-    assert estimate_time(whole) is None
+    assert of_runs_here(whole) is None
     first = run(small, quiet=True)
-    assert first.info["timings"]["answer_seconds"] >= 1.0  # 20 requests, 4 a batch, 0.2 s each
-    times = estimate_time(whole)
-    assert times.run_id == first.info["run_id"]
+    assert first.info.timings.answer_seconds >= 1.0  # 20 requests, 4 a batch, 0.2 s each
+    times = of_runs_here(whole)
+    assert times.run_id == first.info.run_id
     assert 35 < times.seconds < 200  # 336 docs for 5: some 67 times as long
     run(small, quiet=True)  # answered by the store: says nothing of the speed
-    assert estimate_time(whole).run_id == first.info["run_id"]
+    assert of_runs_here(whole).run_id == first.info.run_id
 
 
 @pytest.fixture(scope="session")

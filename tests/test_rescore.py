@@ -10,8 +10,8 @@ import yaml
 from qwen2eval.cli import main
 from qwen2eval.data.mmlu import load as load_mmlu
 from qwen2eval.errors import RunFolderError
+from qwen2eval.finished_run import load_run
 from qwen2eval.rescore import rescore
-from qwen2eval.run_folder import load_run
 from tests.local_tasks import KINDS, NUMBER, assert_same_results, rows, run_here, write_rows, write_task, write_tasks
 
 
@@ -35,7 +35,7 @@ def assert_nothing_changed(run, before):
     after = load_run(run.path)
     assert_same_results(after, before)
     assert after.info == before.info
-    texts = ("results.json", "scores.csv", "report.md", *(f"samples_{n}.jsonl" for n in after.info["health"]))
+    texts = ("results.json", "scores.csv", "report.md", *(f"samples_{n}.jsonl" for n in after.info.health))
     for name in texts:
         assert (after.path / name).read_text() == (before.path / name).read_text(), name
 
@@ -99,16 +99,16 @@ def test_a_new_filter_gets_its_score_without_a_model(tmp_path, tasks_dir, kept):
     file.write_text(yaml.safe_dump(config))
     after = rescore(run.path)
     assert after.scores.query("task == 'say'")["filter"].tolist() == ["strict", "prose"]
-    assert after.info["tasks"]["say"]["filters"] == ["strict", "prose"]
-    assert after.info["tasks"]["say"]["task_hash"] != before.info["tasks"]["say"]["task_hash"]
-    assert after.info["health"]["say"]["n_extraction_failures"] == {"strict": 0, "prose": 0}
+    assert after.info.tasks["say"].filters == ("strict", "prose")
+    assert after.info.tasks["say"].task_hash != before.info.tasks["say"].task_hash
+    assert after.info.health["say"].n_extraction_failures == {"strict": 0, "prose": 0}
     samples = after.samples("say")
     prose = samples[samples["filter"] == "prose"]
     assert prose["extracted"].tolist() == [text.split("#### ")[1] for text in prose["response"]]
     assert "prose" in (run.path / "report.md").read_text()
     unchanged = [made.scores.query("task == 'read' or filter == 'strict'") for made in (after, before)]
     pd.testing.assert_frame_equal(*(frame.reset_index(drop=True) for frame in unchanged))
-    assert after.info["tasks"]["read"] == before.info["tasks"]["read"]
+    assert after.info.tasks["read"] == before.info.tasks["read"]
 
 
 def test_a_new_metric_gets_its_score_without_a_model(tmp_path, tasks_dir):
@@ -116,7 +116,7 @@ def test_a_new_metric_gets_its_score_without_a_model(tmp_path, tasks_dir):
     write_task(tasks_dir, "pick", metric_list=[{"metric": "acc"}, {"metric": "brier_score"}])
     after = rescore(run.path)
     assert after.scores["metric"].tolist() == ["acc", "brier_score"]
-    assert list(after.info["tasks"]["pick"]["metrics"]) == ["acc", "brier_score"]
+    assert list(after.info.tasks["pick"].metrics) == ["acc", "brier_score"]
     assert after.scores["value"][0] == run.scores["value"][0]
 
 
@@ -186,7 +186,7 @@ def test_the_run_may_be_scored_again_and_again(tmp_path, tasks_dir, kept):
     for _ in range(2):
         rescore(run.path)
     assert_nothing_changed(run, before)
-    assert json.loads((run.path / "run.json").read_text()) == before.info
+    assert json.loads((run.path / "run.json").read_text()) == before.info.to_json()
 
 
 def test_a_run_is_scored_again_from_any_folder(tmp_path, monkeypatch):

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from qwen2eval import RunConfig, load_run, run
+from qwen2eval.cli import main
 from qwen2eval.run_folder import claimed_run_id
 from qwen2eval.store import ResponseStore
-from tests.local_tasks import ALL, KINDS, assert_same_results, run_here, write_task, write_tasks
+from tests.local_tasks import ALL, KINDS, assert_same_results, run_apart, run_here, write_task, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,10 @@ def test_examples_are_drawn_at_random_so_that_equal_prompts_mean_something(whole
 def test_a_run_after_a_limited_one_asks_only_the_rest(tmp_path, tasks_dir, whole):
     limited = run_here(tasks_dir, tmp_path, "--limit", "4")
     resumed = run_here(tasks_dir, tmp_path)
-    n_limited, n_whole = (made.info["requests"]["n_answered"] for made in (limited, whole))
+    n_limited, n_whole = (made.info.requests.n_answered for made in (limited, whole))
     # the last doc of `say`, `read` and `draw` (three repeats) asks what the first asks
     assert (n_limited, n_whole) == (4 * (3 + 1 + 1 + 3), 6 * 3 + 5 * (1 + 1 + 3))
-    assert resumed.info["requests"] == {
+    assert resumed.info.requests.to_json() == {
         "n_total": 6 * (3 + 1 + 1 + 3),
         "n_from_store": n_limited,
         "n_answered": n_whole - n_limited,
@@ -70,14 +71,14 @@ def test_a_run_after_a_limited_one_asks_only_the_rest(tmp_path, tasks_dir, whole
 
 def test_a_limited_run_after_a_whole_one_asks_nothing(tmp_path, tasks_dir):
     run_here(tasks_dir, tmp_path)
-    assert run_here(tasks_dir, tmp_path, "--limit", "2").info["requests"]["n_answered"] == 0
+    assert run_here(tasks_dir, tmp_path, "--limit", "2").info.requests.n_answered == 0
 
 
 def test_tasks_share_the_answers_to_equal_requests(tmp_path):
     tasks_dir = write_tasks(tmp_path / "tasks")
     write_task(tasks_dir, "echo", like="say")
     made = run_here(tasks_dir, tmp_path / "runs", tasks="say,echo")
-    assert made.info["requests"] == {"n_total": 12, "n_from_store": 5, "n_answered": 5, "n_failed": 0}
+    assert made.info.requests.to_json() == {"n_total": 12, "n_from_store": 5, "n_answered": 5, "n_failed": 0}
     assert made.samples("say")["response"].tolist() == made.samples("echo")["response"].tolist()
 
 
@@ -99,10 +100,10 @@ def test_a_run_folder_holds_what_the_guide_says(whole):
     per_task = [f(name) for name in KINDS for f in ("samples/{}.parquet".format, "samples_{}.jsonl".format)]
     expected = ["run.json", "scores.parquet", "scores.csv", "results.json", "report.html", "report.md", *per_task]
     assert files == set(expected)
-    assert whole.info["run_id"] == whole.path.name
+    assert whole.info.run_id == whole.path.name
     assert (whole.path.parent / "latest").resolve() == whole.path
-    assert list(whole.info["tasks"]) == list(KINDS)
-    assert [whole.info["tasks"][name]["n_docs"] for name in KINDS] == [6] * 4
+    assert list(whole.info.tasks) == list(KINDS)
+    assert [whole.info.tasks[name].n_docs for name in KINDS] == [6] * 4
     pd.testing.assert_frame_equal(pd.read_csv(whole.path / "scores.csv"), whole.scores, check_dtype=False)
     results = json.loads((whole.path / "results.json").read_text())
     acc = whole.scores.query("task == 'pick' and metric == 'acc'")["value"].item()
@@ -127,12 +128,12 @@ def test_nothing_but_runs_and_the_store_is_left(whole):
 def test_a_tasks_hash_does_not_depend_on_the_model_or_the_place(tmp_path, tasks_dir, whole):
     """lm-eval puts the model's arguments among the task's metadata."""
     other = run_here(tasks_dir, tmp_path, "--data_dir", str(tmp_path), tasks="say", seed=1)
-    assert other.info["tasks"]["say"]["task_hash"] == whole.info["tasks"]["say"]["task_hash"]
+    assert other.info.tasks["say"].task_hash == whole.info.tasks["say"].task_hash
 
 
 def test_the_store_can_be_read_while_nobody_runs(whole):
     with ResponseStore(whole.path.parent / "store.sqlite") as store:
-        assert len(store) == whole.info["requests"]["n_answered"]
+        assert len(store) == whole.info.requests.n_answered
 
 
 def test_what_a_killed_run_left_behind_is_cleared(tmp_path):
@@ -153,3 +154,41 @@ def test_what_a_killed_run_left_behind_is_cleared(tmp_path):
         (tmp_path / name).mkdir()
     clear_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".cache.d.x", f".g.{os.getpid()}.partial", "d_e", "f"]
+
+
+def test_a_fault_of_the_report_costs_nothing_but_the_report(tmp_path):
+    """A setting that matplotlib refuses lost the whole run folder, each time the command was given again."""
+    command = ["run", "--tasks", "demo_niah", "--limit", "6", "--output_path", str(tmp_path)]
+    done = run_apart(command, MPLBACKEND="nonsense")
+    assert done.returncode == 70, done.stderr
+    assert "Traceback" not in done.stderr
+    made = load_run(tmp_path / "latest")
+    (line,) = [line for line in done.stderr.splitlines() if "report" in line]
+    assert "'nonsense' is not a valid value" in line
+    assert line.endswith(f"`qwen2eval report {made.path}` does it again")
+    assert len(made.samples("demo_niah")) == 6
+    assert not (made.path / "figures").exists() or not list((made.path / "figures").iterdir())
+    again = run_apart(["report", str(made.path)], MPLBACKEND="nonsense")
+    assert (again.returncode, again.stdout.strip()) == (70, "")
+    assert main(["report", str(made.path)]) == 0
+    assert len(list((made.path / "figures").iterdir())) == 4
+
+
+def test_a_report_that_was_never_written_is_made_by_report(tmp_path, tasks_dir):
+    """As after a kill between the folder's renaming and its report."""
+    made = run_here(tasks_dir, tmp_path, tasks="say")
+    pages = {name: (made.path / name).read_text() for name in ("report.html", "report.md")}
+    for name in pages:
+        (made.path / name).unlink()
+    assert main(["report", str(made.path)]) == 0
+    assert {name: (made.path / name).read_text() for name in pages} == pages
+
+
+def test_a_run_and_report_show_the_same_examples(tmp_path):
+    """A run's own report looked at the first 50 docs of a task only."""
+    tasks_dir = write_tasks(tmp_path / "tasks", n_docs=70)
+    made = run_here(tasks_dir, tmp_path / "runs", tasks="read", nan_every=60, exit_code=70)
+    page = (made.path / "report.md").read_text()
+    assert "**doc 59: unscored**" in page
+    assert main(["report", str(made.path)]) == 0
+    assert (made.path / "report.md").read_text() == page

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from qwen2eval.errors import StoreError
+from qwen2eval.finished_run import load_run
 from qwen2eval.requests import Answer
-from qwen2eval.run_folder import load_run
 from qwen2eval.store import STORE_VERSION, AnswerKey, ResponseStore
 from tests.backends.openai_server import save_tiny_model
 from tests.local_tasks import assert_same_results, run_here, words, write_tasks
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_answered(tmp_path, tasks_
     assert done.stderr.startswith("qwen2eval: The response store ")
     assert done.stderr.count("\n") == 1
     [(n_kept,)] = read_store(output)
-    assert run_here(tasks_dir, output, tasks="say").info["requests"]["n_from_store"] == n_kept
+    assert run_here(tasks_dir, output, tasks="say").info.requests.n_from_store == n_kept
 
 
 # many at once
@@ -209,22 +209,22 @@ def test_two_runs_at_once_share_a_store_and_keep_a_folder_each(tmp_path, tasks_d
     assert [(process.communicate()[1], process.returncode) for process in started] == [("", 0), ("", 0)]
     first, second = (load_run(path.parent) for path in sorted(output.glob("*_dummy_*/run.json")))
     assert_same_results(first, second)
-    assert {first.info["run_id"], second.info["run_id"]} == {first.path.name, second.path.name}
+    assert {first.info.run_id, second.info.run_id} == {first.path.name, second.path.name}
 
 
 # whole runs on one store
 
 
 def from_store(run):
-    return run.info["requests"]["n_from_store"]
+    return run.info.requests.n_from_store
 
 
 def test_the_same_run_again_asks_nothing(tmp_path, tasks_dir):
     first = run_here(tasks_dir, tmp_path / "runs")
     again = run_here(tasks_dir, tmp_path / "runs")
     assert from_store(first) == 0
-    assert again.info["requests"]["n_answered"] == 0
-    assert from_store(again) == first.info["requests"]["n_answered"]
+    assert again.info.requests.n_answered == 0
+    assert from_store(again) == first.info.requests.n_answered
     assert again.path != first.path
     assert_same_results(first, again)
 
@@ -246,7 +246,7 @@ def test_another_model_protocol_or_seed_gets_none_of_the_answers(tmp_path, tasks
     first = run_here(tasks_dir, tmp_path / "runs", tasks=task)
     other = run_here(tasks_dir, tmp_path / "runs", *more, tasks=task, **model_args)
     assert from_store(other) == 0
-    assert other.info["requests"]["n_answered"] == first.info["requests"]["n_answered"]
+    assert other.info.requests.n_answered == first.info.requests.n_answered
     alone = run_here(tasks_dir, tmp_path / "alone", *more, tasks=task, **model_args)
     assert_same_results(other, alone)
 
@@ -254,7 +254,7 @@ def test_another_model_protocol_or_seed_gets_none_of_the_answers(tmp_path, tasks
 def test_a_seed_of_sampling_leaves_greedy_answers_alone(tmp_path, tasks_dir):
     first = run_here(tasks_dir, tmp_path / "runs", tasks="say")
     other = run_here(tasks_dir, tmp_path / "runs", "--seed", "0,1,2,1234", tasks="say")
-    assert from_store(other) == first.info["requests"]["n_answered"]
+    assert from_store(other) == first.info.requests.n_answered
 
 
 def test_repeats_are_answers_of_their_own(tmp_path, tasks_dir):
@@ -278,7 +278,7 @@ def test_nan_and_failures_are_asked_again(tmp_path, tasks_dir, fault):
     assert read_store(tmp_path / "runs", "SELECT COUNT(*) FROM answers WHERE logprob IS NULL") == [(0,)]
     mended = run_here(tasks_dir, tmp_path / "runs", tasks="pick")
     assert from_store(mended) == n_kept
-    assert mended.info["requests"]["n_answered"] == 6
+    assert mended.info.requests.n_answered == 6
     assert_same_results(mended, run_here(tasks_dir, tmp_path / "alone", tasks="pick"))
 
 

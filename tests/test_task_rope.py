@@ -8,7 +8,7 @@ import pytest
 
 from qwen2eval import RunConfig, run
 from qwen2eval.errors import ModelError
-from qwen2eval.reporting.side_by_side import grouped_maps
+from qwen2eval.reporting.side_by_side import ComparedRun, grouped_maps, label
 from qwen2eval.rescore import rescore
 from qwen2eval.run import plan
 
@@ -41,15 +41,15 @@ def test_each_task_is_answered_by_the_model_with_its_own_rope(own_tasks, tmp_pat
         output_path=str(tmp_path / "runs"),
     )
     made = run(config, quiet=True)
-    ropes = {name: task["rope"] for name, task in made.info["tasks"].items()}
+    ropes = {name: task.rope for name, task in made.info.tasks.items()}
     assert ropes == {"stretched": "yarn+dca x4", "plain": "none", "demo_gsm8k": None}
-    assert made.info["model"]["rope"] == "none"
-    assert list(made.info["tasks"]) == ["stretched", "plain", "demo_gsm8k"]
+    assert made.info.model.rope == "none"
+    assert list(made.info.tasks) == ["stretched", "plain", "demo_gsm8k"]
     plain, stretched = made.samples("plain"), made.samples("stretched")
     pd.testing.assert_series_equal(plain["prompt"], stretched["prompt"])
     again = run(config, quiet=True)
-    assert again.info["requests"]["n_answered"] == 0
-    assert again.info["requests"]["n_tokens_computed"] == 0  # told, though it is nothing
+    assert again.info.requests.n_answered == 0
+    assert again.info.requests.n_tokens_computed == 0  # told, though it is nothing
     assert list(again.samples("stretched")["response"]) == list(stretched["response"])
 
 
@@ -60,7 +60,7 @@ def test_answers_of_one_rope_are_not_taken_for_those_of_another(own_tasks, tmp_p
         RunConfig(model="demo", include_path=(own_tasks,), output_path=str(tmp_path / "runs"), tasks=("stretched",)),
         quiet=True,
     )
-    assert second.info["requests"]["n_from_store"] == 0
+    assert second.info.requests.n_from_store == 0
 
 
 def test_a_backend_that_cannot_stretch_fails_that_task_only(own_tasks):
@@ -109,7 +109,7 @@ def test_rescoring_builds_docs_as_long_as_they_were_asked(tiny_model, tmp_path):
         ),
         quiet=True,
     )
-    assert made.info["tasks"]["long"]["rope"] == "yarn x4"
+    assert made.info.tasks["long"].rope == "yarn x4"
     again = rescore(made.path, quiet=True)
     pd.testing.assert_frame_equal(again.samples("long"), made.samples("long"))
 
@@ -131,7 +131,10 @@ def test_heat_maps_side_by_side_name_the_tasks_own_rope(own_tasks, tmp_path):
         ),
         quiet=True,
     )
-    names = {maps[0].task: maps[0].model for maps in grouped_maps([(made.info, made.scores)])}
+    names = {
+        maps[0].task: maps[0].model
+        for maps in grouped_maps([ComparedRun(label(made.info), made.info, made.score_rows())])
+    }
     assert names == {"plain": "qwen2-nano", "stretched": "qwen2-nano yarn+dca x4"}
 
 

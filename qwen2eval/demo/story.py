@@ -18,7 +18,7 @@ from qwen2eval.stats.errors import newcombe
 if TYPE_CHECKING:
     import pandas as pd
 
-    from qwen2eval.run_folder import Run
+    from qwen2eval.finished_run import Run
 
 METRICS = {"demo_mmlu": "acc", "demo_gsm8k": "exact_match", "demo_humaneval": "pass@1"}
 """Tasks whose items are docs, with the metric that is told."""
@@ -116,10 +116,10 @@ def retrieval(docs: "pd.DataFrame") -> tuple[float, float]:
 
 def tell(run: "Run") -> list[str]:
     """Return what a finished run of the demo shows, in ten lines at most."""
-    tasks = run.info["tasks"]
+    tasks = run.info.tasks
     if run.failed_tasks or not {*METRICS, *NEEDLES} <= tasks.keys():
         return ["Not all tasks of the demo were finished, so what it shows is not told."]
-    if any(tasks[name]["n_docs"] < tasks[name]["n_docs_total"] for name in (*METRICS, *NEEDLES)):
+    if any(tasks[name].n_docs < tasks[name].n_docs_total for name in (*METRICS, *NEEDLES)):
         return ["Without --limit, the demo also tells what a leak is worth, and what is found of it."]
     return list(_lines(run))
 

@@ -1,65 +1,56 @@
 """The summary that ends a run in the terminal: scores, what to watch, where the report is."""
 
 import textwrap
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qwen2eval.finished_run import Run
 from qwen2eval.reporting.contamination_table import print_contamination
 from qwen2eval.reporting.markup import fold_name, visible
 from qwen2eval.reporting.tables import ScoreRow, score_rows, verdicts_text
 from qwen2eval.reporting.watches import find_watches
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "note": "cyan", "unknown": "dim"}
 _ASCII = str.maketrans({"±": "+-", "—": "-", "–": "-", "↑": "^", "↓": "v", "∞": "inf", "─": "-", "⟨": "<", "⟩": ">"})
 
 
-def print_summary(
-    info: Mapping[str, Any], scores: "pd.DataFrame", *, file: TextIO, run_dir: Path | None = None
-) -> None:
+def print_summary(run: Run, *, file: TextIO) -> None:
     """Print the score table, the health warnings and the path of the report.
 
     Without a terminal there are no colours and no control codes, and a path is never broken over lines.
 
     Args:
-        info: the run as in run.json.
-        scores: as in scores.parquet.
+        run: a finished run.
         file: where to print; its encoding may be less than UTF-8.
-        run_dir: the run's folder; None takes `output_path` and `run_id` of `info`.
     """
     console = Console(file=file, highlight=False, emoji=False)
     with console.capture() as capture:
-        _print_all(console, info, scores, run_dir or Path(str(info["config"]["output_path"])) / info["run_id"])
+        _print_all(console, run)
     text = "\n".join(line.rstrip() for line in capture.get().split("\n"))
     file.write(_fit_encoding(text, getattr(file, "encoding", None)))
     file.flush()
 
 
-def _print_all(console: Console, info: Mapping[str, Any], scores: "pd.DataFrame", run_dir: Path) -> None:
-    if info["model"]["note"]:
-        _print_wrapped(console, "! ", f"{info['model']['name']}: {info['model']['note']}", style="bold yellow")
+def _print_all(console: Console, run: Run) -> None:
+    info = run.info
+    if info.model.note:
+        _print_wrapped(console, "! ", f"{info.model.name}: {info.model.note}", style="bold yellow")
         console.print()
     # Beside the two columns of names the table takes 59.
-    console.print(_score_table(score_rows(info, scores), room=max(console.width - 59, 21)))
+    console.print(_score_table(score_rows(info, run.score_rows()), room=max(console.width - 59, 21)))
     console.print()
-    programs = {name: verdicts_text(info["health"].get(name) or {}) for name in info["tasks"]}
+    programs = {name: verdicts_text(info.health.get(name)) for name in info.tasks}
     for name, text in programs.items():
         if text:
-            _print_wrapped(
-                console, "programs ", f"{name}: {text} (sandbox {info['tasks'][name]['sandbox']})", style="bold"
-            )
+            _print_wrapped(console, "programs ", f"{name}: {text} (sandbox {info.tasks[name].sandbox})", style="bold")
     if any(programs.values()):
         console.print()
-    if info.get("contamination"):
-        print_contamination(info["contamination"], console=console)
+    if info.contamination is not None:
+        print_contamination(info, console=console)
         console.print()
     watches = find_watches(info)
     for watch in watches:
@@ -68,7 +59,8 @@ def _print_all(console: Console, info: Mapping[str, Any], scores: "pd.DataFrame"
         _print_wrapped(console, f"{watch.level:<7}  ", about + watch.message + advice, style=_STYLES[watch.level])
     if watches:
         console.print()
-    _print_line(console, Text.assemble(("report   ", "bold"), visible(str(run_dir / "report.html"))))
+    if run.report_fault is None:
+        _print_line(console, Text.assemble(("report   ", "bold"), visible(str(run.path / "report.html"))))
 
 
 def _score_table(rows: tuple[ScoreRow, ...], *, room: int) -> Table:

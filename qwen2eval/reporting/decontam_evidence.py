@@ -48,10 +48,12 @@ def write_evidence_html(path: Path, found: "Sequence[Evidence]") -> None:
         ConfigError: the file can't be written.
     """
     # jinja takes a moment to load, which only a page needs
-    from qwen2eval.reporting.render import render_html
+    from qwen2eval.reporting.render import render_page
 
     matches = [{"match": one, "place": place(one), "facts": facts(one)} for one in found]
-    page = render_html("decontam_evidence", matches=matches, n_matches=_count(len(found), "match", "es"))
+    (page,) = render_page(
+        "decontam_evidence", formats=("html",), matches=matches, n_matches=_count(len(found), "match", "es")
+    ).values()
     try:
         with beside(path) as scratch:
             scratch.write_text(page, encoding="utf-8", newline="\n")

@@ -8,9 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from qwen2eval.evidence import with_evidence
+from qwen2eval.finished_run import Run, known_number
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.contamination_table import Evidence, match_evidence
 from qwen2eval.reporting.markup import clip
+from qwen2eval.reporting.metrics import ShownMetric, metric_of
+from qwen2eval.run_info import RunInfo, TaskInfo
 
 Verdict = Literal["right", "wrong", "scored", "unscored"]
 LONG_TEXT_CHARS = 3000
@@ -49,46 +53,84 @@ class Example:
     """Where the doc stands in the corpus that was searched."""
 
 
+def run_examples(run: Run, *, n_each: int = 2) -> dict[str, tuple[Example, ...]]:
+    """Pick examples of each task of a finished run.
+
+    All docs are looked at, but by the few columns that tell their verdict; prompts and responses are read only of the
+    docs that are picked.
+    """
+    chosen = {}
+    for name, task in run.info.scored_tasks.items():
+        metrics = shown_metrics(run.info, name)
+        columns = ("doc_id", "repeat", "filter", "error", *(metric.name for metric in metrics[:1]))
+        docs = choose_docs(run.sample_rows(name, columns=columns), metrics, n_each=n_each)
+        places = sorted(number for doc in docs for number in doc)
+        rows = with_evidence(run.chosen_sample_rows(name, places), run.match_rows(name))
+        of_place = dict(zip(places, rows, strict=True))
+        chosen[name] = tuple(example_of([of_place[place] for place in doc], task, metrics) for doc in docs)
+    return chosen
+
+
 def choose_examples(
-    samples: Mapping[str, Iterable[Mapping[str, Any]]], tasks: Mapping[str, Any], *, n_each: int = 2
+    samples: Mapping[str, Sequence[Mapping[str, Any]]], info: RunInfo, *, n_each: int = 2
 ) -> dict[str, tuple[Example, ...]]:
-    """Pick examples in one pass over the samples of a run, holding only those that are kept.
+    """Pick examples of rows that are in memory, as `run_examples` does of a run.
 
     Args:
         samples: by task, rows as in samples/<task>.parquet, with `evidence` if a corpus was searched; a doc may have
             one for each filter.
-        tasks: the "tasks" of run.json.
+        info: the run as in run.json.
         n_each: how many docs to keep of each verdict and task, the first ones met.
     """
-    return {
-        name: tuple(_example(doc_rows, tasks[name]) for doc_rows in _choose_docs(rows, tasks[name], n_each=n_each))
-        for name, rows in samples.items()
-        if name in tasks
-    }
+    chosen = {}
+    for name, rows in samples.items():
+        if name in info.tasks:
+            metrics = shown_metrics(info, name)
+            docs = choose_docs(rows, metrics, n_each=n_each)
+            chosen[name] = tuple(
+                example_of([rows[number] for number in doc], info.tasks[name], metrics) for doc in docs
+            )
+    return chosen
 
 
-def _choose_docs(
-    rows: Iterable[Mapping[str, Any]], task: Mapping[str, Any], *, n_each: int
-) -> list[list[Mapping[str, Any]]]:
-    """Return the rows of each doc that is kept, judged by the filter that comes first."""
-    kept: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+def shown_metrics(info: RunInfo, task: str) -> tuple[ShownMetric, ...]:
+    """Return how the metrics of a task are shown, the one that is reported first."""
+    return tuple(metric_of(info, task, metric) for metric in info.tasks[task].metrics)
+
+
+def choose_docs(rows: Iterable[Mapping[str, Any]], metrics: Sequence[ShownMetric], *, n_each: int) -> list[list[int]]:
+    """Return for each doc that is kept the numbers of its rows, from 0; the filter that comes first judges.
+
+    Args:
+        rows: with doc_id, repeat, filter, error and the first metric.
+        metrics: of the task.
+        n_each: how many docs to keep of each verdict.
+    """
+    kept: dict[tuple[str, str], list[int]] = {}
     n_kept: Counter[Verdict] = Counter()
     first_filter: Any = None
-    for row in rows:
+    for number, row in enumerate(rows):
         first_filter = first_filter or row["filter"]
         key = (str(row["doc_id"]), str(row.get("repeat")))
         if key in kept:
-            kept[key].append(row)
-        elif row["filter"] == first_filter and n_kept[_verdict(row, task["metrics"])] < n_each:
-            n_kept[_verdict(row, task["metrics"])] += 1
-            kept[key] = [row]
+            kept[key].append(number)
+        elif row["filter"] == first_filter and n_kept[_verdict(row, metrics)] < n_each:
+            n_kept[_verdict(row, metrics)] += 1
+            kept[key] = [number]
     return list(kept.values())
 
 
-def _example(rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> Example:
+def example_of(rows: Sequence[Mapping[str, Any]], task: TaskInfo, metrics: Sequence[ShownMetric]) -> Example:
+    """Return a doc as it is shown.
+
+    Args:
+        rows: of the doc, one a filter.
+        task: of run.json.
+        metrics: of the task.
+    """
     row = rows[0]
     notes = []
-    if _number(row.get("truncated")) == 1:
+    if known_number(row.get("truncated")) == 1:
         notes.append("prompt truncated")
     if row.get("finish_reason") == "length":
         notes.append("answer cut off at its length limit")
@@ -98,22 +140,22 @@ def _example(rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> Exam
     return Example(
         doc_id=_text(row["doc_id"], limit=_SHORT_TEXT_CHARS),
         prompt=_text(row["prompt"], limit=LONG_TEXT_CHARS),
-        response=_response_text(row["response"], task["output_type"]),
+        response=_response_text(row["response"], task.output_type),
         target=_text(row["target"], limit=_SHORT_TEXT_CHARS),
-        verdict=_verdict(row, task["metrics"]),
+        verdict=_verdict(row, metrics),
         notes=tuple(notes),
         error=_text(error, limit=_SHORT_TEXT_CHARS) if isinstance(error, str) else None,
-        outcomes=tuple(_outcome(each, task["metrics"]) for each in rows),
+        outcomes=tuple(_outcome(each, metrics) for each in rows),
         evidence=match_evidence(str(row["task"]), row["evidence"]) if row.get("evidence") else None,
     )
 
 
-def _outcome(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Outcome:
+def _outcome(row: Mapping[str, Any], metrics: Sequence[ShownMetric]) -> Outcome:
     shown = []
     for metric in metrics:
-        score = _number(row.get(metric))
-        in_percent = numbers.is_ratio(metric, score) and score not in (0, 1)
-        shown.append((metric, numbers.format_value(score, in_percent=in_percent)))
+        score = known_number(row.get(metric.name))
+        in_percent = metric.in_percent(score) and score not in (0, 1)
+        shown.append((metric.name, numbers.format_value(score, in_percent=in_percent)))
     name = row["filter"]
     return Outcome(
         filter=name if isinstance(name, str) and name != "none" else None,
@@ -123,28 +165,17 @@ def _outcome(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Outcome:
     )
 
 
-def _verdict(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Verdict:
+def _verdict(row: Mapping[str, Any], metrics: Sequence[ShownMetric]) -> Verdict:
     """Judge by the first metric: right and wrong are for ratios that are exactly 1 or 0."""
     metric = next(iter(metrics), None)
-    score = None if metric is None else _number(row.get(metric))
+    score = None if metric is None else known_number(row.get(metric.name))
     if metric is None or score is None:
         # A pair, as perplexity needs it, is a score though no number; a doc that is not scored says why.
         return "scored" if "error" in row and not isinstance(row["error"], str) else "unscored"
-    if score not in (0, 1) or not numbers.is_ratio(metric):
+    if score not in (0, 1) or not metric.in_percent():
         return "scored"
-    best = 0 if metrics[metric].get("higher_is_better") is False else 1
+    best = 0 if metric.higher_is_better is False else 1
     return "right" if score == best else "wrong"
-
-
-def _number(cell: Any) -> float | None:
-    """Return a sample's score; None where there is none, or where it is no single number."""
-    if isinstance(cell, bool | int | float):
-        return None if math.isnan(cell) else float(cell)
-    try:
-        number = float(cell.item())  # numpy's scalars
-    except (AttributeError, TypeError, ValueError):
-        return None
-    return None if math.isnan(number) else number
 
 
 def _response_text(cell: Any, output_type: str | None) -> str | None:
@@ -158,7 +189,7 @@ def _response_text(cell: Any, output_type: str | None) -> str | None:
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         return _text(cell, limit=LONG_TEXT_CHARS)
     lines = [
-        f"log-probability {numbers.format_number(_number(logprob))}{', greedy' if is_greedy is True else ''}"
+        f"log-probability {numbers.format_number(known_number(logprob))}{', greedy' if is_greedy is True else ''}"
         for logprob, is_greedy in pairs
     ]
     if len(lines) > 1:

@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.colours import COLOUR_STOPS, DEFAULT_COLOURS
-from qwen2eval.reporting import numbers
-
-if TYPE_CHECKING:
-    import pandas as pd
+from qwen2eval.finished_run import ScoreRecord
+from qwen2eval.reporting.metrics import ShownMetric, metric_of
+from qwen2eval.run_info import RunInfo
 
 Place = tuple[int | None, float | None]
 """Length and depth; None stands for all."""
-SCALES: Mapping[str, tuple[float, float]] = {"judge_score": (1.0, 10.0)}
-"""Lower and upper end of metrics that are neither a share nor points of 100."""
 
 
 class HeatCell(NamedTuple):
@@ -68,12 +65,7 @@ class HeatMap:
         return " ".join(part for part in (self.task, self.metric, self.filter) if part)
 
 
-def is_cell(row: Mapping[Any, Any]) -> bool:
-    """Tell whether a row of scores.parquet is a part of a heat map, not a score of the whole task."""
-    return any(_number(row.get(name)) is not None for name in ("cell_length", "cell_depth"))
-
-
-def heat_maps(info: Mapping[str, Any], scores: "pd.DataFrame", *, colours: str | None = None) -> tuple[HeatMap, ...]:
+def heat_maps(info: RunInfo, scores: Sequence[ScoreRecord], *, colours: str | None = None) -> tuple[HeatMap, ...]:
     """Return the heat maps of a run, in the order of its scores.
 
     Args:
@@ -81,26 +73,24 @@ def heat_maps(info: Mapping[str, Any], scores: "pd.DataFrame", *, colours: str |
         scores: as in scores.parquet.
         colours: of all of them; None: those that each task asks for.
     """
-    if "cell_length" not in scores or not scores[["cell_length", "cell_depth"]].notna().any(axis=None):
-        return ()
-    grouped: dict[tuple[str, str, str], dict[Place, Mapping[Any, Any]]] = {}
-    for row in scores.to_dict("records"):
-        if row["subset"] == "original":
-            place = (_whole(row["cell_length"]), _number(row["cell_depth"]))
-            grouped.setdefault((str(row["task"]), str(row["metric"]), str(row["filter"])), {})[place] = row
+    grouped: dict[tuple[str, str, str | None], dict[Place, HeatCell]] = {}
+    for row in scores:
+        if row.subset == "original":
+            cell = HeatCell(row.value, row.ci_low, row.ci_high, row.n_docs or 0, row.n_unscored or 0)
+            grouped.setdefault((row.task, row.metric, row.filter), {})[row.cell_length, row.cell_depth] = cell
     found = []
-    for (task, metric, filter_name), rows in grouped.items():
-        told = info["tasks"].get(task, {}).get("heat_map") or {}
-        if any(length is not None and depth is not None for length, depth in rows):
+    for (task, metric, filter_name), cells in grouped.items():
+        if any(length is not None and depth is not None for length, depth in cells):
+            said = info.tasks[task].heat_map if task in info.tasks else None
             found.append(
                 heat_map(
-                    {place: _cell(row) for place, row in rows.items()},
-                    model=str(info["model"]["name"]),
+                    cells,
+                    model=info.model.name,
                     task=task,
-                    metric=metric,
+                    metric=metric_of(info, task, metric),
                     filter_name=filter_name,
-                    missing_lengths=tuple(told.get("missing_lengths") or ()),
-                    colours=colours or told.get("colours") or DEFAULT_COLOURS,
+                    missing_lengths=said.missing_lengths if said else (),
+                    colours=colours or (said and said.colours) or DEFAULT_COLOURS,
                 )
             )
     return tuple(found)
@@ -111,25 +101,26 @@ def heat_map(
     *,
     model: str,
     task: str,
-    metric: str,
-    filter_name: str = "none",
+    metric: ShownMetric,
+    filter_name: str | None = None,
     missing_lengths: Sequence[int] = (),
     colours: str = DEFAULT_COLOURS,
 ) -> HeatMap:
-    """Return a heat map of cells, on the scale of its metric: `SCALES`, percent for ratios, else 0 to 100 or more."""
+    """Return a heat map of cells, on the scale of its metric: its own, percent for shares, else 0 to 100 or more."""
     values = [cell.value for cell in cells.values() if cell.value is not None]
-    bottom, top = SCALES.get(metric, (0.0, 100.0))
-    if metric in SCALES:
-        cells = {place: _within(cell, bottom, top) for place, cell in cells.items()}
-    elif all(numbers.is_ratio(metric, value) for value in values):
+    bottom, top = 0.0, 100.0
+    if all(metric.in_percent(value) for value in values) and (values or metric.in_percent()):
         cells = {place: _times_100(cell) for place, cell in cells.items()}
+    elif metric.scale is not None:
+        bottom, top = metric.scale
+        cells = {place: _within(cell, bottom, top) for place, cell in cells.items()}
     else:
         top = max([top, *values])
     return HeatMap(
         model=model,
         task=task,
-        metric=metric,
-        filter=None if filter_name == "none" else filter_name,
+        metric=metric.name,
+        filter=filter_name,
         cells={place: cell for place, cell in cells.items() if place != (None, None)},
         overall=cells.get((None, None)),
         top=top,
@@ -184,11 +175,6 @@ def _channels(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def _cell(row: Mapping[Any, Any]) -> HeatCell:
-    value, low, high = (_number(row[name]) for name in ("value", "ci_low", "ci_high"))
-    return HeatCell(value, low, high, int(row["n_docs"]), int(row["n_unscored"]))
-
-
 def _within(cell: HeatCell, bottom: float, top: float) -> HeatCell:
     """Cut an interval to the scale: of two answers Student's t reaches far beyond the grades that there are."""
     low, high = cell.low, cell.high
@@ -198,17 +184,3 @@ def _within(cell: HeatCell, bottom: float, top: float) -> HeatCell:
 def _times_100(cell: HeatCell) -> HeatCell:
     value, low, high = (None if number is None else 100 * number for number in cell[:3])
     return cell._replace(value=value, low=low, high=high)
-
-
-def _number(value: Any) -> float | None:
-    """Return a table's cell as a number; None for each of the ways in which pandas says "nothing"."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return None if number != number else number
-
-
-def _whole(value: Any) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)

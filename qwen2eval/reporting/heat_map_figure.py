@@ -104,8 +104,11 @@ def _save(figure: "Figure", stem: Path) -> list[Path]:
     for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160})):
         path = stem.with_name(f"{stem.name}.{ending}")
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        figure.savefig(draft, format=ending, **options)
-        draft.replace(path)
+        try:
+            figure.savefig(draft, format=ending, **options)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
         written.append(path)
     return written
 

@@ -1,5 +1,6 @@
 """A heat map and its curve as shapes with places and colours: the report's template only draws them."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -144,6 +145,15 @@ def view_heat_map(found: HeatMap, *, file: str) -> HeatMapView:
         by_cell=tuple(_table_row(found, (length, depth), label) for length in lengths for depth, label in named),
         file=file,
     )
+
+
+def figure_names(maps: Sequence[HeatMap]) -> list[str]:
+    """Return a file name for each heat map, without ending; no two are alike, and none can steer what names it."""
+    names: list[str] = []
+    for one in maps:
+        plain = re.sub(r"[^\w.-]+", "-", one.name).strip(".-")[:80] or "figure"
+        names.append(plain if plain not in names else f"{plain}-{len(names) + 1}")
+    return names
 
 
 def _length_labels(lengths: Sequence[int], middles: Sequence[float], *, y: float) -> tuple[Label, ...]:

@@ -3,95 +3,76 @@
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from qwen2eval.content import content_dir
 from qwen2eval.errors import RunFolderError
-from qwen2eval.reporting.heat_map import HeatMap, heat_maps
-from qwen2eval.reporting.heat_map_view import HeatMapView, view_heat_map
+from qwen2eval.finished_run import Run, ScoreRecord
+from qwen2eval.reporting.examples import Example, run_examples
+from qwen2eval.reporting.heat_map import heat_maps
+from qwen2eval.reporting.heat_map_view import figure_names
 from qwen2eval.reporting.markup import Markdown, md_block, md_code, md_prose, visible
 from qwen2eval.reporting.numbers import NOTHING
-from qwen2eval.reporting.view import ReportView, build_view
+from qwen2eval.reporting.view import build_view
+from qwen2eval.run_info import RunInfo
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-ReportFormat = Literal["html", "md"]
-FORMATS: tuple[ReportFormat, ...] = ("html", "md")
+FORMATS = ("html", "md")
 
 
 def render_report(
-    info: Mapping[str, Any],
-    scores: "pd.DataFrame",
+    info: RunInfo,
+    scores: Sequence[ScoreRecord],
     *,
-    examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
-    formats: Iterable[ReportFormat] = FORMATS,
+    examples: Mapping[str, tuple[Example, ...]] | None = None,
+    formats: Iterable[str] = FORMATS,
 ) -> dict[str, str]:
     """Render the reports of a run and return their texts by file name, "report.html" and "report.md".
 
     Args:
         info: the run as in run.json.
         scores: as in scores.parquet.
-        examples: by task, rows as in samples/<task>.parquet, read once; a few docs of each verdict are shown.
+        examples: by task, docs that are shown.
         formats: which reports to render.
     """
-    view = build_view(info, scores, examples=examples)
-    maps = heat_maps(info, scores)
-    figures = [view_heat_map(one, file=name) for one, name in zip(maps, _figure_names(maps), strict=True)]
-    renderers = {"html": _render_html, "md": _render_markdown}
-    return {f"report.{name}": renderers[name](view, figures) for name in formats}
+    return render_page("report", formats=formats, report=build_view(info, scores, examples=examples))
 
 
-def write_report(
-    run_dir: Path,
-    info: Mapping[str, Any],
-    scores: "pd.DataFrame",
-    *,
-    examples: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
-    formats: Iterable[ReportFormat] = FORMATS,
-) -> tuple[Path, ...]:
+def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ...]:
     """Render the reports and figures of a run into its folder, each whole or not at all, and return their paths.
 
     Raises:
-        RunFolderError: the folder can't be written to.
+        RunFolderError: the folder can't be written to, or a file of it can't be read.
     """
-    texts = render_report(info, scores, examples=examples, formats=formats)
-    written = [_write_whole(run_dir / name, text) for name, text in texts.items()]
-    if maps := heat_maps(info, scores):  # matplotlib takes a second to load
+    scores = run.score_rows()
+    texts = render_report(run.info, scores, examples=run_examples(run), formats=formats)
+    written = [_write_whole(run.path / name, text) for name, text in texts.items()]
+    if maps := heat_maps(run.info, scores):  # matplotlib takes a second to load
         from qwen2eval.reporting.heat_map_figure import write_figures
 
-        written += write_figures(run_dir / "figures", maps, names=_figure_names(maps))
+        written += write_figures(run.path / "figures", maps, names=figure_names(maps))
     return tuple(written)
 
 
-def render_page(name: str, **values: Any) -> dict[str, str]:
-    """Return a page that is no run's report as HTML and markdown, by file name.
+def render_page(name: str, *, formats: Iterable[str] = FORMATS, **values: Any) -> dict[str, str]:
+    """Return a page as HTML, markdown or both, by file name.
 
     Args:
         name: of its templates.
+        formats: "html", "md".
         values: what they show.
     """
     templates = content_dir("reports") / "templates"
-    markdown = _environment(templates, is_html=False).get_template(f"{name}.md.j2").render(**values)
-    return {f"{name}.html": render_html(name, **values), f"{name}.md": markdown}
-
-
-def render_html(name: str, **values: Any) -> str:
-    """Return a page that is no run's report as HTML.
-
-    Args:
-        name: of its template, and of a style sheet that is added to the shared one, where there is such a file.
-        values: what it shows.
-    """
-    templates = content_dir("reports") / "templates"
-    template = _environment(templates, is_html=True).get_template(f"{name}.html.j2")
-    return template.render(**values, **_style(templates, f"{name}.css"))
+    pages = {}
+    for kind in formats:
+        template = _environment(templates, is_html=kind == "html").get_template(f"{name}.{kind}.j2")
+        style = _style(templates, f"{name}.css") if kind == "html" else {}
+        pages[f"{name}.{kind}"] = template.render(**values, **style)
+    return pages
 
 
 def _style(templates: Path, own: str = "") -> dict[str, Markup]:
@@ -101,32 +82,6 @@ def _style(templates: Path, own: str = "") -> dict[str, Markup]:
         style += (templates / own).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return {"style": Markup(style), "style_hash": Markup(f"sha256-{digest}")}  # noqa: S704
-
-
-def _render_html(view: ReportView, figures: Sequence[HeatMapView]) -> str:
-    templates = content_dir("reports") / "templates"
-    template = _environment(templates, is_html=True).get_template(_template(figures, "html"))
-    return template.render(report=view, figures=figures, **_style(templates))
-
-
-def _render_markdown(view: ReportView, figures: Sequence[HeatMapView]) -> str:
-    templates = content_dir("reports") / "templates"
-    template = _environment(templates, is_html=False).get_template(_template(figures, "md"))
-    return template.render(report=view, figures=figures)
-
-
-def _template(figures: Sequence[HeatMapView], ending: str) -> str:
-    """Return the template of a report; the one with figures fills a block of the plain one."""
-    return f"figures.{ending}.j2" if figures else f"report.{ending}.j2"
-
-
-def _figure_names(maps: Sequence[HeatMap]) -> list[str]:
-    """Return a file name for each heat map, without ending; no two are alike, and none can steer what names it."""
-    names: list[str] = []
-    for one in maps:
-        plain = re.sub(r"[^\w.-]+", "-", one.name).strip(".-")[:80] or "figure"
-        names.append(plain if plain not in names else f"{plain}-{len(names) + 1}")
-    return names
 
 
 def _environment(templates: Path, *, is_html: bool) -> jinja2.Environment:

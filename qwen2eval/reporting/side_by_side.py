@@ -1,22 +1,44 @@
-"""Several runs on one page: their heat maps on one scale, curves by length, and long-context scores as in table 12."""
+"""Several runs on one page: their scores, heat maps on one scale, curves by length, and lengths as in table 12."""
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.errors import ConfigError, RunFolderError
-from qwen2eval.reporting.heat_map import HeatMap, heat_maps, is_cell
-from qwen2eval.reporting.numbers import NOTHING, format_interval, format_value
-
-if TYPE_CHECKING:
-    import pandas as pd
+from qwen2eval.finished_run import ScoreRecord
+from qwen2eval.reporting.heat_map import HeatMap, heat_maps
+from qwen2eval.reporting.metrics import metric_of
+from qwen2eval.reporting.numbers import NOTHING, format_count, format_interval, format_value
+from qwen2eval.run_info import RunInfo, TaskInfo
 
 FAMILIES = {"needlebench": "NeedleBench", "needlebench_v2": "NeedleBench v2", "lveval": "LV-Eval"}
 """Benchmarks with a score a length: what their groups' names begin with, and what the report calls them."""
 _GROUP = re.compile(rf"({'|'.join(FAMILIES)})_(\d+)k")
+_ARROWS = {True: "↑", False: "↓", None: ""}
+_PROTOCOL: Mapping[str, Callable[[TaskInfo], object]] = {
+    "docs": lambda task: task.n_docs,
+    "shots": lambda task: task.num_fewshot,
+    "template": lambda task: task.template_hash,
+    "chat template": lambda task: task.apply_chat_template,
+    "filters": lambda task: task.filters,
+    "generation arguments": lambda task: task.generation_kwargs,
+    "data": lambda task: task.data.sha256,
+}
+"""What two runs of a task must have in common for their scores to be compared."""
+
+
+class ComparedRun(NamedTuple):
+    """A run that stands beside others."""
+
+    name: str
+    """What the page calls it: no two are called the same."""
+    info: RunInfo
+    """The run as in run.json."""
+    scores: Sequence[ScoreRecord]
+    """As in scores.parquet."""
 
 
 class Column(NamedTuple):
@@ -40,6 +62,43 @@ class LengthTable:
     """Model and setting; for each column value and 95 % interval."""
 
 
+class ScoreCell(NamedTuple):
+    """One run's score."""
+
+    value: str = NOTHING
+    """As shown."""
+    interval: str = ""
+    """95 %; empty where it is not known."""
+    n: str = ""
+    """Docs, scored or not."""
+
+
+@dataclass(frozen=True)
+class ComparedScore:
+    """One metric of one task, one cell a run."""
+
+    task: str
+    """Task or group."""
+    metric: str
+    """Its name."""
+    filter: str | None
+    """None: the task has no named filter."""
+    direction: str
+    """An arrow to the better side; empty where nobody said which it is."""
+    cells: tuple[ScoreCell, ...]
+    """In the order of the runs."""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The scores of several runs."""
+
+    rows: tuple[ComparedScore, ...]
+    """In the order in which the runs have them."""
+    differences: tuple[tuple[str, str], ...]
+    """Tasks whose runs differ in more than the model, and in what."""
+
+
 class Picture(NamedTuple):
     """A figure of several runs."""
 
@@ -49,7 +108,7 @@ class Picture(NamedTuple):
     """SVG in base64."""
 
 
-def write_side_by_side(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]", folder: Path) -> tuple[Path, ...]:
+def write_side_by_side(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], folder: Path) -> tuple[Path, ...]:
     """Write `side_by_side.html`, `.md` and the figures as SVG and PNG.
 
     Args:
@@ -57,90 +116,133 @@ def write_side_by_side(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]",
         folder: made where it is missing.
 
     Raises:
-        ConfigError: the runs have no heat map and no long-context score.
+        ConfigError: the runs have no score.
         RunFolderError: the folder can't be written to.
     """
-    from qwen2eval.reporting.heat_map_figure import write_side_by_side_figures
     from qwen2eval.reporting.render import render_page
 
-    runs = [({**info, "label": name}, scores) for (info, scores), name in zip(runs, labels(runs), strict=True)]
-    grouped = grouped_maps(runs)
-    table = length_table(runs)
-    if not grouped and not table.columns:
-        raise ConfigError("These runs have nothing to be put side by side: no heat map, no NeedleBench, no LV-Eval")
+    compared = [ComparedRun(name, *run) for name, run in zip(labels(runs), runs, strict=True)]
+    table, grouped = score_table(compared), grouped_maps(compared)
+    if not table.rows and not grouped:
+        raise ConfigError("These runs have nothing to be put side by side: none of them has a score")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise RunFolderError(f"Can't write {str(folder)!r}: {err.strerror}") from err
-    written, pictures = [], []
-    for number, maps in enumerate(grouped, 1):
-        for kind, path in write_side_by_side_figures(folder, maps, name=f"figure_{number}"):
-            written.append(path)
-            if path.suffix == ".svg":
-                data = base64.b64encode(path.read_bytes()).decode()
-                pictures.append(Picture(f"{maps[0].name} {kind}", path.name, data))
-    pages = render_page("side_by_side", table=table, pictures=pictures, names=[label(info) for info, _ in runs])
+    pictures, written = _draw(grouped, folder)
+    pages = render_page(
+        "side_by_side",
+        scores=table,
+        table=length_table(compared),
+        pictures=pictures,
+        names=[run.name for run in compared],
+    )
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
         written.append(folder / name)
     return tuple(written)
 
 
-def grouped_maps(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]") -> list[list[HeatMap]]:
+def _draw(grouped: Sequence[Sequence[HeatMap]], folder: Path) -> tuple[list[Picture], list[Path]]:
+    """Write the figures, and return those that the page shows, and the paths of all."""
+    pictures, written = list[Picture](), list[Path]()
+    for number, maps in enumerate(grouped, 1):
+        from qwen2eval.reporting.heat_map_figure import write_side_by_side_figures
+
+        for kind, path in write_side_by_side_figures(folder, maps, name=f"figure_{number}"):
+            written.append(path)
+            if path.suffix == ".svg":
+                data = base64.b64encode(path.read_bytes()).decode()
+                pictures.append(Picture(f"{maps[0].name} {kind}", path.name, data))
+    return pictures, written
+
+
+def score_table(runs: Sequence[ComparedRun]) -> ScoreTable:
+    """Return the scores of all docs of each task and group, one row a metric and filter, one cell a run."""
+    by_run = [
+        {(row.task, row.metric, row.filter): row for row in run.scores if row.subset == "original" and not row.is_cell}
+        for run in runs
+    ]
+    keys = dict.fromkeys(key for rows in by_run for key in rows)
+    rows = []
+    for task, metric, filter_name in keys:
+        found = [of_run.get((task, metric, filter_name)) for of_run in by_run]
+        first = next(run for run, row in zip(runs, found, strict=True) if row is not None)
+        cells = (_score_cell(run.info, row) for run, row in zip(runs, found, strict=True))
+        direction = _ARROWS[metric_of(first.info, task, metric).higher_is_better]
+        rows.append(ComparedScore(task, metric, filter_name, direction, tuple(cells)))
+    tasks = dict.fromkeys(task for run in runs for task in run.info.scored_tasks)
+    differing = ((task, _differences([run.info for run in runs], task)) for task in tasks)
+    return ScoreTable(tuple(rows), tuple((task, said) for task, said in differing if said))
+
+
+def _score_cell(info: RunInfo, row: ScoreRecord | None) -> ScoreCell:
+    if row is None:
+        return ScoreCell()
+    in_percent = metric_of(info, row.task, row.metric).in_percent(row.value)
+    return ScoreCell(
+        value=format_value(row.value, in_percent=in_percent),
+        interval="" if row.interval is None else format_interval(row.interval, in_percent=in_percent),
+        n=format_count(row.n_docs),
+    )
+
+
+def _differences(infos: Sequence[RunInfo], task: str) -> str:
+    """Say in what runs of a task differ besides the model; empty: in nothing."""
+    found = [info.scored_tasks[task] for info in infos if task in info.scored_tasks]
+    return ", ".join(name for name, get in _PROTOCOL.items() if any(get(one) != get(found[0]) for one in found))
+
+
+def grouped_maps(runs: Sequence[ComparedRun]) -> list[list[HeatMap]]:
     """Return the heat maps that belong together: of one task, metric and filter, one a run."""
     found: dict[str, list[HeatMap]] = {}
-    for info, scores in runs:
-        for one in heat_maps(info, scores):
-            rope = info["tasks"].get(one.task, {}).get("rope") or info["model"].get("rope")
-            found.setdefault(one.name, []).append(replace(one, model=label(info, rope=rope)))
+    for run in runs:
+        for one in heat_maps(run.info, run.scores):
+            found.setdefault(one.name, []).append(replace(one, model=_map_name(run, one.task)))
     return list(found.values())
 
 
-def length_table(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]") -> LengthTable:
+def _map_name(run: ComparedRun, task: str) -> str:
+    """Return what a run is called over a heat map: a task may have stretched the model in its own way."""
+    rope = run.info.tasks[task].rope if task in run.info.tasks else None
+    return run.name if run.name != label(run.info) else label(run.info, rope=rope)
+
+
+def length_table(runs: Sequence[ComparedRun]) -> LengthTable:
     """Return the long-context scores of runs in the form of the Qwen2 report's table 12."""
-    by_run = [_group_scores(scores) for _, scores in runs]
+    by_run = [_group_scores(run.scores) for run in runs]
     order = list(FAMILIES)
     columns = sorted(set().union(*by_run), key=lambda c: (order.index(c.family), c.thousands))
     missing = (NOTHING, "")
     rows = [
-        (label(info), tuple(of_run.get(column, missing) for column in columns))
-        for (info, _), of_run in zip(runs, by_run, strict=True)
+        (run.name, tuple(of_run.get(column, missing) for column in columns))
+        for run, of_run in zip(runs, by_run, strict=True)
         if of_run
     ]
     return LengthTable(tuple(columns), tuple(rows))
 
 
-def labels(runs: "Sequence[tuple[Mapping[str, Any], pd.DataFrame]]") -> list[str]:
+def labels(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]]) -> list[str]:
     """Return what each run is called; where two would be called the same, with their ids."""
     names = [label(info) for info, _ in runs]
     return [
-        f"{name} ({info['run_id']})" if names.count(name) > 1 else name
+        f"{name} ({info.run_id})" if names.count(name) > 1 else name
         for name, (info, _) in zip(names, runs, strict=True)
     ]
 
 
-def label(info: Mapping[str, Any], *, rope: str | None = None) -> str:
-    """Return a run's model with how its context was stretched, if it was; `rope`: that of a task with its own."""
-    if "label" in info:
-        return str(info["label"])
-    rope = rope or info["model"].get("rope")
-    return str(info["model"]["name"]) + (f" {rope}" if rope not in (None, "none") else "")
+def label(info: RunInfo, *, rope: str | None = None) -> str:
+    """Return a run's model with how its context was stretched, if it was; `rope`: that of a task with another one."""
+    rope = rope or info.model.rope
+    return info.model.name + (f" {rope}" if rope not in (None, "none") else "")
 
 
-def _group_scores(scores: "pd.DataFrame") -> dict[Column, tuple[str, str]]:
+def _group_scores(scores: Sequence[ScoreRecord]) -> dict[Column, tuple[str, str]]:
     found: dict[Column, tuple[str, str]] = {}
-    for row in scores.to_dict("records"):
-        match = _GROUP.fullmatch(str(row["task"]))
-        if match and row["subset"] == "original" and not is_cell(row):
-            column = Column(match[1], int(match[2]))
-            if column not in found:  # the first metric is the one that is reported
-                value, low, high = (None if number != number else number for number in _numbers(row))
-                interval = None if low is None or high is None else (low, high)
-                text = format_value(value, in_percent=True)
-                between = format_interval(interval, in_percent=True, has_value=value is not None)
-                found[column] = (text, between if interval else "")
+    for row in scores:
+        match = _GROUP.fullmatch(row.task)
+        if match and row.subset == "original" and not row.is_cell:
+            interval = "" if row.interval is None else format_interval(row.interval, in_percent=True)
+            # the first metric is the one that is reported
+            found.setdefault(Column(match[1], int(match[2])), (format_value(row.value, in_percent=True), interval))
     return found
-
-
-def _numbers(row: Mapping[Any, Any]) -> tuple[float, float, float]:
-    return tuple(float(row[name]) for name in ("value", "ci_low", "ci_high"))  # type: ignore[return-value]

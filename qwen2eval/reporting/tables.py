@@ -1,15 +1,14 @@
 """The score table as plain rows, shared by the terminal and the reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from qwen2eval.finished_run import ScoreRecord
 from qwen2eval.reporting import numbers
-from qwen2eval.reporting.heat_map import is_cell
+from qwen2eval.reporting.metrics import ShownMetric, metric_of
 from qwen2eval.reporting.watches import check_title
-
-if TYPE_CHECKING:
-    import pandas as pd
+from qwen2eval.run_info import HealthInfo, RunInfo
 
 HealthLevel = Literal["ok", "warning", "error", "unknown"]
 
@@ -36,14 +35,20 @@ class ScoreRow:
     """What the health checks found, in a few words; "ok" where they found nothing."""
     health_level: HealthLevel
     is_group: bool
-    higher_is_better: bool | None
+    shown: ShownMetric | None
+    """How the metric is shown; None: there is none."""
     chance: float | None
     """The value that guessing gives, for ratios only."""
 
     @property
     def in_percent(self) -> bool:
         """Whether the value is a ratio and shown in percent."""
-        return self.metric is not None and numbers.is_ratio(self.metric, self.value)
+        return self.shown is not None and self.shown.in_percent(self.value)
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """None where nobody said."""
+        return None if self.shown is None else self.shown.higher_is_better
 
     @property
     def value_text(self) -> str:
@@ -81,7 +86,7 @@ class ScoreRow:
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
 
 
-def score_rows(info: Mapping[str, Any], scores: "pd.DataFrame") -> tuple[ScoreRow, ...]:
+def score_rows(info: RunInfo, scores: Sequence[ScoreRecord]) -> tuple[ScoreRow, ...]:
     """Return the rows of the score table in the order of the run.
 
     Only the subset "original" is shown here. A task without any score still gets a row, so that a failed one can't be
@@ -91,22 +96,22 @@ def score_rows(info: Mapping[str, Any], scores: "pd.DataFrame") -> tuple[ScoreRo
         info: the run as in run.json.
         scores: as in scores.parquet.
     """
-    records = [row for row in scores.to_dict("records") if row["subset"] == "original" and not is_cell(row)]
-    by_task: dict[str, list[Mapping[Any, Any]]] = {}
-    for record in records:
-        by_task.setdefault(str(record["task"]), []).append(record)
+    by_task: dict[str, list[ScoreRecord]] = {}
+    for record in scores:
+        if record.subset == "original" and not record.is_cell:
+            by_task.setdefault(record.task, []).append(record)
     rows: list[ScoreRow] = []
-    for task in info["tasks"]:
-        task_records = by_task.pop(task, [])
-        rows += [_task_row(info, task, record) for record in task_records] or [_row_without_score(info, task)]
-    for group, group_records in by_task.items():
-        rows += [_group_row(info, group, record) for record in group_records]
+    for task in info.tasks:
+        records = by_task.pop(task, [])
+        rows += [_task_row(info, record) for record in records] or [_row_without_score(info, task)]
+    for group_records in by_task.values():
+        rows += [_group_row(info, record) for record in group_records]
     return tuple(rows)
 
 
-def headline_rows(info: Mapping[str, Any], rows: Sequence[ScoreRow], *, limit: int = 8) -> tuple[ScoreRow, ...]:
+def headline_rows(info: RunInfo, rows: Sequence[ScoreRow], *, limit: int = 8) -> tuple[ScoreRow, ...]:
     """Return the first row of each group and task, at most `limit`; tasks that a group shows give way first."""
-    grouped = {task for group in info["groups"].values() for task in group["tasks"]}
+    grouped = {task for group in info.groups.values() for task in group.tasks}
     first: dict[str, ScoreRow] = {}
     for row in rows:
         first.setdefault(row.task, row)
@@ -117,50 +122,46 @@ def headline_rows(info: Mapping[str, Any], rows: Sequence[ScoreRow], *, limit: i
     return tuple((groups + tasks)[:limit])
 
 
-def task_health(info: Mapping[str, Any], task: str) -> tuple[HealthLevel, str]:
+def task_health(info: RunInfo, task: str) -> tuple[HealthLevel, str]:
     """Return what the health checks say of a task: a level, and a few words for a table."""
-    if info["tasks"][task]["status"] == "failed":
+    if info.tasks[task].is_failed:
         return "error", "failed"
-    health = info["health"].get(task)
+    health = info.health.get(task)
     if health is None:
         return "unknown", numbers.NOTHING
-    checks = list(dict.fromkeys(check_title(flag["check"]) for flag in health["flags"]))
+    checks = list(dict.fromkeys(check_title(flag.check) for flag in health.flags))
     if not checks:
         return "ok", "ok"
-    level: HealthLevel = "error" if any(flag["level"] == "error" for flag in health["flags"]) else "warning"
+    level: HealthLevel = "error" if any(flag.level == "error" for flag in health.flags) else "warning"
     return level, ", ".join(checks) if len(checks) <= 2 else f"{len(checks)} flags"
 
 
-def verdicts_text(health: Mapping[str, Any]) -> str:
-    """Return what came of a task's programs in words; empty for tasks that have none.
-
-    >>> verdicts_text({"verdicts": {"passed": 7, "timed_out": 1}, "n_same_process": 2})
-    '7 passed, 1 timed out; 2 in one process with their tests'
-    """
-    counts = (health.get("verdicts") or {}).items()
+def verdicts_text(health: HealthInfo | None) -> str:
+    """Return the results of a task's programs in words, such as "7 passed, 1 timed out"; empty where it has none."""
+    if health is None:
+        return ""
+    counts = health.verdicts.items()
     text = ", ".join(f"{numbers.format_count(count)} {verdict.replace('_', ' ')}" for verdict, count in counts)
-    n_same = health.get("n_same_process")
+    n_same = health.n_same_process
     return f"{text}; {numbers.format_count(n_same)} in one process with their tests" if n_same else text
 
 
-def _task_row(info: Mapping[str, Any], name: str, record: Mapping[Any, Any]) -> ScoreRow:
-    task = info["tasks"][name]
-    metric = str(record["metric"])
-    level, health = task_health(info, name)
+def _task_row(info: RunInfo, record: ScoreRecord) -> ScoreRow:
+    task, shown = info.tasks[record.task], metric_of(info, record.task, record.metric)
+    level, health = task_health(info, record.task)
     return ScoreRow(
-        task=name,
         health=health,
         health_level=level,
         is_group=False,
-        n_docs_total=task["n_docs_total"],
-        higher_is_better=task["metrics"].get(metric, {}).get("higher_is_better"),
-        chance=task["chance"] if numbers.is_ratio(metric) else None,
+        n_docs_total=task.n_docs_total,
+        shown=shown,
+        chance=task.chance if shown.in_percent() else None,
         **_numbers_of(record),
     )
 
 
-def _row_without_score(info: Mapping[str, Any], name: str) -> ScoreRow:
-    task = info["tasks"][name]
+def _row_without_score(info: RunInfo, name: str) -> ScoreRow:
+    task = info.tasks[name]
     level, health = task_health(info, name)
     return ScoreRow(
         task=name,
@@ -169,60 +170,41 @@ def _row_without_score(info: Mapping[str, Any], name: str) -> ScoreRow:
         value=None,
         stderr=None,
         ci=None,
-        n_docs=task["n_docs"] or None,
-        n_docs_total=task["n_docs_total"] or None,
-        n_unscored=task["n_docs"] or None,
+        n_docs=task.n_docs or None,
+        n_docs_total=task.n_docs_total or None,
+        n_unscored=task.n_docs or None,
         health=health,
         health_level=level,
         is_group=False,
-        higher_is_better=None,
+        shown=None,
         chance=None,
     )
 
 
-def _group_row(info: Mapping[str, Any], name: str, record: Mapping[Any, Any]) -> ScoreRow:
-    members = info["groups"].get(name, {"tasks": []})["tasks"]
-    known = [member for member in members if member in info["tasks"]]
-    levels = [task_health(info, member)[0] for member in known]
+def _group_row(info: RunInfo, record: ScoreRecord) -> ScoreRow:
+    members = info.groups[record.task].tasks if record.task in info.groups else ()
+    levels = [task_health(info, member)[0] for member in members if member in info.tasks]
     n_flagged = sum(level in ("warning", "error") for level in levels)
-    metric = str(record["metric"])
-    directions = {info["tasks"][member]["metrics"].get(metric, {}).get("higher_is_better") for member in known}
     worst: HealthLevel = "error" if "error" in levels else "warning" if n_flagged else "ok"
     return ScoreRow(
-        task=name,
-        health=f"{n_flagged} of {len(known)} flagged" if n_flagged else "ok",
+        health=f"{n_flagged} of {len(levels)} flagged" if n_flagged else "ok",
         health_level=worst,
         is_group=True,
         n_docs_total=None,
-        higher_is_better=directions.pop() if len(directions) == 1 else None,
+        shown=metric_of(info, record.task, record.metric),
         chance=None,
         **_numbers_of(record),
     )
 
 
-def _numbers_of(record: Mapping[Any, Any]) -> dict[str, Any]:
-    low, high = _float(record["ci_low"]), _float(record["ci_high"])
-    filter_name = record["filter"]
+def _numbers_of(record: ScoreRecord) -> dict[str, Any]:
     return {
-        "metric": str(record["metric"]),
-        "filter": filter_name if isinstance(filter_name, str) and filter_name != "none" else None,
-        "value": _float(record["value"]),
-        "stderr": _float(record["stderr"]),
-        "ci": None if low is None or high is None else (low, high),
-        "n_docs": _int(record["n_docs"]),
-        "n_unscored": _int(record["n_unscored"]),
+        "task": record.task,
+        "metric": record.metric,
+        "filter": record.filter,
+        "value": record.value,
+        "stderr": record.stderr,
+        "ci": record.interval,
+        "n_docs": record.n_docs,
+        "n_unscored": record.n_unscored,
     }
-
-
-def _float(cell: Any) -> float | None:
-    """Return a table's cell as a number; None for each of the ways in which pandas says "nothing"."""
-    try:
-        number = float(cell)
-    except (TypeError, ValueError):
-        return None
-    return None if number != number else number
-
-
-def _int(cell: Any) -> int | None:
-    number = _float(cell)
-    return None if number is None else int(number)

@@ -1,11 +1,11 @@
 """What a reader must know before trusting the numbers of a run, worst first."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.markup import clip
+from qwen2eval.run_info import RunInfo
 
 Level = Literal["error", "warning", "note"]
 _ORDER: tuple[Level, ...] = ("error", "warning", "note")
@@ -18,7 +18,7 @@ _TITLES = {
     "extraction": "extraction failures",
     "no_sandbox": "ran without a sandbox",
 }
-_REPEAT = "Mend the cause and run the same command again: answers that are in the store are not asked for again."
+_REPEAT = "Fix the cause and run the same command again: answers that are in the store are not asked for again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,48 +43,41 @@ def check_title(check: str) -> str:
     return _TITLES.get(check, check.replace("_", " "))
 
 
-def find_watches(info: Mapping[str, Any]) -> tuple[Watch, ...]:
+def find_watches(info: RunInfo) -> tuple[Watch, ...]:
     """Return failed tasks, health flags, warnings and a partial run, errors first, else in run order.
 
     Args:
         info: the run as in run.json.
     """
-    watches = [watch for name in info["tasks"] for watch in _of_task(info, name)]
-    watches += [Watch(level="warning", task=None, title="plan", message=text) for text in info.get("warnings") or ()]
+    watches = [watch for name in info.tasks for watch in _of_task(info, name)]
+    watches += [Watch(level="warning", task=None, title="plan", message=text) for text in info.warnings]
     watches += _of_part(info)
     watches.sort(key=lambda watch: _ORDER.index(watch.level))
     return tuple(replace(watch, message=clip(watch.message, limit=MESSAGE_CHARS)) for watch in watches)
 
 
-def _of_task(info: Mapping[str, Any], name: str) -> list[Watch]:
-    task = info["tasks"][name]
+def _of_task(info: RunInfo, name: str) -> list[Watch]:
+    task = info.tasks[name]
     watches = []
-    if task["status"] == "failed":
-        error = task["error"] or "no reason was recorded"
+    if task.is_failed:
+        error = task.error or "no reason was recorded"
         watches.append(Watch(level="error", task=name, title="task failed", message=error, advice=_REPEAT))
-    flags = (info["health"].get(name) or {"flags": []})["flags"]
-    for flag in flags:
-        level: Level = "error" if flag["level"] == "error" else "warning"
-        watches.append(
-            Watch(
-                level=level,
-                task=name,
-                title=check_title(flag["check"]),
-                message=flag["message"],
-            )
-        )
+    flags = info.health[name].flags if name in info.health else ()
+    watches += [
+        Watch(level=flag.level, task=name, title=check_title(flag.check), message=flag.message) for flag in flags
+    ]
     # The run may have made a flag of it already.
-    if task["preflight"] not in (None, "ok", *(flag["message"] for flag in flags)):
-        watches.append(Watch(level="warning", task=name, title="preflight", message=task["preflight"]))
+    if task.preflight is not None and task.preflight not in ("ok", *(flag.message for flag in flags)):
+        watches.append(Watch(level="warning", task=name, title="preflight", message=task.preflight))
     return watches
 
 
-def _of_part(info: Mapping[str, Any]) -> list[Watch]:
+def _of_part(info: RunInfo) -> list[Watch]:
     """Return a note where tasks ran on a part of their docs: such scores look like the benchmark's and aren't."""
     parts = [
-        f"{name} {numbers.format_part(task['n_docs'], task['n_docs_total'])}"
-        for name, task in info["tasks"].items()
-        if task["n_docs"] is not None and task["n_docs_total"] is not None and task["n_docs"] < task["n_docs_total"]
+        f"{name} {numbers.format_part(task.n_docs, task.n_docs_total)}"
+        for name, task in info.tasks.items()
+        if task.n_docs < task.n_docs_total
     ]
     if not parts:
         return []

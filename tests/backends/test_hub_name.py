@@ -40,6 +40,6 @@ def test_a_hub_name_runs_and_is_told_apart_by_its_commit(tmp_path, backend):
         offline=True,
     )
     finished = run(config, quiet=True)
-    assert finished.info["model"]["path"] == "someone/tiny"
+    assert finished.info.model.path == "someone/tiny"
     assert finished.scores["n_docs"].tolist() == [2]
     assert fingerprint_checkpoint("someone/tiny") == f"hub:someone/tiny@{COMMIT}"

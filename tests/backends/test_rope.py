@@ -142,7 +142,7 @@ def test_on_request_it_does_not(tmp_path):
 def test_a_run_tells_what_was_on(tmp_path):
     made = planned(tmp_path)
     finished = run(made.config, quiet=True)
-    assert finished.info["model"]["rope"] == "yarn+dca x4"
+    assert finished.info.model.rope == "yarn+dca x4"
     assert finished.scores.value.notna().all()
     again = rescore(finished.path)
     assert again.scores.equals(finished.scores)

@@ -33,10 +33,10 @@ def docs(demo):
 
 def test_the_run_is_whole(demo):
     assert demo.exit_code == 0
-    assert demo.info["config"]["corpus"] == [str(CORPUS)]
+    assert demo.info.config["corpus"] == [str(CORPUS)]
     assert (demo.path / "report.html").is_file()
-    assert demo.info["model"]["name"] == "qwen2-nano"
-    assert demo.info["tasks"]["demo_humaneval"]["sandbox"]
+    assert demo.info.model.name == "qwen2-nano"
+    assert demo.info.tasks["demo_humaneval"].sandbox
     assert len(tell(demo)) <= 10
 
 

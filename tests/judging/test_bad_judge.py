@@ -40,11 +40,11 @@ def test_a_server_that_is_not_there_leaves_the_keyword_scores(words, server, tin
     assert scores["acc"]["value"] == 0.5
     assert (pd.isna(scores["judge_score"]["value"]), scores["judge_score"]["n_unscored"]) == (True, N_DOCS)
     assert finished.samples(TASK)["judge_error"].str.contains("No answer from the server").all()
-    (flag,) = (flag for flag in finished.info["health"][TASK]["flags"] if flag["check"] == "not_judged")
-    assert flag["level"] == "error"
-    assert flag["message"].startswith("16 of 16 answers have no verdict of the judge (the first: The judge: No answer")
-    assert finished.info["judge"]["error"] is not None
-    assert any("is tried again when all answers are there" in text for text in finished.info["warnings"])
+    (flag,) = (flag for flag in finished.info.health[TASK].flags if flag.check == "not_judged")
+    assert flag.level == "error"
+    assert flag.message.startswith("16 of 16 answers have no verdict of the judge (the first: The judge: No answer")
+    assert finished.info.judge.error is not None
+    assert any("is tried again when all answers are there" in text for text in finished.info.warnings)
     assert "not judged" in capsys.readouterr().out
     healed = rescore(finished.path, judge="local-chat-completions", judge_args=judge_args(server), quiet=True)
     assert (whole_scores(healed)["judge_score"]["value"], healed.exit_code) == (6.5, 0)
@@ -56,8 +56,8 @@ def test_a_server_that_dies_leaves_what_it_said(words, server):
     rows = finished.samples(TASK)
     assert (rows["judge_response"].notna().sum(), rows["judge_score"].notna().sum()) == (5, 5)
     assert rows["judge_error"].notna().sum() == N_DOCS - 5
-    assert finished.info["judge"]["n_answered"] == 5
-    assert finished.info["judge"]["n_not_judged"] == N_DOCS - 5
+    assert finished.info.judge.n_answered == 5
+    assert finished.info.judge.n_not_judged == N_DOCS - 5
     assert whole_scores(finished)["acc"]["n_unscored"] == 0
     server.reset()
     whole = run_here(words, *judge_words(server.chat_url, "max_retries=0"))
@@ -70,7 +70,7 @@ def test_a_judge_that_gives_up_leaves_what_it_said(words, capsys):
     rows = finished.samples(TASK)
     assert rows["judge_response"].notna().sum() == 5  # without a rating, as the dummy says
     assert set(rows["judge_error"].dropna()) == {"The judge: The dummy was told to die after 5 answers"}
-    assert (finished.info["judge"]["n_answered"], finished.info["judge"]["n_not_judged"]) == (5, N_DOCS - 5)
+    assert (finished.info.judge.n_answered, finished.info.judge.n_not_judged) == (5, N_DOCS - 5)
     shown = " ".join(capsys.readouterr().out.split())
     assert "11 of 16 answers have no verdict of the judge" in shown
     assert "5 of 16 verdicts of the judge have no rating" in shown
@@ -95,8 +95,8 @@ def test_keys_reach_no_file(words, tiny_model, tmp_path, monkeypatch):
         )
         wrong = f"auth_token={KEY}-wrong"  # the server repeats it in its refusal
         refused = run_here(words, *judge_words(server.chat_url, wrong, model="third"), exit_code=70)
-    assert refused.info["judge"]["error"] is not None
-    assert finished.info["config"]["judge_args"]["auth_token"] == "***"
+    assert refused.info.judge.error is not None
+    assert finished.info.config["judge_args"]["auth_token"] == "***"
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert len(files) > 10
     for path in files:
@@ -174,8 +174,8 @@ def test_a_judge_whose_weights_cannot_be_loaded_leaves_the_keyword_scores(words,
     spec = BackendSpec(lambda _: front_of(qwen_like_tokenizer()), fail)
     monkeypatch.setitem(BACKENDS, "grader", spec)
     finished = run_here(words, "--judge", "grader", exit_code=70)
-    assert finished.info["judge"]["error"] == "The judge: --judge grader: its weights are broken"
-    assert finished.info["judge"]["name"] is None
+    assert finished.info.judge.error == "The judge: --judge grader: its weights are broken"
+    assert finished.info.judge.name is None
     assert whole_scores(finished)["acc"]["value"] == 0.5
 
 
@@ -205,7 +205,7 @@ def test_whatever_a_judges_library_raises_leaves_the_keyword_scores(words, monke
     front = replace(front, chat_template=no_template) if where == "rendering" else front
     monkeypatch.setitem(BACKENDS, "grader", BackendSpec(lambda _: front, open_breaking))
     finished = run_here(words, "--judge", "grader", exit_code=70)
-    assert finished.info["judge"]["error"] == "The judge: RuntimeError: CUDA error: an illegal memory access"
+    assert finished.info.judge.error == "The judge: RuntimeError: CUDA error: an illegal memory access"
     assert whole_scores(finished)["acc"]["value"] == 0.5
     n_judged = finished.samples(TASK)["judge_response"].notna().sum()
     assert n_judged == (1 if where == "answering" else 0)

@@ -46,7 +46,7 @@ def test_every_answer_is_graded_and_the_grades_are_metrics(words, server):
         expected = 10 if row["target"] in row["response"] else 3
         assert (row["judge_score"], row["judge_found"]) == (expected, expected >= 7)
         assert row["judge_response"].endswith(f"Rating: [[{expected}]]")
-    assert {flag["check"] for flag in finished.info["health"][TASK]["flags"]}.isdisjoint({"not_judged", "no_rating"})
+    assert {flag.check for flag in finished.info.health[TASK].flags}.isdisjoint({"not_judged", "no_rating"})
 
 
 def test_judge_is_asked_greedily_in_one_message(words, server):
@@ -67,15 +67,15 @@ def test_verdicts_may_be_longer(words, server):
 
 def test_run_tells_who_judged(words, server):
     told = run_here(words, *judge_words(server.chat_url)).info
-    judge = told["judge"]
-    assert (judge["backend"], judge["name"], judge["error"]) == ("local-chat-completions", "grader", None)
-    assert (judge["n_from_store"], judge["n_answered"], judge["n_not_judged"]) == (0, len(server.requests), 0)
-    assert judge["args"] == {"base_url": server.chat_url, "model": "grader", "max_gen_toks": 256}
-    assert len(judge["fingerprint"]) == len(judge["prompt_hashes"][TASK]) == 64
-    assert list(told["tasks"][TASK]["metrics"]) == ["acc", "judge_score", "judge_found"]
-    assert RunConfig.from_dict(told["config"]).judge == "local-chat-completions"
-    assert told["timings"]["judge_seconds"] > 0
-    results = json.loads((load_run(told["config"]["output_path"] + "/latest").path / "results.json").read_text())
+    judge = told.judge
+    assert (judge.backend, judge.name, judge.error) == ("local-chat-completions", "grader", None)
+    assert (judge.n_from_store, judge.n_answered, judge.n_not_judged) == (0, len(server.requests), 0)
+    assert judge.args == {"base_url": server.chat_url, "model": "grader", "max_gen_toks": 256}
+    assert len(judge.fingerprint) == len(judge.prompt_hashes[TASK]) == 64
+    assert list(told.tasks[TASK].metrics) == ["acc", "judge_score", "judge_found"]
+    assert RunConfig.from_dict(told.config).judge == "local-chat-completions"
+    assert told.timings.judge_seconds > 0
+    results = json.loads((load_run(told.config["output_path"] + "/latest").path / "results.json").read_text())
     assert results["results"][TASK]["judge_score,none"] == 6.5
     assert results["higher_is_better"][TASK] == dict.fromkeys(("acc", "judge_score", "judge_found"), True)
 
@@ -85,8 +85,8 @@ def test_without_judge_nothing_is_different(words, server):
     plain = run_here(words)
     judged = run_here(words, *judge_words(server.chat_url))
     assert plain.path != judged.path
-    assert "judge" not in plain.info
-    assert "judge_seconds" not in plain.info["timings"]
+    assert plain.info.judge is None
+    assert plain.info.timings.judge_seconds is None
     own = judged.scores[~judged.scores["metric"].str.startswith("judge")]
     pd.testing.assert_frame_equal(own.reset_index(drop=True), plain.scores, check_exact=True)
     more = [name for name in judged.samples(TASK) if name.startswith("judge")]
@@ -98,7 +98,7 @@ def test_without_judge_nothing_is_different(words, server):
 def test_map_of_grades_has_the_judges_scale(words, server, use_rule, rule):
     use_rule(rule)
     finished = run_here(words, *judge_words(server.chat_url))
-    by_keyword, by_grade, by_found = heat_maps(finished.info, finished.scores)
+    by_keyword, by_grade, by_found = heat_maps(finished.info, finished.score_rows())
     assert (by_grade.metric, by_grade.bottom, by_grade.top) == ("judge_score", 1, 10)
     assert (by_found.metric, by_found.top) == ("judge_found", 100)
     assert by_found.cells == by_keyword.cells
@@ -121,11 +121,11 @@ def test_a_second_run_asks_nothing_and_another_judge_everything(words, server):
     n_asked = len(server.requests)
     second = run_here(words, *judge_words(server.chat_url))
     assert len(server.requests) == n_asked > 0
-    assert (second.info["judge"]["n_from_store"], second.info["judge"]["n_answered"]) == (n_asked, 0)
+    assert (second.info.judge.n_from_store, second.info.judge.n_answered) == (n_asked, 0)
     pd.testing.assert_frame_equal(first.scores, second.scores, check_exact=True)
     third = run_here(words, *judge_words(server.chat_url, model="other"))
     assert len(server.requests) == 2 * n_asked
-    assert third.info["judge"]["fingerprint"] != first.info["judge"]["fingerprint"]
+    assert third.info.judge.fingerprint != first.info.judge.fingerprint
 
 
 def test_verdicts_without_a_rating_are_unscored_and_told(words, server, capsys):
@@ -219,11 +219,11 @@ def test_a_judge_with_a_chat_template_gets_it(words, monkeypatch):
     tokenizer = qwen_like_tokenizer()
     monkeypatch.setitem(BACKENDS, "grader", BackendSpec(lambda _: front_of(tokenizer), lambda *_: Grader()))
     finished = run_here(words, "--judge", "grader")
-    assert finished.info["judge"]["apply_chat_template"]
+    assert finished.info.judge.apply_chat_template
     assert all(r.context.startswith("<|im_start|>user\nYou are a fair judge") for r in asked)
     assert all(r.context.endswith("<|im_end|>\n<|im_start|>assistant\n") for r in asked)
     assert all(r.n_context_tokens == len(tokenizer(r.context)["input_ids"]) for r in asked)
-    assert not finished.info["tasks"][TASK]["apply_chat_template"]  # of the model under test
+    assert not finished.info.tasks[TASK].apply_chat_template  # of the model under test
 
 
 def test_dry_run_counts_the_judges_requests(words, server, capsys):
@@ -289,6 +289,6 @@ def test_killed_while_judging_asks_nothing_twice(words, tiny_model, tmp_path):
         assert len(server.requests) == N_DOCS + 1
         whole = run(config_of(common, tmp_path / "whole", server), quiet=True)
     resumed = load_run(output / "latest")
-    assert resumed.info["judge"]["n_from_store"] == n_asked - 1
+    assert resumed.info.judge.n_from_store == n_asked - 1
     pd.testing.assert_frame_equal(resumed.scores, whole.scores, check_exact=True)
     pd.testing.assert_frame_equal(resumed.samples(TASK), whole.samples(TASK), check_exact=True)

@@ -1,5 +1,7 @@
 """`qwen2eval score`: a judge is asked about a finished run, and verdicts outlive a new scoring."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -27,9 +29,9 @@ def test_a_finished_run_is_judged_without_its_model(words, server, monkeypatch):
     assert server.requests == []  # the other run's verdicts are in the store that both share
     pd.testing.assert_frame_equal(scored.scores, judged.scores, check_exact=True)
     pd.testing.assert_frame_equal(scored.samples(TASK), judged.samples(TASK), check_exact=True)
-    assert scored.info["judge"] == {**judged.info["judge"], "n_answered": 0, "n_from_store": N_DOCS}
-    assert scored.info["config"]["judge_args"] == judged.info["config"]["judge_args"]
-    assert scored.info["health"] == judged.info["health"]
+    assert scored.info.judge == replace(judged.info.judge, n_answered=0, n_from_store=N_DOCS)
+    assert scored.info.config["judge_args"] == judged.info.config["judge_args"]
+    assert scored.info.health == judged.info.health
 
 
 def test_verdicts_survive_a_new_scoring_without_a_judge(words, server):

@@ -285,7 +285,7 @@ def test_the_whole_path(tmp_path, data, tiny_model):
         **own_task(tmp_path, "level: 16k, datasets: [factrecall_en, dureader_mixup]"),
     )
     finished = run(config, quiet=True)
-    assert finished.info["status"] == "finished"
+    assert finished.info.status == "finished"
     check_whole(finished)
     path = finished.path / "samples" / "mine_factrecall_en.parquet"
     table = pq.read_table(path)  # other answers, scored again without a model
@@ -301,5 +301,5 @@ def check_whole(finished):
     reported = finished.scores[finished.scores.metric == "keyword_recall"]
     assert reported.task.tolist()[:3] == ["mine_factrecall_en", "mine_dureader_mixup", "mine"]
     assert reported.n_docs.tolist()[:3] == [3, 3, 6]
-    assert finished.info["tasks"]["mine_factrecall_en"]["data"]["source"].endswith("factrecall_en.zip")
+    assert finished.info.tasks["mine_factrecall_en"].data.source.endswith("factrecall_en.zip")
     assert finished.samples("mine_factrecall_en").target.tolist() == [f"Anna keeps bee {i}" for i in range(3)]

@@ -433,4 +433,4 @@ def check_whole(finished):
     samples = finished.samples("small_single")
     assert set(samples.n_prompt_tokens) == {1500, 2500}
     assert samples.cluster.nunique() == 4
-    assert finished.info["tasks"]["small_single"]["data"]["source"].endswith("needlebench")
+    assert finished.info.tasks["small_single"].data.source.endswith("needlebench")

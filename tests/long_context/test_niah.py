@@ -50,7 +50,7 @@ def plan_of(folder: Path, *, max_length: int | None = None, config: RunConfig | 
 
 def heat(path: Path) -> dict[tuple[int | None, float | None], float | None]:
     finished = load_run(path)
-    (found,) = heat_maps(finished.info, finished.scores)
+    (found,) = heat_maps(finished.info, finished.score_rows())
     return {place: cell.value for place, cell in found.cells.items()}
 
 
@@ -191,7 +191,7 @@ def test_built_once_then_read(own_cache):
 def test_lengths_over_the_models_are_left_out_and_told(tmp_path, monkeypatch):
     finished = scripted_run(tmp_path, monkeypatch, always, max_length=3_000)
     assert {length for length, _ in heat(finished.path)} == {2000, None}
-    (warning,) = (text for text in finished.info["warnings"] if "missing" in text)
+    (warning,) = (text for text in finished.info.warnings if "missing" in text)
     assert "10 of 20 cells are missing: lengths from 4,000 on are over the model's 3,000 tokens" in warning
     assert "10 cells are missing: 4,000 are over the model" in (finished.path / "report.md").read_text()
     assert "not asked: over the model&#39;s length" in (finished.path / "report.html").read_text()

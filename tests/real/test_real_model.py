@@ -42,16 +42,16 @@ def test_a_real_checkpoint_is_scored_on_real_rows(with_hf, evaluate):
     assert scores["n_docs"].tolist() == [8, 8, 8]
     assert scores["n_unscored"].tolist() == [0, 0, 0]
     # Eight docs say little of how good it is; but an untrained or wrongly loaded model never follows the form
-    assert with_hf.info["health"]["gsm8k"]["n_extraction_failures"]["strict-match"] <= 3
+    assert with_hf.info.health["gsm8k"].n_extraction_failures["strict-match"] <= 3
     samples = with_hf.samples("gsm8k")
     assert samples["response"].str.len().gt(20).all()
     assert (samples["n_prompt_tokens"] > 300).all()
     assert with_hf.samples("mmlu")["cluster"].nunique() == 8
-    assert with_hf.info["model"]["n_parameters"] > 400_000_000
+    assert with_hf.info.model.n_parameters > 400_000_000
 
     repeated, printed = evaluate("hf")
     assert "report.html" in printed
-    assert repeated.info["requests"]["n_answered"] == 0
+    assert repeated.info.requests.n_answered == 0
     assert repeated.scores.equals(with_hf.scores)
 
 
@@ -65,4 +65,4 @@ def test_our_engine_gives_the_same_samples(with_hf, evaluate):
         for (logprob, is_greedy), (their_logprob, their_is_greedy) in zip(*map(json.loads, (own, other)), strict=True):
             assert logprob == pytest.approx(their_logprob, abs=1e-3)
             assert is_greedy == their_is_greedy
-    assert ours.info["requests"]["n_tokens_computed"] < ours.info["requests"]["n_tokens_asked"]
+    assert ours.info.requests.n_tokens_computed < ours.info.requests.n_tokens_asked

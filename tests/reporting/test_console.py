@@ -1,13 +1,22 @@
 import io
+from pathlib import Path
 
 import pytest
 
+from qwen2eval.finished_run import Run
 from qwen2eval.reporting.console import print_summary
+from tests.reporting.made_up import read
 
 
-def _printed(info, scores, **options) -> str:
+def _run(info, scores, folder=Path("runs/x"), **more) -> Run:
+    run = Run(folder, read(info), **more)
+    vars(run)["scores"] = scores  # as if it had been read
+    return run
+
+
+def _printed(*run, **more) -> str:
     file = io.StringIO()
-    print_summary(info, scores, file=file, **options)
+    print_summary(_run(*run, **more), file=file)
     return file.getvalue()
 
 
@@ -25,7 +34,7 @@ def test_fits_80_columns_without_control_codes(info, scores):
 
 
 def test_tells_scores_warnings_note_and_report(info, scores, tmp_path):
-    text = _printed(info, scores, run_dir=tmp_path)
+    text = _printed(info, scores, tmp_path)
     assert "colours   acc            27.0%  ± 4.5   18.3 – 35.7  100         0  chance level" in text
     assert "warning  colours: chance level: acc 0.27 is within noise of chance" in text
     assert "untrained stand-in" in text
@@ -34,7 +43,7 @@ def test_tells_scores_warnings_note_and_report(info, scores, tmp_path):
 
 def test_a_long_path_is_not_broken(info, scores, tmp_path):
     run_dir = tmp_path / ("long_" * 30)
-    assert f"{run_dir}/report.html\n" in _printed(info, scores, run_dir=run_dir)
+    assert f"{run_dir}/report.html\n" in _printed(info, scores, run_dir)
 
 
 def test_big_counts_still_fit(info, scores):
@@ -47,7 +56,7 @@ def test_big_counts_still_fit(info, scores):
 def test_a_stream_of_ascii_is_enough(info, scores):
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
-    print_summary(info, scores, file=file)
+    print_summary(_run(info, scores), file=file)
     assert b"+- 4.5" in raw.getvalue()
 
 
@@ -62,3 +71,7 @@ def test_a_clean_run_ends_with_the_report(clean_info, scores):
     text = _printed(clean_info, scores[scores["task"] == "facts"])
     assert "warning" not in text
     assert text.splitlines()[-1].startswith("report")
+
+
+def test_a_report_that_is_not_there_is_not_named(clean_info, scores):
+    assert "report.html" not in _printed(clean_info, scores, report_fault="no room")

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from qwen2eval.reporting.side_by_side import labels, write_side_by_side
+from tests.reporting.made_up import a_task, an_info, records
 
 
 def a_run(name, run_id, rope=None):
@@ -21,7 +22,7 @@ def a_run(name, run_id, rope=None):
             "cell_depth": 5.0,
         }
     )
-    return {"run_id": run_id, "model": {"name": name, "rope": rope}, "tasks": {"niah": {"heat_map": {}}}}, cells
+    return an_info(model=name, rope=rope, run_id=run_id, tasks={"niah": a_task()}), records(cells)
 
 
 def test_models_of_different_names_need_no_ids():

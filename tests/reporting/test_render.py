@@ -14,9 +14,13 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from qwen2eval.errors import RunFolderError
-from qwen2eval.reporting.render import render_report, write_report
+from qwen2eval.finished_run import Run
+from qwen2eval.report import write_report
+from qwen2eval.reporting.examples import choose_examples
+from qwen2eval.reporting.render import render_report
+from tests.reporting.made_up import read, records
 
+REPOSITORY = Path(__file__).parents[2]
 GOLD = Path(__file__).parent / "gold"
 _MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 HOSTILE = {
@@ -35,6 +39,35 @@ HOSTILE = {
     "template": "{{ 7 * 7 }} {% raw %} {# #} {{ report.config }}",
     "steering": "\x1b[2J\x00\x07\u202egnp.exe\u2066 \u2028 \ud800 \ufeff",
     "long-line": "<b>x|" * 20_000,
+}
+
+
+CONTAMINATION = {
+    "matches": "runs/decontam/1",
+    "rule": {"ngram_size": 13, "ngram_size_cjk": None, "min_lcs": 13, "min_lcs_ratio": 0.6, "sequence": "window"},
+    "corpus": {"n_documents": 12, "n_bytes": 3400},
+    "problems": {},
+    "tasks": {
+        "facts": {
+            "n_docs": 100,
+            "n_clean": 80,
+            "n_contaminated": 20,
+            "n_contaminated_qwen2": 12,
+            "n_not_testable": 0,
+            "n_found_whole": 0,
+            "evidence": [],
+            "scores": [
+                {
+                    "metric": "acc",
+                    "filter": "none",
+                    "original": [0.97, 0.91, 1.0, 100],
+                    "clean": [0.96, 0.9, 1.0, 80],
+                    "contaminated": [1.0, 0.8, 1.0, 20],
+                    "delta": [-0.01, None, None],
+                }
+            ],
+        }
+    },
 }
 
 
@@ -90,7 +123,6 @@ def _poisoned(info, scores, samples, text) -> dict[str, Any]:
     poisoned["groups"] = {f"{name}s": {"tasks": [name]}}
     poisoned |= {"config": _filled(info["config"], name), "command": _filled(info["command"], name)}
     poisoned["environment"]["packages"] = {text: text}
-    poisoned["seeds"] = {text: 1}
     names = [pd.Series(each, dtype=object, index=[4, 7]) for each in ([name, f"{name}s"], [name] * 2)]
     rows = scores.loc[[4, 7]].assign(task=names[0], metric=names[1], filter=names[1])
     examples = {name: [_filled(row, text) | {name: 0.5, "truncated": True} for row in samples["sums"]]}
@@ -98,7 +130,7 @@ def _poisoned(info, scores, samples, text) -> dict[str, Any]:
 
 
 def _rendered(info: Any, scores: pd.DataFrame, examples: Any) -> dict[str, str]:
-    return render_report(info, scores, examples=examples)
+    return render_report(read(info), records(scores), examples=choose_examples(examples, read(info)))
 
 
 @pytest.fixture(params=HOSTILE.values(), ids=HOSTILE)
@@ -108,7 +140,7 @@ def hostile(request) -> str:
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
 def test_gold(name, info, scores, samples):
-    text = render_report(info, scores, examples=samples)[name]
+    text = _rendered(info, scores, samples)[name]
     text = re.sub(r"<style>.*?</style>", "<style>[style.css]</style>", text, flags=re.DOTALL)
     text = re.sub(r"sha256-[\w+/=]+", "sha256-[style.css]", text)
     if os.environ.get("UPDATE_GOLD"):
@@ -150,8 +182,9 @@ def _tables(text: str) -> Iterator[list[str]]:
 
 
 def test_hostile_reports_can_be_written(info, scores, samples, hostile, tmp_path):
-    poisoned = _poisoned(info, scores, samples, hostile)
-    for path in write_report(tmp_path, poisoned["info"], poisoned["scores"], examples=poisoned["examples"]):
+    for name, text in _rendered(**_poisoned(info, scores, samples, hostile)).items():
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", path.read_text("utf-8"))
 
 
@@ -159,11 +192,11 @@ def test_a_report_stays_small_whatever_the_model_wrote(info, scores, samples):
     for rows in samples.values():
         for row in rows:
             row |= {"prompt": "<" * 10**6, "response": "|" * 10**6, "extracted": "`" * 10**6}
-    assert all(len(text) < 300_000 for text in render_report(info, scores, examples=samples).values())
+    assert all(len(text) < 300_000 for text in _rendered(info, scores, samples).values())
 
 
 def test_html_needs_no_network_and_forbids_it(info, scores, samples):
-    text = render_report(info, scores, examples=samples)["report.html"]
+    text = _rendered(info, scores, samples)["report.html"]
     page = _Skeleton(text)
     assert page.links == []
     assert not {"script", "link", "iframe", "img", "object", "embed", "form", "a"} & {tag for tag, _ in page.elements}
@@ -179,7 +212,7 @@ def test_html_needs_no_network_and_forbids_it(info, scores, samples):
 def test_html_closes_what_it_opens(info, scores, samples):
     void = {"meta", "br"}
     open_tags: list[str] = []
-    for tag, _ in _Skeleton(render_report(info, scores, examples=samples)["report.html"]).elements:
+    for tag, _ in _Skeleton(_rendered(info, scores, samples)["report.html"]).elements:
         if tag.startswith("/"):
             assert open_tags.pop() == tag[1:]
         elif tag not in void:
@@ -188,39 +221,73 @@ def test_html_closes_what_it_opens(info, scores, samples):
 
 
 def test_the_note_of_a_stand_in_model_comes_before_any_number(info, scores):
-    for text in render_report(info, scores).values():
+    for text in render_report(read(info), records(scores)).values():
         assert text.index("untrained stand-in") < text.index("Headline numbers")
 
 
 def test_a_clean_run_says_so_and_has_no_banner(clean_info, scores):
-    for text in render_report(clean_info, scores[scores["task"] == "facts"]).values():
+    for text in render_report(read(clean_info), records(scores[scores["task"] == "facts"])).values():
         assert "Every health check passed, and no task failed." in text
         assert "Read this first" not in text
 
 
-@pytest.mark.parametrize("name", ["figures", "comparison", "gate"])
-@pytest.mark.parametrize("template", ["report.html.j2", "report.md.j2"])
-def test_rooms_for_later_are_there(name, template):
-    text = (Path(__file__).parents[2] / "reports" / "templates" / template).read_text(encoding="utf-8")
-    assert f"{{% block {name} %}}{{% endblock %}}" in text
+def test_every_section_has_a_template_in_both_formats_and_no_template_is_left_over():
+    modules = {path.stem for path in (REPOSITORY / "qwen2eval/reporting/sections").glob("*.py")}
+    names = modules - {"__init__", "facts", "section"}
+    templates = {path.name for path in (REPOSITORY / "reports/templates/sections").iterdir()}
+    assert templates == {f"{name}.{kind}.j2" for name in names for kind in ("html", "md")}
+
+
+def test_all_sections_stand_on_one_page(info, scores):
+    """Figures took the place of the plain report's template, so nothing else could be added to it."""
+    cells = [
+        ["facts", "acc", "none", "original", 20, 0.5, 0.1, 0.4, 0.6, 0, length, depth]
+        for length in (8192, None)
+        for depth in (25.0, 75.0, None)
+    ]
+    info["contamination"] = CONTAMINATION
+    frame = pd.DataFrame(cells, columns=[*scores.columns, "cell_length", "cell_depth"])
+    page = render_report(read(info), (*records(scores), *records(frame)))["report.html"]
+    headings = re.findall(r"<h2 [^>]*>(.*?)</h2>", page)
+    assert headings == [
+        *("Headline numbers", "Scores", "Contamination", "facts acc by length and depth", "What to watch"),
+        *("Protocol and examples", "Model, run and environment", "Repeat this run"),
+    ]
 
 
 def test_only_the_formats_asked_for(info, scores):
-    assert list(render_report(info, scores, formats=["md"])) == ["report.md"]
+    assert list(render_report(read(info), records(scores), formats=["md"])) == ["report.md"]
 
 
 def test_secrets_are_hidden(info, scores, samples):
-    for text in render_report(info, scores, examples=samples).values():
+    for text in _rendered(info, scores, samples).values():
         assert "hf_secret" not in text
 
 
-def test_writing_leaves_only_whole_reports(info, scores, tmp_path):
-    (tmp_path / "report.md").write_text("old", encoding="utf-8")
-    paths = write_report(tmp_path, info, scores)
-    assert sorted(tmp_path.iterdir()) == sorted(paths) == [tmp_path / "report.html", tmp_path / "report.md"]
-    assert (tmp_path / "report.md").read_text(encoding="utf-8") == render_report(info, scores)["report.md"]
+@pytest.fixture
+def run(info, scores, samples, tmp_path) -> Run:
+    """The made-up run as a folder."""
+    (tmp_path / "samples").mkdir()
+    scores.to_parquet(tmp_path / "scores.parquet")
+    for name, task in info["tasks"].items():
+        if task["status"] == "scored":
+            rows = samples.get(name, samples["sums"])
+            frame = pd.DataFrame(rows).drop(columns="word_perplexity", errors="ignore")
+            frame.to_parquet(tmp_path / "samples" / f"{name}.parquet")
+    return Run(tmp_path, read(info))
 
 
-def test_a_folder_that_is_not_there_is_named(info, scores, tmp_path):
-    with pytest.raises(RunFolderError, match=r"gone.*report\.html.*qwen2eval report"):
-        write_report(tmp_path / "gone", info, scores)
+def test_writing_leaves_only_whole_reports(run):
+    (run.path / "report.md").write_text("old", encoding="utf-8")
+    report = write_report(run)
+    assert (report.fault, report.exit_code) == (None, 0)
+    assert sorted(report.paths) == sorted(run.path.glob("*report*"))
+    assert (run.path / "report.md").read_text(encoding="utf-8").startswith("# tiny-qwen2")
+
+
+def test_a_folder_that_cannot_be_written_is_named(run):
+    (run.path / "report.html").mkdir()
+    report = write_report(run)
+    assert report.exit_code == 3
+    assert re.search(r"report\.html.*qwen2eval report", report.fault)
+    assert not list(run.path.glob(".report*"))

@@ -9,8 +9,8 @@ import pytest
 
 from qwen2eval.backends import open_front, open_model
 from qwen2eval.config import RunConfig
+from qwen2eval.finished_run import load_run
 from qwen2eval.requests import Request
-from qwen2eval.run_folder import load_run
 from tests.local_tasks import ALL, words, write_tasks
 from tests.vllm.conftest import CPU_ARGS
 
@@ -43,11 +43,11 @@ def test_a_run_is_scored_and_found_again(vllm_model, tmp_path):
     assert "vllm" not in done.stdout.lower().replace(str(tmp_path), "")  # no log lines among the results
     first = load_run(tmp_path / "runs" / "latest")
     assert first.scores["n_unscored"].sum() == 0
-    assert first.info["requests"]["n_answered"] > 0
-    assert 0 < first.info["requests"]["n_tokens_computed"] < first.info["requests"]["n_tokens_asked"]
+    assert first.info.requests.n_answered > 0
+    assert 0 < first.info.requests.n_tokens_computed < first.info.requests.n_tokens_asked
     assert run(command).returncode == 0
     again = load_run(tmp_path / "runs" / "latest")
-    assert again.info["requests"]["n_answered"] == 0
+    assert again.info.requests.n_answered == 0
     assert again.scores.equals(first.scores)
 
 

@@ -1,0 +1,1 @@
+"""The sections of a report: each has one module here and one template, `reports/templates/sections/<name>.*.j2`."""

@@ -1,0 +1,136 @@
+"""Frozen dataclasses to JSON and back: a value of the wrong type, or one that is missing, is named by its key."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
+
+
+class ShapeError(ValueError):
+    """JSON that doesn't have the form of a record: the message begins with the key."""
+
+
+OPTIONAL: Mapping[str, bool] = {"is_optional": True}
+"""Metadata of a field that older files lack: None there, and not written where it is None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A JSON object of a known form."""
+
+    extra: Mapping[str, object] = dataclasses.field(default_factory=dict, kw_only=True)
+    """Keys that this version doesn't know, as a newer one may write them: kept, and written back after the others."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, keys in the order of the fields."""
+        kind: Any = type(self)
+        shown = {}
+        for field in _own_fields(kind):
+            value = getattr(self, field.name)
+            if value is not None or not field.metadata.get("is_optional"):
+                shown[field.name] = _plain(value)
+        return {**shown, **self.extra}
+
+
+def read_json(kind: type[T], value: object, *, key: str = "") -> T:
+    """Return a JSON value as a type: a record, a named tuple (a JSON list), a tuple, a mapping or a plain value.
+
+    Args:
+        kind: the type; `object` takes anything as it is.
+        key: where the value stands, for messages.
+
+    Raises:
+        ShapeError: a key is missing, or a value has another type.
+    """
+    read: Any = _read(kind, value, key)
+    return read  # type: ignore[no-any-return]
+
+
+def _read(kind: Any, value: Any, key: str) -> Any:
+    origin = get_origin(kind)
+    if kind is object or kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _read_union(get_args(kind), value, key)
+    if origin is Literal:
+        return value if value in get_args(kind) else _refuse(value, key, " or ".join(map(repr, get_args(kind))))
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else _refuse(value, key, "a list")
+        return tuple(_read(get_args(kind)[0], item, f"{key}[{i}]") for i, item in enumerate(items))
+    if origin is not None and issubclass(origin, Mapping):
+        _check_mapping(value, key)
+        return {name: _read(get_args(kind)[1], item, _join(key, name)) for name, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _read_record(kind, value, key)
+    if issubclass(kind, tuple):
+        return _read_named_tuple(kind, value, key)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON has one kind of number
+    is_number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+    is_right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    return value if is_right or is_number else _refuse(value, key, _WORDS[kind])
+
+
+def _read_union(kinds: tuple[Any, ...], value: Any, key: str) -> Any:
+    """Read what may be None; the message names the other type."""
+    if value is None and types.NoneType in kinds:
+        return None
+    (kind,) = (each for each in kinds if each is not types.NoneType)
+    return _read(kind, value, key)
+
+
+def _read_record(kind: Any, value: Any, key: str) -> Any:
+    _check_mapping(value, key)
+    hints, given = _hints(kind), {}
+    fields = _own_fields(kind)
+    for field in fields:
+        if field.name in value:
+            given[field.name] = _read(hints[field.name], value[field.name], _join(key, field.name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ShapeError(f"`{_join(key, field.name)}` is missing")
+    known = {field.name for field in fields}
+    return kind(**given, extra={name: item for name, item in value.items() if name not in known})
+
+
+def _read_named_tuple(kind: Any, value: Any, key: str) -> Any:
+    hints = _hints(kind)
+    if not isinstance(value, list | tuple) or len(value) != len(hints):
+        _refuse(value, key, f"a list of {len(hints)}: {', '.join(hints)}")
+    parts = zip(hints.items(), value, strict=True)
+    return kind(*(_read(hint, item, f"{key}[{i}]") for i, ((_, hint), item) in enumerate(parts)))
+
+
+def _check_mapping(value: Any, key: str) -> None:
+    if not isinstance(value, Mapping):
+        _refuse(value, key, "an object")
+
+
+def _refuse(value: Any, key: str, wanted: str) -> Any:
+    shown = repr(value)
+    raise ShapeError(f"`{key or 'the whole'}` is {shown if len(shown) < 60 else shown[:57] + '...'}, not {wanted}")
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+@cache
+def _own_fields(kind: Any) -> tuple["dataclasses.Field[Any]", ...]:
+    return tuple(field for field in dataclasses.fields(kind) if field.name != "extra")
