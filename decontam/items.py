@@ -81,9 +81,11 @@ def read_tokens(references: Sequence[Reference], rule: Rule) -> ReadItems:
 
 def place_items(read: ReadItems, rule: Rule) -> Items:
     """Return where the items begin and end, and by which n-gram size each is found."""
-    starts_I = np.concatenate(([0], read.stops_I[:-1])).astype(np.int64)
-    sizes_I = _ngram_sizes(read.single_T, starts_I, read.stops_I, rule)
-    return Items(read.ids_T, starts_I, read.question_stops_I, read.stops_I, sizes_I)
+    # not views of other arrays: a pickled index would have other types, for which kernels are compiled again
+    question_stops_I, stops_I = map(np.ascontiguousarray, (read.question_stops_I, read.stops_I))
+    starts_I = np.concatenate(([0], stops_I[:-1])).astype(np.int64)
+    sizes_I = _ngram_sizes(read.single_T, starts_I, stops_I, rule)
+    return Items(read.ids_T, starts_I, question_stops_I, stops_I, sizes_I)
 
 
 def index_ngrams(items: Items, size: int) -> NgramTable:

@@ -1,5 +1,6 @@
 """What is found in a text is what the slow reading finds, by every rule, and thresholds only ever take away."""
 
+import dataclasses
 import pickle
 
 import pytest
@@ -136,6 +137,14 @@ def test_an_index_survives_pickling_and_saving(tmp_path):
     assert ReferenceIndex.build([FOX], index.rule).fingerprint != index.fingerprint
     for other in (pickle.loads(pickle.dumps(index)), loaded):
         assert other.find_all_matches(FOX.text + APPLES.text) == index.find_all_matches(FOX.text + APPLES.text)
+
+
+def test_a_pickled_index_uses_the_same_compiled_kernels():
+    """Ray and datatrove pickle it: arrays with other strides had all kernels compiled again, for half a minute."""
+    items = ReferenceIndex.build([FOX, APPLES, CAPITAL], Rule()).tables.items
+    copy = pickle.loads(pickle.dumps(items))
+    for field in dataclasses.fields(items):
+        assert getattr(items, field.name).strides == getattr(copy, field.name).strides, field.name
 
 
 @pytest.mark.parametrize(
