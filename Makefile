@@ -10,8 +10,11 @@ VLLM_VENV := .venv-vllm
 SPARK_VENV := .venv-spark
 WORKERS ?= auto
 
+# In their order, so that what a module's tests share is made in one process; who has done all takes over from others
+PYTEST = OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-spark test-vllm check bench bench-engine bench-decontam bench-sandbox
+.PHONY: help venv demo test test-quick test-spark test-vllm check bench bench-engine bench-decontam bench-sandbox
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +25,10 @@ demo: venv ## evaluate the embedded demo model on the sample benchmarks
 	$(VENV)/bin/qwen2eval run
 
 test: venv ## run the tests
-	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(PY) -m pytest --numprocesses $(WORKERS)
+	$(PYTEST)
+
+test-quick: venv ## run the tests that are fast: none takes more than 5 seconds on a quiet machine
+	$(PYTEST) -m "not slow"
 
 test-vllm: $(VLLM_VENV)/installed ## run the tests of the vLLM backend, in an environment of its own
 	$(VLLM_VENV)/bin/python -c 'import vllm'  # without it they would be skipped

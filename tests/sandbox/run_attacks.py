@@ -33,6 +33,8 @@ ATTACKS = [
     *right_programs.RIGHT,
     *right_programs.LEAVES,
 ]
+ON_HOST = [*on_verdicts.VERDICTS, *on_resources.BROKEN_TESTS]
+"""What the host judges, and so the same way whoever calls it."""
 SECRET = "SECRET-31415926"
 CANARY = "CANARY-27182818"
 MAX_GROWTH_KB = 200 << 10
