@@ -356,16 +356,19 @@ def _question_lcs(ids, hits, size, targets, scratch, is_exact):
         return known
     chosen, starts, sizes = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     lows, highs, n = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64), 0
-    for i in range(len(hits.items)):
-        start = targets.starts_I[hits.items[i]]
-        n_tokens = targets.question_stops_I[hits.items[i]] - start
-        first, last = only_run(hits.positions, hits.places, hits.offsets[i], hits.offsets[i + 1], n_tokens - size, size)
+    # arrays taken out of their tuples once: numba counts references each time
+    items, offsets, positions, places, _ = hits
+    ids_T, starts_I, stops_I = targets.ids_T, targets.starts_I, targets.question_stops_I
+    for i in range(len(items)):
+        start = starts_I[items[i]]
+        n_tokens = stops_I[items[i]] - start
+        first, last = only_run(positions, places, offsets[i], offsets[i + 1], n_tokens - size, size)
         if first >= 0 and n_tokens <= 64:
             lows[n], highs[n] = _window(len(ids), first, last, n_tokens, size, targets.whole_document)
             chosen[n], starts[n], sizes[n] = i, start, n_tokens
             n += 1
-        if n == LANES or (n and i + 1 == len(hits.items)):
-            found = lcs_lengths(targets.ids_T, starts[:n], sizes[:n], ids, lows, highs, scratch.slots, scratch.masks)
+        if n == LANES or (n and i + 1 == len(items)):
+            found = lcs_lengths(ids_T, starts[:n], sizes[:n], ids, lows, highs, scratch.slots, scratch.masks)
             for lane in range(n):
                 known[chosen[lane], 0] = found[lane]
                 known[chosen[lane], 1] = min(highs[lane] - lows[lane], sizes[lane])
