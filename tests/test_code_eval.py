@@ -215,12 +215,13 @@ def test_outside_of_scoring_nothing_is_run(tmp_path):
     ],
 )
 def test_a_whole_program_has_to_come_to_its_end(program, verdict):
+    seconds = 1 if verdict == "timed_out" else 60
     with Sandbox() as sandbox:
-        assert sandbox.check_many([whole_program(program, timeout_seconds=1)])[0].verdict == verdict
+        assert sandbox.check_many([whole_program(program, timeout_seconds=seconds)])[0].verdict == verdict
 
 
 def test_tests_without_a_function_run_behind_the_program():
-    check = check_of("x = 3", "assert x == 3", timeout_seconds=3)
+    check = check_of("x = 3", "assert x == 3", timeout_seconds=60)
     assert check.program.startswith("x = 3\nassert x == 3\n")
     with Sandbox() as sandbox:
         assert sandbox.check_many([check])[0].passed

@@ -147,7 +147,8 @@ def test_the_time_is_that_of_an_earlier_run_of_the_same_model(tmp_path):
     assert first.info.timings.answer_seconds >= 1.0  # 20 requests, 4 a batch, 0.2 s each
     times = of_runs_here(whole)
     assert times.run_id == first.info.run_id
-    assert 35 < times.seconds < 200  # 336 docs for 5: some 67 times as long
+    # 336 docs for 5: some 67 times as long
+    assert 50 < times.seconds / first.info.timings.answer_seconds < 90
     run(small, quiet=True)  # answered by the store: says nothing of the speed
     assert of_runs_here(whole).run_id == first.info.run_id
 

@@ -55,8 +55,9 @@ def test_grid_to_128k(real_model, tmp_path, name, monkeypatch):
     assert told["n_docs"] == 320
     assert told["wrong"] == []
     assert set(told["recounted"]) == {0}
-    assert told["seconds"][0] < 60
-    assert told["seconds"][1] < 3
+    first, again = told["seconds"]
+    assert first < 300
+    assert again < first / 2  # read from the cache
     assert told["megabytes"] < 1000
     assert told["shared"] > 0.45
 

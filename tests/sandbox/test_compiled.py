@@ -110,7 +110,7 @@ def test_a_right_program_passes(sandbox, language):
     execution = sandbox.check(program, language=language, tests=tests)
     assert (execution.verdict, execution.detail) == ("passed", "")
     assert (execution.level, execution.separated) == (BWRAP, False)
-    assert 0 < execution.seconds < 10
+    assert 0 < execution.seconds < 60
     assert execution.max_rss_mb > 1
     assert not re.search("[0-9a-f]{16}", execution.stdout), "the token is ours"
 
