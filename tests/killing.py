@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -42,6 +43,14 @@ def end_at(place: Place, *, is_held: bool = False) -> None:
                 signal.pause()
 
     sys.addaudithook(look)
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 600) -> None:
+    """Return when something has come about; the time is only there so that a fault doesn't hang."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come about"
+        time.sleep(0.01)
 
 
 def run_until_each(places: Sequence[Place], work: Callable[[], object]) -> list[int]:

@@ -12,7 +12,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import pandas as pd
 import pytest
 
 from qwen2eval.finished_run import load_run
-from tests.killing import Place
+from tests.killing import Place, wait_for
 from tests.local_tasks import assert_same_results, words, write_tasks
 
 SEED = 20241124
@@ -116,8 +115,7 @@ def with_answers(n_answers: int) -> Stop:
 
     def stop(server: ForkServer, command: list[str], output: Path) -> None:
         run = server.start(command, DRAFT, is_held=True)
-        while len(stored(output)) < n_answers and not has_ended(run.pid):
-            time.sleep(0.001)
+        wait_for(lambda: len(stored(output)) >= n_answers or has_ended(run.pid))
         os.kill(run.pid, signal.SIGKILL)
         assert run.wait() == -signal.SIGKILL
 

@@ -17,6 +17,7 @@ from qwen2eval.backends.api_client import FAILURES_BEFORE_GIVING_UP
 from qwen2eval.errors import BackendError
 from tests.backends.asking import ask, chat, completions, generations, scorings, wait_until_threads_end
 from tests.backends.openai_server import Fault, TinyServer, save_tiny_model, serve_openai
+from tests.killing import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +214,7 @@ list(ApiBackend("local-chat-completions", args).answer([Request("generate_until"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, env=environment, cwd=Path.cwd())
     try:
-        while len(server.requests) < 4:
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_for(lambda: len(server.requests) == 4 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     finally:

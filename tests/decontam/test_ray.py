@@ -17,6 +17,7 @@ from decontam.ray_engine import RETRIES, ray_runner, run_on_ray
 from decontam.records import Part
 from qwen2eval.cli import main
 from tests.decontam.corpora import ITEMS, as_jsonl, make_documents, write
+from tests.killing import wait_for
 from tests.local_tasks import write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -192,8 +193,7 @@ def test_stopped_under_ray_goes_on_with_threads(tmp_path, index, corpus, stop):
     scan([corpus], index, output=tmp_path / "whole", part_bytes=2_000, runner=watched)
     os.mkfifo(tmp_path / "gate")
     process, parts = start(corpus, tmp_path / "out", gate=tmp_path / "gate"), tmp_path / "out" / "parts"
-    while process.poll() is None and len(list(parts.glob("*.parquet"))) < N_FREE:
-        time.sleep(0.01)
+    wait_for(lambda: process.poll() is not None or len(list(parts.glob("*.parquet"))) >= N_FREE)
     process.send_signal(stop)
     process.communicate(timeout=300)
     assert process.returncode == -stop

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Iterator
 
@@ -32,6 +31,7 @@ from tests.judging.judged import (
     run_here,
     whole_scores,
 )
+from tests.killing import wait_for
 from tests.long_context.scripted import always, depth_percent, front_of, never, qwen_like_tokenizer
 
 
@@ -278,9 +278,7 @@ def test_killed_while_judging_asks_nothing_twice(words, tiny_model, tmp_path):
         n_asked = 5
         server.misbehave("timeout", at={n_asked})
         process = subprocess.Popen([sys.executable, "-m", "qwen2eval", *command], stdout=subprocess.DEVNULL)
-        while len(server.requests) < n_asked:
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for(lambda: len(server.requests) == n_asked or process.poll() is not None)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert not (output / "latest").exists()

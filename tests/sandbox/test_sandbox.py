@@ -13,6 +13,7 @@ import pytest
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.sandbox import Check, Sandbox, SandboxError
+from tests.killing import wait_for
 from tests.sandbox.run_attacks import below
 
 ADD = "def add(a, b):\n    return a + b\n"
@@ -228,8 +229,8 @@ def test_closing_ends_what_runs(any_sandbox):
         threads = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(4)]
         for thread in threads:
             thread.start()
-        while sum(len(below(worker.pid)) for worker in list(sandbox._busy)) < 2 * 2:  # each with its program
-            time.sleep(0.01)
+        # two workers, each with its program
+        wait_for(lambda: sum(len(below(worker.pid)) for worker in list(sandbox._busy)) == 2 * 2)
         sandbox.close()
         for thread in threads:
             thread.join(timeout=60)
@@ -398,13 +399,14 @@ def test_other_checks_go_on_beside_a_slow_one(any_sandbox):
     done = []
     slow = threading.Thread(target=lambda: done.append(any_sandbox.check(SPIN, timeout_seconds=600)))
     slow.start()
-    while not (
-        running := [pid for worker in list(any_sandbox._busy) for pid in below(worker.pid) if pid != worker.pid]
-    ):
-        time.sleep(0.01)
+
+    def programs():
+        return [pid for worker in list(any_sandbox._busy) for pid in below(worker.pid) if pid != worker.pid]
+
+    wait_for(programs)
     if any_sandbox.n_workers > 1:
         assert any_sandbox.check("print(1)").passed
         assert not done
-    os.kill(running[0], signal.SIGKILL)
+    os.kill(programs()[0], signal.SIGKILL)
     slow.join()
     assert done[0].verdict == "crashed"
