@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from qwen2eval.finished_run import Run
+from qwen2eval.finished_run import SAMPLE_COLUMNS, Run
 from qwen2eval.report import write_report
 from qwen2eval.reporting.examples import choose_examples
 from qwen2eval.reporting.render import render_report
@@ -273,6 +273,7 @@ def run(info, scores, samples, tmp_path) -> Run:
         if task["status"] == "scored":
             rows = samples.get(name, samples["sums"])
             frame = pd.DataFrame(rows).drop(columns="word_perplexity", errors="ignore")
+            frame = frame.reindex(columns=[*dict.fromkeys((*SAMPLE_COLUMNS, *frame.columns))])
             frame.to_parquet(tmp_path / "samples" / f"{name}.parquet")
     return Run(tmp_path, read(info))
 
