@@ -19,7 +19,7 @@ from lib.measure import measure, python, scratch_env, show, title
 PLAN = """
 import json, re, sys, time
 from qwen2eval import RunConfig
-from qwen2eval.run import plan
+from qwen2eval.evaluate import plan
 
 folder, data, task, max_length, model = sys.argv[1:]
 args = {"pretrained": model, "max_length": int(max_length)}
@@ -31,7 +31,7 @@ n_tokens = sum(task.n_prompt_tokens for task in made.tasks.values())
 peak_kb = int(re.search("VmHWM:[^0-9]+([0-9]+)", open("/proc/self/status").read())[1])
 print(json.dumps({"seconds": seconds, "n": made.n_requests, "n_tokens": n_tokens, "peak_mb": peak_kb / 1024}))
 """
-LVEVAL = "task: lveval_{level}_part\nclass: !function qwen2eval.long_context.lveval.LVEvalGroup\n"
+LVEVAL = "task: lveval_{level}_part\nclass: !function qwen2eval.long_context.lveval.task.LVEvalGroup\n"
 LVEVAL += "metadata: {{version: 1.0, level: {level}, datasets: [hotpotwikiqa_mixup, cmrc_mixup]}}\n"
 ROWS = {
     "needlebench_8k": ("needlebench_8k", 32_768),

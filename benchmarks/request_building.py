@@ -33,10 +33,10 @@ OURS = f"""
 import hashlib, json, sys, time
 from qwen2eval import RunConfig
 from qwen2eval.backends import open_front
-from qwen2eval.lm_eval_internals import compiled_templates
-from qwen2eval.plan import plan_task
+from qwen2eval.tasks.lm_eval_internals import compiled_templates
+from qwen2eval.planning.plan import plan_task
 from qwen2eval.libraries import prepared_libraries
-from qwen2eval.tasks import load_tasks
+from qwen2eval.tasks.registry import load_tasks
 {PRINT}
 config = RunConfig(model="dummy", tasks=("big",), include_path=(sys.argv[1],))
 with prepared_libraries(offline=config.offline):

@@ -18,7 +18,7 @@ DEMO = ("demo_mmlu", "demo_gsm8k")
 PLAN = """
 import sys, time
 from qwen2eval import RunConfig
-from qwen2eval.run import plan
+from qwen2eval.evaluate import plan
 folder, *tasks = sys.argv[1:]
 plan(RunConfig(model="dummy", tasks=tuple(tasks), include_path=(folder,), limit=20))
 print(time.time(), time.process_time())

@@ -4,8 +4,6 @@ from qwen2eval import RunConfig, run
 print(run(RunConfig(model="hf", model_args={"pretrained": "Qwen/Qwen2-0.5B"}, tasks=("gsm8k",), limit=50)).scores)
 """
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -13,17 +11,17 @@ __all__ = ["Qwen2EvalError", "Run", "RunConfig", "__version__", "load_run", "run
 
 _HOMES = {
     "Qwen2EvalError": "qwen2eval.errors",
-    "Run": "qwen2eval.finished_run",
+    "Run": "qwen2eval.run_folder.folder",
     "RunConfig": "qwen2eval.config",
-    "load_run": "qwen2eval.finished_run",
-    "run": "qwen2eval.run",
+    "load_run": "qwen2eval.run_folder.folder",
+    "run": "qwen2eval.evaluate",
 }
 
 if TYPE_CHECKING:
     from qwen2eval.config import RunConfig
     from qwen2eval.errors import Qwen2EvalError
-    from qwen2eval.finished_run import Run, load_run
-    from qwen2eval.run import run
+    from qwen2eval.evaluate import run
+    from qwen2eval.run_folder.folder import Run, load_run
 
 
 def __getattr__(name: str) -> Any:
@@ -33,13 +31,3 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
-
-
-class _Package(ModuleType):
-    """Keeps `qwen2eval.run` the function: importing the module of that name would bind the name to the module."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.run if name == "run" and isinstance(value, ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -2,6 +2,6 @@
 
 import sys
 
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 
 sys.exit(main())

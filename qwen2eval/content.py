@@ -7,15 +7,14 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def content_dir(name: str) -> Path:
-    """Return the folder of content `name`: inside the installed package, else beside it in a checkout."""
-    inside = _PACKAGE / name
-    return inside if inside.is_dir() else _PACKAGE.parent / name
+    """Return the folder of content `name`: in `qwen2eval/shipped` of a wheel, else beside the package in a checkout."""
+    shipped = _PACKAGE / "shipped" / name
+    return shipped if shipped.is_dir() else _PACKAGE.parent / name
 
 
 def package_folder(inside: str) -> Path:
-    """Return a folder inside a shipped one: "demo/data" is `data` in `content_dir("demo")`."""
-    first, *rest = inside.split("/")
-    return content_dir(first).joinpath(*rest)
+    """Return a folder of data inside the package, such as "demo/data"."""
+    return _PACKAGE.joinpath(*inside.split("/"))
 
 
 def cache_dir() -> Path:

@@ -5,31 +5,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.answering import TaskAnswers
+from qwen2eval.answers.answering import TaskAnswers
+from qwen2eval.answers.store import STORE_FILE
 from qwen2eval.backends import open_front
 from qwen2eval.config import RunConfig
-from qwen2eval.contamination import find_contamination, join, own_contamination
 from qwen2eval.errors import BackendError, ConfigError, RunFolderError
-from qwen2eval.finished_run import Run, load_run
-from qwen2eval.health import check_health
-from qwen2eval.judging import Judge, ask_judge, find_judge, restore_verdicts
+from qwen2eval.judges.asking import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.libraries import prepared_libraries
-from qwen2eval.lm_eval_internals import compiled_templates
-from qwen2eval.lm_eval_task import EvalTask, PromptForm, doc_hash
-from qwen2eval.plan import own_config, set_seeds
-from qwen2eval.planned import PlannedRequest, TaskPlan
+from qwen2eval.planning.plan import own_config, set_seeds
+from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.prompts import PromptPool
-from qwen2eval.record import describe_scoring
-from qwen2eval.report import with_report
+from qwen2eval.reporting.report import with_report
 from qwen2eval.requests import Doc, FinishReason
-from qwen2eval.run_folder import write_run
+from qwen2eval.results.contamination import find_contamination, join, own_contamination
+from qwen2eval.results.describe import describe_scoring
+from qwen2eval.results.health import check_health
+from qwen2eval.results.sample import TaskSamples
+from qwen2eval.results.sample_columns import parse_response
+from qwen2eval.results.score_docs import score_task
+from qwen2eval.results.scores import score_tasks
+from qwen2eval.results.write import write_run
+from qwen2eval.run_folder.folder import Run, load_run
 from qwen2eval.run_info import HealthInfo, RunInfo
-from qwen2eval.sample import TaskSamples
-from qwen2eval.sample_columns import parse_response
-from qwen2eval.samples import score_task
-from qwen2eval.scores import score_tasks
-from qwen2eval.store import STORE_FILE
-from qwen2eval.tasks import LoadedTasks, load_tasks
+from qwen2eval.tasks.lm_eval_internals import compiled_templates
+from qwen2eval.tasks.lm_eval_task import EvalTask, PromptForm, doc_hash
+from qwen2eval.tasks.registry import LoadedTasks, load_tasks
 
 _FINISH_REASONS: dict[Any, FinishReason] = {"stop": "stop", "length": "length"}
 

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from qwen2eval.cli import main
-from qwen2eval.finished_run import Run, load_run
+from qwen2eval.cli.main import main
+from qwen2eval.run_folder.folder import Run, load_run
 
 KINDS = ("pick", "say", "read", "draw")
 ALL = ",".join(KINDS)

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from qwen2eval.cli import main
-from qwen2eval.finished_run import load_run
+from qwen2eval.cli.main import main
+from qwen2eval.run_folder.folder import load_run
 from tests.backends.openai_server import serve_openai
 from tests.local_tasks import rows, run_apart, run_here, words, write_rows, write_task, write_tasks
 

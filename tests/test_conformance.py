@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from qwen2eval.config import RunConfig
+from qwen2eval.evaluate import plan, run
 from qwen2eval.libraries import quiet_libraries
-from qwen2eval.run import plan, run
 
 TASK_FILES = Path(__file__).resolve().parent / "tasks_local"
 ALL_TASKS = (

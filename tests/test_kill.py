@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qwen2eval.finished_run import load_run
+from qwen2eval.run_folder.folder import load_run
 from tests.killing import Place, wait_for
 from tests.local_tasks import assert_same_results, words, write_tasks
 
@@ -32,7 +32,7 @@ DRAFT = Place("os.mkdir", ".partial")
 # Runs the first command itself and each further one in a fork. One thread: forks of torch's thread pools hang.
 FORK_SERVER = """
 import json, os, sys
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from tests.killing import Place, end_at
 to_caller = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -52,7 +52,7 @@ COMMAND = """
 import json, sys
 from tests.killing import Place, end_at
 end_at(Place(*json.loads(sys.argv[1])))
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
 

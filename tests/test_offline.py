@@ -10,7 +10,7 @@ import pytest
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.libraries import forbid_network
-from qwen2eval.task_index import lm_eval_entries
+from qwen2eval.tasks.index import lm_eval_entries
 from tests.local_tasks import run_here, words, write_tasks
 
 # Imported by every Python process of the run. Kernel: a seccomp(2) filter that ends the process with SIGSYS at

@@ -15,10 +15,10 @@ CONTENT = ("tasks", "reports/templates")
 LOOK_AROUND = """
 import importlib.util, json, sys
 sys.path.insert(0, sys.argv[1])
-import qwen2eval.tasks
+import qwen2eval.tasks.registry
 from qwen2eval.content import content_dir
 print(json.dumps({
-    "module": qwen2eval.tasks.__file__,
+    "module": qwen2eval.tasks.registry.__file__,
     "tasks": str(content_dir("tasks")),
     "reports": str(content_dir("reports")),
     "top_level": [name for name in ("tasks", "reports", "tests", "runs") if importlib.util.find_spec(name)],
@@ -61,7 +61,7 @@ def test_only_two_names_become_importable(unpacked: Path) -> None:
 def test_content_is_in_the_wheel(unpacked: Path, folder: str) -> None:
     expected = _files(REPOSITORY / folder)
     assert expected, f"{folder}/ holds nothing to ship"
-    assert _files(unpacked / "qwen2eval" / folder) == expected
+    assert _files(unpacked / "qwen2eval" / "shipped" / folder) == expected
 
 
 @pytest.mark.parametrize("package", ["qwen2eval", "decontam"])
@@ -72,7 +72,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(unpacked: Path, package: str
 
 @pytest.mark.parametrize("folder", CONTENT)
 def test_content_holds_no_python(folder: str) -> None:
-    """An __init__.py in tasks/ would make that folder win over the module qwen2eval/tasks.py in an installed wheel."""
+    """A folder with an __init__.py would be a package of the wheel, and importable."""
     assert [path for path in (REPOSITORY / folder).rglob("*.py*") if "__pycache__" not in path.parts] == []
 
 
@@ -87,9 +87,9 @@ def test_installed_wheel_finds_its_content(unpacked: Path, tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        "module": str(unpacked / "qwen2eval" / "tasks.py"),
-        "tasks": str(unpacked / "qwen2eval" / "tasks"),
-        "reports": str(unpacked / "qwen2eval" / "reports"),
+        "module": str(unpacked / "qwen2eval" / "tasks" / "registry.py"),
+        "tasks": str(unpacked / "qwen2eval" / "shipped" / "tasks"),
+        "reports": str(unpacked / "qwen2eval" / "shipped" / "reports"),
         "top_level": [],
     }
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from qwen2eval.lm_eval_internals import compiled_templates
 from qwen2eval.prompts import CUTTING_PATTERNS, PrefixCounter, PromptPool, TokenCounter, digest_ids
+from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from tests.small_bpe import small_bpe
 
 QWEN2, LLAMA3 = CUTTING_PATTERNS

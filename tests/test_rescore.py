@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from qwen2eval.data.mmlu import load as load_mmlu
 from qwen2eval.errors import RunFolderError
-from qwen2eval.finished_run import load_run
 from qwen2eval.rescore import rescore
+from qwen2eval.run_folder.folder import load_run
 from tests.local_tasks import KINDS, NUMBER, assert_same_results, rows, run_here, write_rows, write_task, write_tasks
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from qwen2eval import RunConfig, load_run, run
-from qwen2eval.cli import main
-from qwen2eval.run_folder import claimed_run_id
-from qwen2eval.store import ResponseStore
+from qwen2eval.answers.store import ResponseStore
+from qwen2eval.cli.main import main
+from qwen2eval.results.write import claimed_run_id
 from tests.local_tasks import ALL, KINDS, assert_same_results, run_apart, run_here, write_task, write_tasks
 
 
@@ -137,7 +137,7 @@ def test_the_store_can_be_read_while_nobody_runs(whole):
 
 
 def test_what_a_killed_run_left_behind_is_cleared(tmp_path):
-    from qwen2eval.run_folder import clear_leftovers
+    from qwen2eval.results.write import clear_leftovers
 
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from qwen2eval.backends import open_front
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import RunFolderError
-from qwen2eval.estimate import estimate_time
-from qwen2eval.finished_run import find_runs, load_run
-from qwen2eval.plan import make_plan
+from qwen2eval.planning.estimate import estimate_time
+from qwen2eval.planning.plan import make_plan
+from qwen2eval.run_folder.folder import find_runs, load_run
 from qwen2eval.run_info import RunInfo
 from tests.local_tasks import assert_same_results
 

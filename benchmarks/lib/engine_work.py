@@ -11,11 +11,11 @@ from transformers import AutoTokenizer
 
 from qwen2eval import RunConfig
 from qwen2eval.backends import open_front
-from qwen2eval.backends.qwen2_lm import Qwen2LM
+from qwen2eval.backends.qwen2.lm import Qwen2LM
 from qwen2eval.engine import Engine
 from qwen2eval.libraries import prepared_libraries
 from qwen2eval.model import load_model
-from qwen2eval.plan import make_plan
+from qwen2eval.planning.plan import make_plan
 
 N_DOCS = 60
 SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")

@@ -73,19 +73,19 @@ def _hf_model(config: RunConfig, front: ModelFront) -> Backend:
 
 
 def _qwen2_front(config: RunConfig) -> ModelFront:
-    from qwen2eval.backends.qwen2_args import open_qwen2_front
+    from qwen2eval.backends.qwen2.args import open_qwen2_front
 
     return open_qwen2_front(config, path=_pretrained(config))
 
 
 def _qwen2_model(config: RunConfig, front: ModelFront) -> Backend:
-    from qwen2eval.backends.qwen2 import Qwen2Backend
+    from qwen2eval.backends.qwen2.backend import Qwen2Backend
 
     return Qwen2Backend(config, front)
 
 
 def _demo_front(config: RunConfig) -> ModelFront:
-    from qwen2eval.backends.qwen2_args import open_qwen2_front
+    from qwen2eval.backends.qwen2.args import open_qwen2_front
     from qwen2eval.demo.shipped import MODEL, MODEL_NOTE
 
     if "pretrained" in config.model_args:
@@ -95,7 +95,7 @@ def _demo_front(config: RunConfig) -> ModelFront:
 
 def _vllm_front(config: RunConfig) -> ModelFront:
     _require("vllm", extra="vllm")
-    from qwen2eval.backends.vllm_context import stretch, stretchable_length
+    from qwen2eval.backends.vllm.context import stretch, stretchable_length
 
     args, path = config.model_args, _pretrained(config)
     front, stretched = open_hf_front(config, backend="vllm", path=path), stretch(config.model_args, path)
@@ -109,7 +109,7 @@ def _vllm_front(config: RunConfig) -> ModelFront:
 
 
 def _vllm_model(config: RunConfig, front: ModelFront) -> Backend:
-    from qwen2eval.backends.vllm import VllmBackend
+    from qwen2eval.backends.vllm.backend import VllmBackend
 
     return VllmBackend(config, front)
 
@@ -136,7 +136,7 @@ def _dummy_model(config: RunConfig, _front: ModelFront) -> Backend:
 
 def _api_front(config: RunConfig) -> ModelFront:
     _require("aiohttp", "tenacity", extra="api")
-    from qwen2eval.backends.api import ApiBackend
+    from qwen2eval.backends.api.backend import ApiBackend
 
     if not config.model_args.get("base_url"):
         raise ModelError(f"--model {config.model} needs base_url=http://HOST:PORT/v1/… and model=NAME in --model_args")

@@ -14,11 +14,11 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
+from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.backends.lm_eval_calls import EndingRecorder, generate, score
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
-from qwen2eval.fingerprint import fingerprint_checkpoint, stable_args
 from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
 
 CPU_BATCH_TOKENS = 2_048

@@ -18,7 +18,7 @@ from qwen2eval.stats.errors import newcombe
 if TYPE_CHECKING:
     import pandas as pd
 
-    from qwen2eval.finished_run import Run
+    from qwen2eval.run_folder.folder import Run
 
 METRICS = {"demo_mmlu": "acc", "demo_gsm8k": "exact_match", "demo_humaneval": "pass@1"}
 """Tasks whose items are docs, with the metric that is told."""

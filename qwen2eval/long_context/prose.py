@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from qwen2eval.content import content_dir
-from qwen2eval.task_index import read_task_yaml
+from qwen2eval.tasks.index import read_task_yaml
 
 PROSE_VERSION = 1
 """Of the templates and of how they are drawn: another version is another text."""

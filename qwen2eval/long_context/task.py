@@ -15,8 +15,8 @@ from qwen2eval.config import RunConfig
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import ConfigError
 from qwen2eval.long_context.lengths import PromptCounter
-from qwen2eval.metric_spec import MetricSpec
 from qwen2eval.requests import Doc
+from qwen2eval.tasks.metric_spec import MetricSpec
 
 Docs = list[Doc]
 

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen2eval.finished_run import Run
 from qwen2eval.reporting.contamination_table import print_contamination
 from qwen2eval.reporting.markup import fold_name, visible
 from qwen2eval.reporting.tables import ScoreRow, score_rows, verdicts_text
 from qwen2eval.reporting.watches import find_watches
+from qwen2eval.run_folder.folder import Run
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "note": "cyan", "unknown": "dim"}
 _ASCII = str.maketrans({"±": "+-", "—": "-", "–": "-", "↑": "^", "↓": "v", "∞": "inf", "─": "-", "⟨": "<", "⟩": ">"})

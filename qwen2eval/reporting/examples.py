@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qwen2eval.evidence import with_evidence
-from qwen2eval.finished_run import Run, known_number
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.contamination_table import Evidence, match_evidence
 from qwen2eval.reporting.markup import clip
 from qwen2eval.reporting.metrics import ShownMetric, metric_of
+from qwen2eval.run_folder.evidence import with_evidence
+from qwen2eval.run_folder.folder import Run, known_number
 from qwen2eval.run_info import RunInfo, TaskInfo
 
 Verdict = Literal["right", "wrong", "scored", "unscored"]

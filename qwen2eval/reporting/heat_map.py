@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from qwen2eval.colours import COLOUR_STOPS, DEFAULT_COLOURS
-from qwen2eval.finished_run import ScoreRecord
 from qwen2eval.reporting.metrics import ShownMetric, metric_of
+from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import RunInfo
 
 Place = tuple[int | None, float | None]

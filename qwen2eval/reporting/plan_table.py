@@ -12,8 +12,8 @@ from qwen2eval.reporting.markup import clip, told_once, visible
 from qwen2eval.reporting.numbers import format_count, format_percent, format_seconds
 
 if TYPE_CHECKING:
-    from qwen2eval.estimate import Cost, Estimate
-    from qwen2eval.planned import Plan
+    from qwen2eval.planning.estimate import Cost, Estimate
+    from qwen2eval.planning.planned import Plan
 
 PROMPT_CHARS = 1_500
 

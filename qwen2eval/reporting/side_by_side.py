@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwen2eval.errors import ConfigError, RunFolderError
-from qwen2eval.finished_run import ScoreRecord
 from qwen2eval.reporting.heat_map import HeatMap, heat_maps
 from qwen2eval.reporting.metrics import metric_of
 from qwen2eval.reporting.numbers import NOTHING, format_count, format_interval, format_value
+from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import RunInfo, TaskInfo
 
 FAMILIES = {"needlebench": "NeedleBench", "needlebench_v2": "NeedleBench v2", "lveval": "LV-Eval"}

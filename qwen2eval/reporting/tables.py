@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qwen2eval.finished_run import ScoreRecord
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.metrics import ShownMetric, metric_of
 from qwen2eval.reporting.watches import check_title
+from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import HealthInfo, RunInfo
 
 HealthLevel = Literal["ok", "warning", "error", "unknown"]

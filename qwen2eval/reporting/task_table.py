@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from qwen2eval.task_index import TaskEntry
-    from qwen2eval.tasks import Suite
+    from qwen2eval.tasks.index import TaskEntry
+    from qwen2eval.tasks.registry import Suite
 
 MOST_ROWS = 60
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qwen2eval.finished_run import ScoreRecord
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.examples import Example
 from qwen2eval.reporting.markup import clip
@@ -18,6 +17,7 @@ from qwen2eval.reporting.sections.tasks import tasks_section
 from qwen2eval.reporting.sections.watch import watch_section
 from qwen2eval.reporting.tables import HealthLevel, score_rows
 from qwen2eval.reporting.watches import MESSAGE_CHARS
+from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import RunInfo
 
 

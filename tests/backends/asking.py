@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from qwen2eval.backends.api import ApiBackend
+from qwen2eval.backends.api.backend import ApiBackend
 from qwen2eval.requests import Answer, Request
 from tests.backends.openai_server import TinyServer
 

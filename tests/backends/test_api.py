@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.api_models import JsonChatStr
 from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
-from qwen2eval.backends.api import ApiBackend
+from qwen2eval.backends.api.backend import ApiBackend
 from qwen2eval.errors import BackendError, ModelError, Qwen2EvalError
 from qwen2eval.requests import Request
 from tests.backends.asking import ask, chat, completions, generations, scorings, wait_until_threads_end

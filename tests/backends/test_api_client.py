@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from qwen2eval.backends.api import ApiBackend
-from qwen2eval.backends.api_client import FAILURES_BEFORE_GIVING_UP
+from qwen2eval.backends.api.backend import ApiBackend
+from qwen2eval.backends.api.client import FAILURES_BEFORE_GIVING_UP
 from qwen2eval.errors import BackendError
 from tests.backends.asking import ask, chat, completions, generations, scorings, wait_until_threads_end
 from tests.backends.openai_server import Fault, TinyServer, save_tiny_model, serve_openai
@@ -206,7 +206,7 @@ def test_ctrl_c_does_not_wait_for_the_server(server: TinyServer) -> None:
     script = f"""
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from qwen2eval.backends.api import ApiBackend
+from qwen2eval.backends.api.backend import ApiBackend
 from qwen2eval.requests import Request
 args = {{"base_url": {server.chat_url!r}, "model": "m", "max_length": 99, "num_concurrent": 4}}
 list(ApiBackend("local-chat-completions", args).answer([Request("generate_until", "Why?")] * 50))

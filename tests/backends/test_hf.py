@@ -187,7 +187,7 @@ def test_truncated_weights_and_unknown_devices_are_named(tmp_path, model_folder,
     "name", ["model.safetensors", "adapter/adapter_model.safetensors", "modeling_own.py", "config.json"]
 )
 def test_whatever_changes_a_model_changes_its_fingerprint(tmp_path, name):
-    from qwen2eval.fingerprint import fingerprint_checkpoint
+    from qwen2eval.backends.fingerprint import fingerprint_checkpoint
 
     file = tmp_path / "model" / name
     file.parent.mkdir(parents=True)
@@ -199,7 +199,7 @@ def test_whatever_changes_a_model_changes_its_fingerprint(tmp_path, name):
 
 
 def test_a_token_is_neither_kept_nor_part_of_the_identity():
-    from qwen2eval.fingerprint import stable_args
+    from qwen2eval.backends.fingerprint import stable_args
 
     assert stable_args({"dtype": "float32", "token": "hf_s3cret"}) == stable_args({"dtype": "float32"})
 

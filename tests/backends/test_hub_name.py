@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from qwen2eval import RunConfig, run
-from qwen2eval.fingerprint import fingerprint_checkpoint
+from qwen2eval.backends.fingerprint import fingerprint_checkpoint
 from tests.backends.openai_server import save_tiny_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

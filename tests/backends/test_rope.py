@@ -5,11 +5,11 @@ import pytest
 from qwen2eval.backends import open_front
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.backends.rope import stretched_for, with_rope
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
+from qwen2eval.evaluate import plan, run
 from qwen2eval.rescore import rescore
-from qwen2eval.run import plan, run
 from tests.backends.openai_server import save_tiny_model
 
 
@@ -101,7 +101,7 @@ def test_the_front_says_what_is_on(tmp_path):
 
 NIAH = """
 task: own_niah
-class: !function qwen2eval.long_context.niah.NiahTask
+class: !function qwen2eval.long_context.niah.task.NiahTask
 metadata: {version: 1, lengths: [500, 1900], intervals: 2, instances: 1}
 """
 

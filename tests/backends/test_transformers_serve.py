@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen2eval.backends.api import ApiBackend
+from qwen2eval.backends.api.backend import ApiBackend
 from qwen2eval.errors import BackendError
 from qwen2eval.requests import Request
 from tests.backends.asking import ask, scorings

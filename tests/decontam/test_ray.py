@@ -15,7 +15,7 @@ import pytest
 from decontam import DecontamError, ReferenceIndex, Rule, scan
 from decontam.ray_engine import RETRIES, ray_runner, run_on_ray
 from decontam.records import Part
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from tests.decontam.corpora import ITEMS, as_jsonl, make_documents, write
 from tests.killing import wait_for
 from tests.local_tasks import write_rows
@@ -258,7 +258,7 @@ def test_files_that_a_node_does_not_see_are_told(tmp_path, index):
 
 
 def test_ray_is_not_installed(tmp_path):
-    code = "import sys; sys.modules['ray'] = None; from qwen2eval.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules['ray'] = None; from qwen2eval.cli.main import main; sys.exit(main(sys.argv[1:]))"
     args = ["decontam", "scan", "x.jsonl", "--references", "y.jsonl", "--output", str(tmp_path), "--engine", "ray"]
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 64

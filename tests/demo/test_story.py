@@ -7,7 +7,7 @@ from qwen2eval import RunConfig, run
 from qwen2eval.demo.shipped import CORPUS, is_demo, with_demo_corpus
 from qwen2eval.demo.story import flags, leak, retrieval, tell
 from qwen2eval.errors import ConfigError
-from qwen2eval.run import plan
+from qwen2eval.evaluate import plan
 
 
 def docs(**columns):

@@ -19,8 +19,8 @@ from qwen2eval.demo.publish import CORPUS, PLANTED, publish
 from qwen2eval.demo.training_text import read_corpus
 from qwen2eval.demo.world import RELATIONS, World, main
 from qwen2eval.errors import DataFileError
-from qwen2eval.long_context.needles import load_needles
-from qwen2eval.long_context.niah import FRAMES as NIAH_FRAMES
+from qwen2eval.long_context.niah.needles import load_needles
+from qwen2eval.long_context.niah.task import FRAMES as NIAH_FRAMES
 
 # Of all files of seed 2024 and scale 0.02, the corpus unpacked. A change of any text changes it, and makes the shipped
 # corpus and model old: train anew.

@@ -39,6 +39,6 @@ def words(tmp_path, use_rule):  # noqa: ARG001 - its model
     path = tmp_path / f"{TASK}.yaml"
     metadata = {"lengths": [700, 900], "intervals": 4, "haystack": "shipped"}
     path.write_text(
-        f"task: {TASK}\nclass: !function qwen2eval.long_context.niah.NiahTask\nmetadata: {json.dumps(metadata)}\n"
+        f"task: {TASK}\nclass: !function qwen2eval.long_context.niah.task.NiahTask\nmetadata: {json.dumps(metadata)}\n"
     )
     return ["run", "--model", "scripted", "--tasks", str(path), "--output_path", str(tmp_path / "runs")]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval import RunConfig, load_run
-from qwen2eval.cli import main
-from qwen2eval.finished_run import Run
-from qwen2eval.long_context.needles import load_needles
-from qwen2eval.long_context.niah import NiahTask
+from qwen2eval.cli.main import main
+from qwen2eval.long_context.niah.needles import load_needles
+from qwen2eval.long_context.niah.task import NiahTask
+from qwen2eval.run_folder.folder import Run
 from tests.backends.openai_server import TinyServer, serve_openai
 from tests.long_context.scripted import depth_percent
 

@@ -10,10 +10,10 @@ import pytest
 from qwen2eval import RunConfig
 from qwen2eval.backends import BACKENDS, BackendSpec
 from qwen2eval.backends.base import Backend
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from qwen2eval.errors import ConfigError, ModelError, TaskFileError
-from qwen2eval.judging import find_judge
-from qwen2eval.long_context.niah import NiahTask
+from qwen2eval.judges.asking import find_judge
+from qwen2eval.long_context.niah.task import NiahTask
 from qwen2eval.requests import Answer
 from qwen2eval.rescore import rescore
 from tests.backends.openai_server import serve_openai
@@ -150,7 +150,9 @@ def test_tasks_that_cannot_be_judged_are_refused_with_those_that_can(tmp_path, c
 
 def test_a_task_authors_methods_may_fail_on_one_answer(words, server, tmp_path):
     path = tmp_path / f"{TASK}.yaml"
-    path.write_text(path.read_text().replace("qwen2eval.long_context.niah.NiahTask", "tests.judging.judged.OddTask"))
+    path.write_text(
+        path.read_text().replace("qwen2eval.long_context.niah.task.NiahTask", "tests.judging.judged.OddTask")
+    )
     finished = run_here(words, *judge_words(server.chat_url), exit_code=70)
     scores = whole_scores(finished)
     assert [scores["grade"][name] for name in ("value", "n_unscored")] == [10, 12]

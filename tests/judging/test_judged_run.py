@@ -15,8 +15,8 @@ import pytest
 from qwen2eval import RunConfig, load_run, run
 from qwen2eval.backends import BACKENDS, BackendSpec
 from qwen2eval.backends.base import Backend
-from qwen2eval.cli import main
-from qwen2eval.judging import find_judge
+from qwen2eval.cli.main import main
+from qwen2eval.judges.asking import find_judge
 from qwen2eval.reporting.heat_map import heat_maps
 from qwen2eval.requests import Answer
 from tests.backends.openai_server import serve_openai

@@ -8,7 +8,7 @@ import pytest
 from qwen2eval import load_run
 from qwen2eval.backends import BACKENDS, BackendSpec
 from qwen2eval.backends.base import Backend
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from qwen2eval.errors import BackendError
 from qwen2eval.rescore import rescore
 from tests.judging.judged import N_DOCS, TASK, half_mute, judge_words, nobody_at_home, run_here, whole_scores

@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 
 from qwen2eval import RunConfig
-from qwen2eval.planned import Plan, PlannedRequest
+from qwen2eval.evaluate import plan
+from qwen2eval.planning.planned import Plan, PlannedRequest
 from qwen2eval.requests import Answer
-from qwen2eval.run import plan
-from qwen2eval.sample import TaskSamples
-from qwen2eval.samples import score_task
-from qwen2eval.scores import score_tasks, scores_frame
+from qwen2eval.results.sample import TaskSamples
+from qwen2eval.results.score_docs import score_task
+from qwen2eval.results.scores import score_tasks, scores_frame
 
 Script = Callable[[dict[str, Any], PlannedRequest], str]
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from qwen2eval.lm_eval_task import EvalTask
-from qwen2eval.long_context.niah import NiahTask
-from qwen2eval.planned import TaskPlan
-from qwen2eval.sample import DocSample, TaskSamples
+from qwen2eval.long_context.niah.task import NiahTask
+from qwen2eval.planning.planned import TaskPlan
+from qwen2eval.results.sample import DocSample, TaskSamples
+from qwen2eval.tasks.lm_eval_task import EvalTask
 
 
 def published_samples(rows: list[dict[str, Any]]) -> TaskSamples:

@@ -12,7 +12,7 @@ from qwen2eval.errors import ConfigError
 from qwen2eval.long_context.fitting import Frame, Stretch, assemble, fit
 from qwen2eval.long_context.haystack import Haystack
 from qwen2eval.long_context.lengths import PromptCounter
-from qwen2eval.long_context.niah import FRAMES
+from qwen2eval.long_context.niah.task import FRAMES
 from qwen2eval.long_context.prose import write_prose
 from qwen2eval.long_context.sentences import sentence_ends
 from tests.long_context.scripted import front_of, llama_like_tokenizer, qwen_like_tokenizer
@@ -122,7 +122,7 @@ def test_needle_longer_than_the_length_is_refused():
 
 def test_counter_renders_what_the_plan_asks():
     """Chat template, system instruction and both ways of a system turn, against lm-eval's own code."""
-    from qwen2eval.long_context.niah import NiahTask
+    from qwen2eval.long_context.niah.task import NiahTask
 
     task = NiahTask({"task": "t", "metadata": {"lengths": [300]}})
     front = front_of(qwen_like_tokenizer())

@@ -10,8 +10,8 @@ from qwen2eval.reporting.heat_map import HeatCell, colour_of, heat_map, heat_map
 from qwen2eval.reporting.heat_map_figure import draw_curves, draw_heat_maps, write_figures
 from qwen2eval.reporting.heat_map_view import view_heat_map
 from qwen2eval.reporting.metrics import guessed_metric
-from qwen2eval.sample import TaskSamples
-from qwen2eval.scores import cell_scores, scores_frame
+from qwen2eval.results.sample import TaskSamples
+from qwen2eval.results.scores import cell_scores, scores_frame
 from tests.long_context.published import published_samples
 from tests.reporting.made_up import an_info, records
 

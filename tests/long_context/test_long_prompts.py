@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers
 
-from qwen2eval.long_context.middle import MiddleCutter
+from qwen2eval.long_context.lveval.middle import MiddleCutter
 from qwen2eval.long_context.safe_cuts import first_cut, last_cut
 from qwen2eval.prompts import CUTTING_PATTERNS, LONG_PIECE, PrefixCounter, PromptPool, TokenCounter
 from tests.small_bpe import small_bpe

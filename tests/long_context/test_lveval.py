@@ -12,13 +12,13 @@ from transformers import AutoTokenizer
 
 from qwen2eval import RunConfig, run
 from qwen2eval.content import content_dir
-from qwen2eval.data.lveval import LEVELS, load
 from qwen2eval.errors import ConfigError, DataFileError, MissingDataError
-from qwen2eval.long_context.lveval import DATA_SETS, prompts
-from qwen2eval.long_context.middle import cut_middle
-from qwen2eval.reference_items import reference_of
+from qwen2eval.long_context.lveval.data import LEVELS, load
+from qwen2eval.long_context.lveval.middle import cut_middle
+from qwen2eval.long_context.lveval.task import DATA_SETS, prompts
 from qwen2eval.rescore import rescore
-from qwen2eval.tasks import user_entries
+from qwen2eval.tasks.references import reference_of
+from qwen2eval.tasks.registry import user_entries
 from tests.long_context.needlebench_scripted import planned, score_scripted, value_of
 
 
@@ -59,7 +59,7 @@ def data(tmp_path):
 
 
 def own_task(folder, metadata):
-    cls = "!function qwen2eval.long_context.lveval.LVEvalGroup"
+    cls = "!function qwen2eval.long_context.lveval.task.LVEvalGroup"
     (folder / "mine.yaml").write_text(f"task: mine\nclass: {cls}\nmetadata: {{version: 1.0, {metadata}}}\n")
     return {"include_path": (str(folder),)}
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from qwen2eval.errors import ConfigError, DataFileError
-from qwen2eval.long_context.needles import SHIPPED, load_needles
-from qwen2eval.long_context.prose import write_prose
-from qwen2eval.scoring.needle import (
+from qwen2eval.long_context.niah.needles import SHIPPED, load_needles
+from qwen2eval.long_context.niah.scoring import (
     JUDGE_SCORES,
     UnfinishedThoughtError,
     has_keywords,
@@ -16,6 +15,7 @@ from qwen2eval.scoring.needle import (
     judge_prompt,
     parse_judgement,
 )
+from qwen2eval.long_context.prose import write_prose
 
 
 def test_keyword_rule_agrees_with_the_judge_on_all_recorded_answers(data_dir):

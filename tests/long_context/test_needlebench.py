@@ -9,15 +9,15 @@ import pytest
 
 from qwen2eval import RunConfig, run
 from qwen2eval.content import content_dir
-from qwen2eval.data.needlebench import Needle, NeedleBenchData
 from qwen2eval.errors import ConfigError, DataFileError, MissingDataError
-from qwen2eval.long_context import needlebench_texts as texts
-from qwen2eval.long_context.needlebench_context import haystack_order
-from qwen2eval.long_context.needlebench_docs import Grid, make_docs, pick_distinct
-from qwen2eval.long_context.needlebench_grid import setting
+from qwen2eval.evaluate import plan
+from qwen2eval.long_context.needlebench import texts
+from qwen2eval.long_context.needlebench.context import haystack_order
+from qwen2eval.long_context.needlebench.data import Needle, NeedleBenchData
+from qwen2eval.long_context.needlebench.docs import Grid, make_docs, pick_distinct
+from qwen2eval.long_context.needlebench.grid import setting
 from qwen2eval.rescore import rescore
-from qwen2eval.run import plan
-from qwen2eval.tasks import load_tasks, user_entries
+from qwen2eval.tasks.registry import load_tasks, user_entries
 from tests.long_context.needlebench_files import chain, chinese_needle, english_needle, write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted, value_of
 
@@ -32,7 +32,7 @@ def data(tmp_path_factory):
 
 def own_task(folder, name="small", *, version=1, more=SMALL):
     """Write a user's own variant: three lines."""
-    cls = "!function qwen2eval.long_context.needlebench.NeedleBenchGroup"
+    cls = "!function qwen2eval.long_context.needlebench.task.NeedleBenchGroup"
     metadata = f"{{version: 1.0, benchmark: {version}, setting: 4k, {more}}}"
     (folder / f"{name}.yaml").write_text(f"task: {name}\nclass: {cls}\nmetadata: {metadata}\n")
     return {"include_path": (str(folder),)}
@@ -400,7 +400,7 @@ def test_names_that_are_missing_or_too_few(tmp_path):
     ],
 )
 def test_a_variant_that_can_not_be(tmp_path, data, metadata, said):
-    cls = "!function qwen2eval.long_context.needlebench.NeedleBenchGroup"
+    cls = "!function qwen2eval.long_context.needlebench.task.NeedleBenchGroup"
     (tmp_path / "odd.yaml").write_text(f"task: odd\nclass: {cls}\nmetadata: {{version: 1.0, {metadata}}}\n")
     with pytest.raises(ConfigError, match=said):
         planned("odd", data_dir=data, include_path=(str(tmp_path),))

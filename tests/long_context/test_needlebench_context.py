@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.long_context.lengths import PromptCounter
-from qwen2eval.long_context.needlebench_context import (
+from qwen2eval.long_context.needlebench.context import (
     FittedContexts,
     Hidden,
     OriginalContexts,
     haystack_order,
     needle_places,
 )
-from qwen2eval.long_context.needlebench_texts import Frame
+from qwen2eval.long_context.needlebench.texts import Frame
 from qwen2eval.long_context.sentences import sentence_ends
 from tests.small_bpe import small_bpe
 

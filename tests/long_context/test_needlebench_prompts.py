@@ -11,11 +11,11 @@ from qwen2eval.backends.front import ModelFront
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, DataFileError
 from qwen2eval.long_context.lengths import PromptCounter
-from qwen2eval.long_context.needlebench import read_grid
-from qwen2eval.long_context.needlebench_context import FittedContexts, Hidden
-from qwen2eval.long_context.needlebench_cut import Cut, count_tokens, frame_around, spelled
-from qwen2eval.long_context.needlebench_stack import Stack, measured_texts
-from qwen2eval.long_context.needlebench_texts import Frame, left_open
+from qwen2eval.long_context.needlebench.context import FittedContexts, Hidden
+from qwen2eval.long_context.needlebench.cut import Cut, count_tokens, frame_around, spelled
+from qwen2eval.long_context.needlebench.stack import Stack, measured_texts
+from qwen2eval.long_context.needlebench.task import read_grid
+from qwen2eval.long_context.needlebench.texts import Frame, left_open
 from tests.long_context.needlebench_files import write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted, value_of
 from tests.small_bpe import small_bpe
@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 
 
 def own_task(folder, more, *, version=1):
-    cls = "!function qwen2eval.long_context.needlebench.NeedleBenchGroup"
+    cls = "!function qwen2eval.long_context.needlebench.task.NeedleBenchGroup"
     metadata = f"{{version: 1.0, benchmark: {version}, setting: 4k, {more}}}"
     (folder / "mine.yaml").write_text(f"task: mine\nclass: {cls}\nmetadata: {metadata}\n")
     return {"include_path": (str(folder),)}
@@ -185,7 +185,7 @@ def test_a_chat_template_closes_an_open_prompt_and_it_is_said(data, tiny_model, 
         apply_chat_template=True,
         **own_task(tmp_path, "lengths: [1500], depths: [50], n_repeats: 1, parts: [single], base: true"),
     )
-    from qwen2eval.run import plan
+    from qwen2eval.evaluate import plan
 
     assert any("the chat template closes it" in warning for warning in plan(config).warnings)
 

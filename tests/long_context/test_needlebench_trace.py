@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from qwen2eval.errors import ConfigError, DataFileError
-from qwen2eval.long_context import needlebench_texts as texts
-from qwen2eval.long_context.needlebench_docs import kinship_of
+from qwen2eval.long_context.needlebench import texts
+from qwen2eval.long_context.needlebench.docs import kinship_of
 from tests.long_context.needlebench_files import write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted, value_of
 
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 
 
 def own_task(folder, cls, metadata):
-    cls = f"!function qwen2eval.long_context.needlebench_trace.{cls}"
+    cls = f"!function qwen2eval.long_context.needlebench.trace.{cls}"
     (folder / "traced.yaml").write_text(f"task: traced\nclass: {cls}\nmetadata: {{version: 1.0, {metadata}}}\n")
     return {"include_path": (str(folder),)}
 

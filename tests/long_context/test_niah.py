@@ -12,13 +12,13 @@ from qwen2eval import RunConfig, load_run, run
 from qwen2eval.backends import BACKENDS
 from qwen2eval.engine.tree import build_tree
 from qwen2eval.errors import ConfigError, DataFileError, MissingDataError
-from qwen2eval.long_context.needles import load_needles
-from qwen2eval.long_context.niah import NiahGrid, NiahTask
-from qwen2eval.plan import make_plan
+from qwen2eval.long_context.niah.needles import load_needles
+from qwen2eval.long_context.niah.task import NiahGrid, NiahTask
+from qwen2eval.planning.plan import make_plan
 from qwen2eval.reporting.heat_map import heat_maps
-from qwen2eval.sample import Cell
+from qwen2eval.results.sample import Cell
 from qwen2eval.stats.errors import mean_estimate
-from qwen2eval.tasks import load_tasks
+from qwen2eval.tasks.registry import load_tasks
 from tests.long_context.scripted import Rule, Scripted, always, front_of, in_first_half, never, qwen_like_tokenizer
 
 NEEDLES = [needle.needle for name in ("fictional", "fictional_zh") for needle in load_needles(name)]
@@ -37,7 +37,7 @@ def write_task(folder: Path, **metadata: object) -> str:
     path = folder / "niah_mine.yaml"
     metadata = {"lengths": list(LENGTHS), "haystack": "shipped", **metadata}
     path.write_text(
-        "task: niah_mine\nclass: !function qwen2eval.long_context.niah.NiahTask\n"
+        "task: niah_mine\nclass: !function qwen2eval.long_context.niah.task.NiahTask\n"
         f"metadata: {json.dumps(metadata, ensure_ascii=False)}\n"
     )
     return str(path)

@@ -7,16 +7,16 @@ import sys
 import pytest
 
 from qwen2eval import RunConfig
-from qwen2eval.run import plan
+from qwen2eval.evaluate import plan
 
 # A process of its own, so that its peak memory is this work's alone.
 BUILD = """
 import json, re, sys, time
 from qwen2eval import RunConfig
 from qwen2eval.backends import open_front
-from qwen2eval.lm_eval_internals import compiled_templates
-from qwen2eval.plan import plan_task
-from qwen2eval.tasks import load_tasks
+from qwen2eval.tasks.lm_eval_internals import compiled_templates
+from qwen2eval.planning.plan import plan_task
+from qwen2eval.tasks.registry import load_tasks
 
 config = RunConfig(model="hf", model_args={"pretrained": sys.argv[1], "max_length": 140000}, tasks=(sys.argv[2],))
 front, task = open_front(config), load_tasks(config).tasks[sys.argv[2]]

@@ -6,10 +6,10 @@ import pytest
 
 from qwen2eval import RunConfig
 from qwen2eval.errors import ConfigError
-from qwen2eval.lm_eval_task import EvalTask
 from qwen2eval.long_context.doc_cache import cached_docs
 from qwen2eval.long_context.task import LongContextTask
-from qwen2eval.plan import plan_task
+from qwen2eval.planning.plan import plan_task
+from qwen2eval.tasks.lm_eval_task import EvalTask
 from tests.long_context.scripted import front_of, qwen_like_tokenizer
 
 

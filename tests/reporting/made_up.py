@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from qwen2eval.finished_run import ScoreRecord, score_records
+from qwen2eval.run_folder.folder import ScoreRecord, score_records
 from qwen2eval.run_info import RunInfo
 
 

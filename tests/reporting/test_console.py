@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen2eval.finished_run import Run
 from qwen2eval.reporting.console import print_summary
+from qwen2eval.run_folder.folder import Run
 from tests.reporting.made_up import read
 
 

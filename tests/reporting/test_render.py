@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from qwen2eval.finished_run import SAMPLE_COLUMNS, Run
-from qwen2eval.report import write_report
 from qwen2eval.reporting.examples import choose_examples
 from qwen2eval.reporting.render import render_report
+from qwen2eval.reporting.report import write_report
+from qwen2eval.run_folder.folder import SAMPLE_COLUMNS, Run
 from tests.reporting.made_up import read, records
 
 REPOSITORY = Path(__file__).parents[2]

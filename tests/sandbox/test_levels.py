@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen2eval.cli import main
+from qwen2eval.cli.main import main
 from qwen2eval.sandbox import Sandbox, SandboxError
 from qwen2eval.sandbox.inside.seccomp import _TABLE, ARCHITECTURES, _numbers, _ranges, build_filter
 from qwen2eval.sandbox.levels import BWRAP, LANDLOCK
@@ -60,7 +60,7 @@ def test_root_of_a_namespace_with_one_user_drops_its_capabilities():
     python = readable_python()
     command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "unshare", "--map-root-user"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    script = "import sys, json; from qwen2eval.cli import main; sys.exit(main(['sandbox', 'check', '--json']))"
+    script = "import sys, json; from qwen2eval.cli.main import main; sys.exit(main(['sandbox', 'check', '--json']))"
     if subprocess.run([*command, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("an ordinary user may not make user namespaces here")
     done = subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2eval.scoring.lveval import (
+from qwen2eval.long_context.lveval.scoring import (
     BLACKLIST,
     METRICS,
     _jieba,

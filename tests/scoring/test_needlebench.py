@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2eval.scoring.needlebench import (
+from qwen2eval.long_context.needlebench.scoring import (
     PARTS,
     Length,
     boxed_answer,

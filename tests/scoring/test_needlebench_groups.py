@@ -3,14 +3,14 @@
 import pytest
 
 from qwen2eval import RunConfig, run
+from qwen2eval.long_context.needlebench.scoring import WEIGHTS
 from qwen2eval.rescore import rescore
-from qwen2eval.scores import Score, group_scores
-from qwen2eval.scoring.needlebench import WEIGHTS
-from qwen2eval.tasks import load_tasks
+from qwen2eval.results.scores import Score, group_scores
+from qwen2eval.tasks.registry import load_tasks
 from tests.long_context.needlebench_files import write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted
 
-GROUP = "!function qwen2eval.long_context.needlebench.NeedleBenchGroup"
+GROUP = "!function qwen2eval.long_context.needlebench.task.NeedleBenchGroup"
 SMALL = "lengths: [1500, 2500], depths: [0, 100], n_repeats: 2"
 
 

@@ -10,7 +10,7 @@ import torch
 
 from qwen2eval.backends import open_front, open_model
 from qwen2eval.backends.lm_eval_calls import _instance as instance
-from qwen2eval.backends.vllm_choices import Score, tail_ask
+from qwen2eval.backends.vllm.choices import Score, tail_ask
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.requests import Request
@@ -179,7 +179,7 @@ def test_answers_come_as_they_finish(vllm_backend):
 
 
 def test_the_engine_is_supplied_as_it_goes(vllm_backend, monkeypatch):
-    monkeypatch.setattr("qwen2eval.backends.vllm_engine.MOST_UNDER_WAY", 2)
+    monkeypatch.setattr("qwen2eval.backends.vllm.engine.MOST_UNDER_WAY", 2)
     bad, good = generating(""), [generating(STORY, max_gen_toks=n) for n in (9, 2, 2, 2, 2)]
     requests = [bad, bad, bad, *good]
     answers = {}

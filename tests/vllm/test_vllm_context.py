@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen2eval.backends.vllm_context import long_context
+from qwen2eval.backends.vllm.context import long_context
 from qwen2eval.errors import ModelError
 from qwen2eval.model.config import PRESETS
 

@@ -9,8 +9,8 @@ import pytest
 
 from qwen2eval.backends import open_front, open_model
 from qwen2eval.config import RunConfig
-from qwen2eval.finished_run import load_run
 from qwen2eval.requests import Request
+from qwen2eval.run_folder.folder import load_run
 from tests.local_tasks import ALL, words, write_tasks
 from tests.vllm.conftest import CPU_ARGS
 

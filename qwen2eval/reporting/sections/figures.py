@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qwen2eval.finished_run import ScoreRecord
 from qwen2eval.reporting.heat_map import heat_maps
 from qwen2eval.reporting.heat_map_view import HeatMapView, figure_names, view_heat_map
 from qwen2eval.reporting.sections.section import Section
+from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import RunInfo
 
 

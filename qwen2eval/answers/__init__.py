@@ -1,0 +1,1 @@
+"""Answers of models: the response store, and asking for what it lacks."""

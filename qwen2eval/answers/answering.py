@@ -1,0 +1,134 @@
+"""Plan -> answers: the store answers what it has, the backend answers the rest, and each answer is committed at once.
+
+Requests go to the backend in windows that depend on the plan alone, not on what is answered already; so a resumed run
+asks the same batches as the interrupted one would have.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from qwen2eval.answers.store import AnswerKey, ResponseStore
+from qwen2eval.backends.base import Backend
+from qwen2eval.errors import BackendError
+from qwen2eval.planning.planned import PlannedRequest, TaskPlan
+from qwen2eval.progress import Progress
+from qwen2eval.requests import Answer, Request, RequestKind, is_sampled
+
+
+@dataclass
+class TaskAnswers:
+    """What a task's requests got."""
+
+    by_request: dict[tuple[bytes, int], Answer] = field(default_factory=dict)
+    """By (digest, repeat)."""
+    n_from_store: int = 0
+    n_answered: int = 0
+    """Answered by the backend in this run."""
+    n_failed: int = 0
+
+
+def answer_task(
+    planned: TaskPlan, backend: Backend, store: ResponseStore, *, model_id: int, seed: int, progress: Progress
+) -> TaskAnswers:
+    """Answer every request of a task.
+
+    Args:
+        seed: the run's seed of sampled generations.
+
+    Raises:
+        BackendError: the backend gave up; what it answered before is in the store.
+    """
+    result = TaskAnswers()
+    for kind in planned.kinds:
+        keys = _unique_keys(planned, kind, seed)
+        with progress.task(planned.name, kind, total=len(keys)) as bar:
+            stored = {(key.digest, key.repeat): answer for key, answer in store.find(model_id, keys)}
+            result.by_request |= stored
+            result.n_from_store += len(stored)
+            bar.advance(len(stored), from_store=True)
+            for window in _windows(keys, backend.window_requests):
+                pending = [(k.digest, k.repeat) not in result.by_request for k in window]
+                for batch in _ask(window, pending, backend, kind):
+                    # NaN and failures are not kept: the next run asks again
+                    store.add(model_id, kind, [(k, a) for k, a in batch if _is_kept(a)])
+                    for key, answer in batch:
+                        result.by_request[(key.digest, key.repeat)] = answer
+                        result.n_failed += answer.error is not None
+                        result.n_answered += answer.error is None
+                    bar.advance(len(batch))
+    return result
+
+
+def _unique_keys(planned: TaskPlan, kind: RequestKind, seed: int) -> dict[AnswerKey, PlannedRequest]:
+    """Return the distinct requests of one kind, longest docs first; equal requests of two docs are asked once."""
+    lengths: dict[int, int] = {}
+    for request in planned.requests:
+        lengths[request.doc_id] = max(lengths.get(request.doc_id, 0), _length(request))
+    ordered = sorted(
+        (r for r in planned.requests if r.kind == kind), key=lambda r: (-lengths[r.doc_id], r.doc_id, r.index)
+    )
+    keys: dict[AnswerKey, PlannedRequest] = {}
+    for request in ordered:
+        own_seed = seed if request.gen_kwargs is not None and is_sampled(request.gen_kwargs) else 0
+        for repeat in range(planned.repeats):
+            keys.setdefault(AnswerKey(request.digest, own_seed, repeat), request)
+    return keys
+
+
+def _windows(keys: dict[AnswerKey, PlannedRequest], size: int | None) -> Iterator[dict[AnswerKey, PlannedRequest]]:
+    """Cut the requests into windows whose prompts are spelled out in memory; the choices of one doc stay together."""
+    window: dict[AnswerKey, PlannedRequest] = {}
+    for key, request in keys.items():
+        if size is not None and len(window) >= size and request.index == 0 and key.repeat == 0:
+            yield window
+            window = {}
+        window[key] = request
+    if window:
+        yield window
+
+
+def _ask(
+    window: dict[AnswerKey, PlannedRequest], pending: list[bool], backend: Backend, kind: RequestKind
+) -> Iterator[list[tuple[AnswerKey, Answer]]]:
+    """Yield the answers to those requests of a window that are pending."""
+    if not any(pending):
+        return
+    keys, wanted = list(window), [i for i, is_pending in enumerate(pending) if is_pending]
+    contexts: dict[int, str] = {}
+    requests = [
+        Request(
+            kind=kind,
+            context=contexts.setdefault(id(r.prompt), str(r.prompt)),
+            continuation=r.continuation,
+            gen_kwargs=r.gen_kwargs,
+            seed=_request_seed(key),
+            n_context_tokens=r.n_context_tokens,
+            n_continuation_tokens=r.n_continuation_tokens,
+        )
+        for key, r in window.items()
+    ]
+    n_answered = 0
+    for batch in backend.answer_some(requests, wanted):
+        n_answered += len(batch)
+        yield [(keys[i], answer) for i, answer in batch]
+    if n_answered != len(wanted):
+        raise BackendError(
+            f"Backend {backend.name!r} answered {n_answered} of {len(wanted)} requests. This is a bug in the backend: "
+            "please report it"
+        )
+
+
+def _request_seed(key: AnswerKey) -> int:
+    """Return a seed of its own for each sampled request and repeat."""
+    text = key.digest + key.seed.to_bytes(8, "big", signed=True) + key.repeat.to_bytes(4, "big")
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
+
+
+def _is_kept(answer: Answer) -> bool:
+    return answer.error is None and not (answer.logprob is not None and math.isnan(answer.logprob))
+
+
+def _length(request: PlannedRequest) -> int:
+    return 0 if request.n_context_tokens is None else request.n_context_tokens + request.n_continuation_tokens

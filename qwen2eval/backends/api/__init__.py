@@ -1,0 +1,1 @@
+"""`--model local-completions` and `local-chat-completions`: OpenAI-compatible servers."""

@@ -1,0 +1,358 @@
+"""`local-completions` and `local-chat-completions`: a model behind an OpenAI-compatible server.
+
+Payloads, token encoding and stop strings are lm-eval's own (`lm_eval.models.openai_completions`), so a server is asked
+the same questions. Where we differ from it:
+
+- every answer is handed over as it arrives, and one bad request leaves the others alone (see `api_client`);
+- an answer without text is an error, not "", and so is a prompt that `max_gen_toks` would push out of `max_length`;
+- before the first log-likelihoods a short prompt checks that the server scores prompts at all: many ignore `echo`, and
+  lm-eval then sums nothing and reports 0.0 for each choice, which is chance;
+- `max_length` is not 2048 but what the server or the tokenizer says (`open_lm`);
+- stop strings are cut here too: some servers leave them in the text, and lm-eval sends only the first four to a chat;
+- `max_retries` counts the attempts after the first, and the model's EOS string is a stop string at any `num_concurrent`
+  (lm-eval drops it above 1).
+"""
+
+import copy
+import json
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from qwen2eval.backends.api.args import check_model_args, headers_and_secrets, open_lm, positive_int
+from qwen2eval.backends.api.client import ApiClient, Connection, FailedRequestError, answer_in_threads
+from qwen2eval.backends.base import AnswerBatch, Backend, Identity
+from qwen2eval.errors import BackendError, ModelError
+from qwen2eval.redact import public_url
+from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
+
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+}
+_PROBE = Request("loglikelihood", "Three apples and two apples", " are five apples.")
+
+
+class ApiBackend(Backend):
+    """A model behind the HTTP API of OpenAI: completions or chat completions."""
+
+    def __init__(self, name: str, model_args: Mapping[str, Any], *, batch_size: int | str = 1) -> None:
+        """Check the arguments and load the tokenizer.
+
+        The server is asked for its longest context (GET …/v1/models, `max_model_len` as vLLM gives it) unless
+        `max_length` is in `model_args`; after it the model's config and tokenizer are asked. Where none tells,
+        `max_length` is None: prompts are sent whole and the server decides.
+
+        Args:
+            name: "local-completions" or "local-chat-completions".
+            model_args: as lm-eval's: `base_url`, `model`, `tokenizer`, `num_concurrent`, `max_retries`, `timeout` …
+            batch_size: requests always go one by one; above 1 it is the default of `num_concurrent`.
+
+        Raises:
+            ModelError: an argument is missing, unknown or wrong, or the tokenizer can't be loaded.
+            BackendError: the server was asked for its longest context and can't be reached.
+        """
+        args = check_model_args(name, model_args)
+        n_batch = batch_size if isinstance(batch_size, int) else 1
+        n_threads = positive_int("num_concurrent", args.get("num_concurrent", max(1, n_batch)))
+        headers, secrets = headers_and_secrets(args)
+        is_verified = args.get("verify_certificate", True)
+        self.name = name
+        self._args = args
+        self._client = ApiClient(
+            url=args["base_url"],
+            headers=headers,
+            verify=args.get("ca_cert_path") or True if is_verified else False,
+            timeout_seconds=positive_int("timeout", args.get("timeout", 300)),
+            max_retries=positive_int("max_retries", args.get("max_retries", 3), lowest=0),
+            n_threads=n_threads,
+            secrets=secrets,
+        )
+        self._lm, self.max_length = open_lm(name, args, self._client)
+        self._is_chat = name == "local-chat-completions"
+        self.tokenizer = self._lm.tokenizer if self._lm.tokenizer_backend == "huggingface" else None
+        self._encode_lock = threading.Lock()
+        self._is_probed = False
+
+    def identity(self) -> Identity:
+        """Return the served model's name and address and all that shapes the requests; no key, header or query."""
+        lm = self._lm
+        return {
+            "backend": self.name,
+            "model": lm.model,
+            "server": public_url(self._client.url),
+            "tokenizer": (self._args.get("tokenizer") or lm.model) if self.tokenizer is not None else None,
+            "tokenizer_backend": lm.tokenizer_backend,
+            "revision": self._args.get("revision"),
+            "tokenized_requests": bool(lm.tokenized_requests),
+            "add_bos_token": bool(lm.add_bos_token),
+            "custom_prefix_token_id": lm.custom_prefix_token_id,
+            # Without a tokenizer nothing is cut, and what the server says on one day must not decide the key.
+            "max_length": self.max_length if lm.tokenizer is not None else None,
+            "max_gen_toks": lm._max_gen_toks,
+            "eos_string": lm.eos_string,
+            "seed": lm._seed,
+            "think_end_token": getattr(lm, "think_end_token", None),
+            "lm_eval_version": version("lm-eval"),
+        }
+
+    def apply_chat_template(self, history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
+        """Render `history` as a context: the tokenizer's template for completions, the messages as JSON for a chat.
+
+        Raises:
+            ModelError: completions without a tokenizer or with one that has no chat template.
+        """
+        import jinja2
+
+        messages = [dict(message) for message in history]
+        if self._is_chat:
+            return json.dumps(messages, ensure_ascii=False)
+        tokenizer = self._lm.tokenizer
+        advice = "Use --model local-chat-completions, where the server applies it, or leave out --apply_chat_template."
+        if not hasattr(tokenizer, "apply_chat_template"):
+            raise ModelError(f"{self.name} has no tokenizer to apply a chat template with. {advice}")
+        options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt}
+        if self.tokenizer is not None:
+            options |= {"tokenize": False, "continue_final_message": not add_generation_prompt}
+        try:
+            return str(tokenizer.apply_chat_template(messages, **options))
+        except (ValueError, jinja2.TemplateError) as err:
+            raise ModelError(f"The tokenizer of {self._lm.model!r} can't render this chat: {err}. {advice}") from err
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[AnswerBatch]:
+        """Answer `requests` with `num_concurrent` threads, one HTTP request each (rolling: one each window)."""
+        if not requests:
+            return
+        kind = requests[0].kind
+        if any(request.kind != kind for request in requests):
+            raise ValueError("requests of one call must be of one kind")
+        if kind == "generate_until":
+            ask = self._generate
+        else:
+            self._probe()
+            ask = self._loglikelihood if kind == "loglikelihood" else self._loglikelihood_rolling
+        yield from answer_in_threads(
+            lambda index, connection: ask(requests[index], connection), len(requests), client=self._client
+        )
+
+    # generation
+
+    def _generate(self, request: Request, connection: Connection) -> Answer:
+        gen_kwargs = copy.deepcopy(dict(request.gen_kwargs or {}))
+        if isinstance(gen_kwargs.get("until"), tuple):
+            gen_kwargs["until"] = list(gen_kwargs["until"])
+        until = copy.copy(gen_kwargs.get("until"))
+        payload = self._lm._create_payload(
+            self._generation_prompt(request.context, gen_kwargs),
+            generate=True,
+            gen_kwargs=gen_kwargs,
+            seed=request.seed if is_sampled(request.gen_kwargs or {}) else self._lm._seed,
+            eos=self._lm.eos_string,
+        )
+        if not payload.get("stop"):
+            # An empty list means the same, but `transformers serve` answers it with 500.
+            payload.pop("stop", None)
+        outputs = connection.post(payload)
+        choice = _first_choice(outputs)
+        text, finish_reason = self._read_text(choice), _read_finish_reason(choice)
+        response = _cut_at(text, until)
+        usage = outputs.get("usage")
+        n_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        return Answer(
+            response=response,
+            finish_reason=finish_reason if response == text else "stop",
+            n_response_tokens=n_tokens if isinstance(n_tokens, int) else None,
+        )
+
+    def _generation_prompt(self, context: str, gen_kwargs: Mapping[str, Any]) -> Any:
+        lm = self._lm
+        if self._is_chat:
+            return _read_messages(context)
+        if not lm.tokenized_requests:
+            return context
+        with self._encode_lock:
+            token_ids = lm.tok_encode(context, add_special_tokens=lm.add_bos_token)
+        n_generated = int(gen_kwargs.get("max_tokens", gen_kwargs.get("max_gen_toks", lm._max_gen_toks)))
+        n_left = lm.max_length - n_generated
+        if n_left < 1:
+            raise FailedRequestError(
+                f"max_gen_toks {n_generated} leaves no room for the prompt in max_length {self.max_length}: lower "
+                "max_gen_toks with --gen_kwargs"
+            )
+        return [token_ids[-n_left:]]
+
+    def _read_text(self, choice: Mapping[str, Any]) -> str:
+        """Return a choice's text, after the thinking where `think_end_token` marks its end."""
+        message = choice.get("message") if self._is_chat else choice
+        field = "content" if self._is_chat else "text"
+        if not isinstance(message, dict) or field not in message:
+            raise FailedRequestError(f"the server's answer has no {field!r}")
+        if message[field] is None:
+            reasoning = message.get("reasoning_content") or message.get("reasoning")
+            thought = f" and {len(reasoning)} characters of reasoning" if isinstance(reasoning, str) else ""
+            raise FailedRequestError(
+                f"the server returned no text (finish_reason {choice.get('finish_reason')!r}){thought}: raise "
+                "max_gen_toks if the model was still thinking"
+            )
+        if not isinstance(message[field], str):
+            raise FailedRequestError(f"the server's {field!r} is not text but {type(message[field]).__name__}")
+        return str(self._lm.parse_generations({"choices": [{**choice, "index": 0}]})[0])
+
+    # log-likelihoods
+
+    def _loglikelihood(self, request: Request, connection: Connection) -> Answer:
+        with self._encode_lock:
+            context_ids, continuation_ids = self._encode(request)
+        logprob, is_greedy = self._score(context_ids, continuation_ids, connection)
+        return Answer(logprob=logprob, is_greedy=is_greedy)
+
+    def _loglikelihood_rolling(self, request: Request, connection: Connection) -> Answer:
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        lm = self._lm
+        with self._encode_lock:
+            token_ids, prefix_id = lm.tok_encode(request.context), lm.prefix_token_id
+        windows = get_rolling_token_windows(
+            token_list=token_ids, prefix_token=prefix_id, max_seq_len=lm.max_length - 1, context_len=1
+        )
+        logprob = 0.0
+        for window in windows:
+            context_ids, continuation_ids = make_disjoint_window(window)
+            logprob += self._score(context_ids, continuation_ids, connection)[0]
+        return Answer(logprob=logprob)
+
+    def _encode(self, request: Request) -> tuple[list[int], list[int]]:
+        """Split a request into context and continuation tokens, as `TemplateLM.loglikelihood` does."""
+        lm = self._lm
+        if request.context:
+            context_ids, continuation_ids = lm._encode_pair(request.context, request.continuation)
+        else:
+            continuation_ids = lm.tok_encode(request.continuation, add_special_tokens=False)
+            context_ids = [lm.prefix_token_id]
+            if continuation_ids[:1] == context_ids:
+                context_ids, continuation_ids = continuation_ids[:1], continuation_ids[1:]
+        if not continuation_ids:
+            raise FailedRequestError(f"the continuation {request.continuation!r} has no token of its own to score")
+        return context_ids, continuation_ids
+
+    def _score(
+        self, context_ids: list[int], continuation_ids: list[int], connection: Connection
+    ) -> tuple[float, bool | None]:
+        """Return the continuation's log-probability and whether it is greedy (None: the server doesn't tell)."""
+        lm = self._lm
+        n_cut = max(0, len(context_ids) + len(continuation_ids) - lm.max_length)
+        n_context = len(context_ids) - n_cut
+        if n_context < 1:
+            raise FailedRequestError(
+                f"the continuation's {len(continuation_ids)} tokens leave no room for a prompt in max_length "
+                f"{self.max_length}"
+            )
+        token_ids = (context_ids + continuation_ids)[n_cut:]
+        payload = lm._create_payload(lm.create_message([token_ids]), generate=False, seed=lm._seed)
+        logprobs = _first_choice(connection.post(payload)).get("logprobs") or {}
+        token_logprobs = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
+        n_returned = len(token_logprobs) if isinstance(token_logprobs, list) else 0
+        # Servers add the one token that they must generate, unless it is the end of the text.
+        if n_returned not in (len(token_ids), len(token_ids) + 1):
+            raise FailedRequestError(
+                f"the server returned {n_returned} log-probabilities for a prompt of {len(token_ids)} tokens"
+                + ("" if n_returned <= 1 else "; it splits the text into other tokens than our tokenizer")
+            )
+        return self._sum_logprobs(logprobs, n_context, len(token_ids))
+
+    def _sum_logprobs(self, logprobs: Mapping[str, Any], n_context: int, n_tokens: int) -> tuple[float, bool | None]:
+        token_logprobs = logprobs["token_logprobs"][:n_tokens]
+        if not all(_is_number(logprob) for logprob in token_logprobs[n_context:]):
+            return math.nan, None
+        top_logprobs = logprobs.get("top_logprobs") or []
+        if len(top_logprobs) < n_tokens or not all(top_logprobs[n_context:n_tokens]):
+            return float(sum(token_logprobs[n_context:])), None
+        # lm-eval drops the last entry as the generated token.
+        trimmed = {"token_logprobs": [*token_logprobs, None], "top_logprobs": [*top_logprobs[:n_tokens], None]}
+        outputs = {"choices": [{"index": 0, "logprobs": trimmed}]}
+        logprob, is_greedy = self._lm.parse_logprobs(outputs, ctxlens=[n_context])[0]
+        return float(logprob), bool(is_greedy)
+
+    def _probe(self) -> None:
+        """Check once, on a short prompt, that this server scores prompts.
+
+        Raises:
+            BackendError: it doesn't, or there is no tokenizer to cut the prompt with.
+        """
+        if self._is_chat:
+            raise BackendError(
+                "Chat completions have no log-probabilities of a prompt, which multiple-choice and perplexity tasks "
+                "need. Use --model local-completions with a base_url ending in /v1/completions, or --model hf or vllm."
+            )
+        if self._lm.tokenizer is None:
+            raise BackendError(
+                f"{self.name} needs a tokenizer for log-likelihoods: add tokenizer=FOLDER_OR_HUB_NAME to --model_args "
+                "and leave out tokenizer_backend=None."
+            )
+        if self._is_probed:
+            return
+        try:
+            with self._client.connect() as connection:
+                logprob = self._loglikelihood(_PROBE, connection).logprob
+        except FailedRequestError as err:
+            raise self._no_prompt_logprobs(str(err)) from err
+        if logprob == 0:
+            raise self._no_prompt_logprobs("every log-probability is 0")
+        self._is_probed = True
+
+    def _no_prompt_logprobs(self, reason: str) -> BackendError:
+        advice = " If it takes no token ids, add tokenized_requests=False." if self._lm.tokenized_requests else ""
+        return BackendError(
+            f"The server at {public_url(self._client.url)} did not score a short test prompt: {reason}. Log-likelihood "
+            "tasks need a server that returns the log-probabilities of the prompt for echo=true, logprobs=1 on "
+            "/v1/completions: vLLM does; llama.cpp's llama-server and `transformers serve` ignore echo. Use such a "
+            f"server, --model hf or vllm, or a task that generates.{advice}"
+        )
+
+
+def _read_messages(context: str) -> list[dict[str, Any]]:
+    """Return the chat that `apply_chat_template` put in `context`; plain text becomes one user message.
+
+    >>> _read_messages("What is 2 + 3?")
+    [{'role': 'user', 'content': 'What is 2 + 3?'}]
+    """
+    try:
+        messages = json.loads(context)
+    except ValueError:
+        messages = None
+    if isinstance(messages, list) and messages and all(isinstance(item, dict) and "role" in item for item in messages):
+        return messages
+    return [{"role": "user", "content": context}]
+
+
+def _first_choice(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    choices = outputs.get("choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise FailedRequestError("the server's answer has no 'choices'")
+    return next((choice for choice in choices if choice.get("index") == 0), choices[0])
+
+
+def _read_finish_reason(choice: Mapping[str, Any]) -> FinishReason | None:
+    reason = choice.get("finish_reason")
+    if reason is not None and reason not in _FINISH_REASONS:
+        raise FailedRequestError(f"the server stopped for another reason than stop or length: {reason!r}")
+    return None if reason is None else _FINISH_REASONS[reason]
+
+
+def _cut_at(text: str, until: str | list[str] | None) -> str:
+    """Cut `text` before the first stop string, whichever comes first.
+
+    >>> _cut_at("5 apples. Q: next", ["Q:", "."])
+    '5 apples'
+    """
+    stops = [until] if isinstance(until, str) else until or []
+    return min((text.split(stop, maxsplit=1)[0] for stop in stops if stop), key=len, default=text)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not math.isnan(value)

@@ -1,0 +1,1 @@
+"""`--model qwen2`: the bundled architecture on the bundled engine."""

@@ -1,0 +1,191 @@
+"""`--model qwen2`: the bundled architecture on our engine, behind the store."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qwen2eval.backends.base import AnswerBatch, Backend, Identity
+from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
+from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.qwen2.args import RESOLVED_ARGS, Qwen2Args
+from qwen2eval.backends.qwen2.lm import GENERATION_ARGS, Qwen2LM
+from qwen2eval.config import RunConfig
+from qwen2eval.engine import Engine, EngineOptions
+from qwen2eval.engine.generate import Generated, GenerateRequest
+from qwen2eval.engine.score import Failure, ScoreRequest
+from qwen2eval.errors import ModelError
+from qwen2eval.model import Qwen2Config, load_model
+from qwen2eval.requests import Answer, FinishReason, Request
+
+ENGINE_VERSION = 1
+"""Part of the store key: raised when the same request gets other bits."""
+
+
+class Qwen2Backend(Backend):
+    """A Qwen2 checkpoint on our engine; requests that share prefixes are computed together."""
+
+    name = "qwen2"
+    window_requests = None
+
+    def __init__(self, config: RunConfig, front: ModelFront) -> None:
+        assert front.path is not None, "open_hf_front sets the path"
+        args = Qwen2Args.read(config.model_args)
+        self.device = config.device or args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        checkpoint = args.find(front.path)
+        self.dtype = args.dtype or ("float32" if self.device.startswith("cpu") else "bfloat16")
+        model = load_model(
+            checkpoint,
+            dtype=self.dtype,
+            device=self.device,
+            yarn_factor=args.yarn_factor,
+            dual_chunk=args.dual_chunk_of(Qwen2Config.from_hf(checkpoint)),
+        )
+        assert front.max_length is not None, "a checkpoint declares its length"
+        self.tokenizer, self.max_length, self.n_parameters = (
+            front.tokenizer,
+            front.max_length,
+            model.config.n_parameters,
+        )
+        self._defaults = _generation_config(checkpoint)
+        self._lm = Qwen2LM(
+            Engine(model, _engine_options(config, args)),
+            front.tokenizer,
+            max_length=front.max_length,
+            max_gen_toks=front.max_gen_toks,
+            defaults=self._defaults,
+            add_bos_token=args.add_bos_token,
+        )
+        self._weights = fingerprint_checkpoint(front.path, revision=args.revision)
+        self._context = repr((model.config.yarn, model.config.dual_chunk))
+        self._args = {k: v for k, v in config.model_args.items() if k not in RESOLVED_ARGS}
+
+    def identity(self) -> Identity:
+        """Return weights, versions, dtype and the arguments that can change an answer."""
+        return {
+            "backend": self.name,
+            "engine": ENGINE_VERSION,
+            "lm_eval": version("lm_eval"),
+            "torch": torch.__version__,
+            "weights": self._weights,
+            "dtype": self.dtype,
+            "context": self._context,
+            "ends": str(sorted(self._lm.end_ids)),
+            "args": stable_args(self._args),
+            "generation_config": stable_args(self._defaults),
+        }
+
+    def usage(self) -> Mapping[str, int]:
+        """Return the tokens that were asked for and those that went through the layers."""
+        stats = self._lm.engine.stats
+        return {"n_tokens_asked": stats.n_tokens_asked, "n_tokens_computed": stats.n_tokens_computed}
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[AnswerBatch]:
+        """Answer all requests."""
+        return self.answer_some(requests, range(len(requests)))
+
+    def answer_some(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
+        """Answer the wanted requests; all of them tell where prefixes are shared."""
+        if not wanted:
+            return iter(())
+        kinds = {"generate_until": self._generate, "loglikelihood": self._score, "loglikelihood_rolling": self._roll}
+        return kinds[requests[0].kind](requests, wanted)
+
+    def _score(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
+        asked: list[ScoreRequest] = []
+        sources: list[int] = []
+        refused: AnswerBatch = []
+        for index, request in enumerate(requests):
+            try:
+                asked.append(self._lm.scoring(request.context, request.continuation))
+                sources.append(index)
+            except ValueError as err:
+                refused.append((index, Answer(error=str(err))))
+        chosen = set(wanted)
+        if refused := [pair for pair in refused if pair[0] in chosen]:
+            yield refused
+        for batch in self._lm.engine.score(asked, wanted=[i for i, source in enumerate(sources) if source in chosen]):
+            yield [
+                (
+                    sources[i],
+                    Answer(error=got.reason) if isinstance(got, Failure) else Answer(got.logprob, got.is_greedy),
+                )
+                for i, got in batch
+            ]
+
+    def _roll(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
+        """Score texts in windows; a text is done when its last window is."""
+        windows: list[ScoreRequest] = []
+        sources: list[int] = []
+        chosen = set(wanted)
+        for index, request in enumerate(requests):
+            own = self._lm.rolling_windows(request.context)
+            windows += own
+            sources += [index] * len(own)
+            if not own and index in chosen:
+                yield [(index, Answer(logprob=0.0))]
+        left = Counter(sources)
+        sums: dict[int, float] = defaultdict(float)
+        errors: dict[int, str] = {}
+        for batch in self._lm.engine.score(windows, wanted=[i for i, index in enumerate(sources) if index in chosen]):
+            done: AnswerBatch = []
+            for i, got in batch:
+                index = sources[i]
+                left[index] -= 1
+                if isinstance(got, Failure):
+                    errors[index] = got.reason
+                else:
+                    sums[index] += got.logprob
+                if not left[index]:
+                    failed = errors.get(index)
+                    done.append((index, Answer(error=failed) if failed else Answer(logprob=sums[index])))
+            if done:
+                yield done
+
+    def _generate(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
+        asked: list[tuple[GenerateRequest, list[str]]] = []
+        sources: list[int] = []
+        chosen = set(wanted)
+        for index, request in enumerate(requests):
+            try:
+                asked.append(self._lm.generation(request.context, request.gen_kwargs or {}, seed=request.seed))
+                sources.append(index)
+            except ValueError as err:
+                if index in chosen:
+                    yield [(index, Answer(error=str(err)))]
+        generations, places = [g for g, _ in asked], [i for i, index in enumerate(sources) if index in chosen]
+        for batch in self._lm.engine.generate(generations, wanted=places):
+            yield [(sources[i], self._text_answer(got, asked[i][1])) for i, got in batch]
+
+    def _text_answer(self, got: Generated | Failure, until: Sequence[str]) -> Answer:
+        if isinstance(got, Failure):
+            return Answer(error=got.reason)
+        text = self._lm.text_of(got, until)
+        n_tokens = len(self.tokenizer.encode(text, add_special_tokens=False))
+        reason: FinishReason = "stop" if self._lm.has_stopped(got, until) else "length"
+        return Answer(response=text, finish_reason=reason, n_response_tokens=n_tokens)
+
+
+def _engine_options(config: RunConfig, args: Qwen2Args) -> EngineOptions:
+    return EngineOptions(
+        kv_bytes=None if args.kv_memory_gb is None else int(args.kv_memory_gb * 1e9),
+        pass_tokens=args.pass_tokens,
+        max_running=None if config.batch_size == "auto" else int(config.batch_size),
+    )
+
+
+def _generation_config(checkpoint: Path) -> dict[str, Any]:
+    """Return what the checkpoint's generation_config.json says of how text is generated; nothing where it has none."""
+    from transformers import GenerationConfig
+
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if not (folder / "generation_config.json").is_file():
+        return {}
+    try:
+        found = GenerationConfig.from_pretrained(str(folder)).to_dict()
+    except (OSError, ValueError) as err:
+        raise ModelError(f"{str(folder / 'generation_config.json')!r} can't be read: {err}") from err
+    return {key: found[key] for key in (*GENERATION_ARGS, "eos_token_id") if found.get(key) is not None}

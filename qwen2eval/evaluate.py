@@ -1,0 +1,181 @@
+"""The main path: config -> plan -> model -> store -> samples (-> judge) -> scores -> run folder and report."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from qwen2eval.answers.answering import TaskAnswers, answer_task
+from qwen2eval.answers.store import STORE_FILE, ResponseStore
+from qwen2eval.backends import Backend, open_front, open_model
+from qwen2eval.config import RunConfig
+from qwen2eval.demo.shipped import with_demo_corpus
+from qwen2eval.errors import BackendError, Qwen2EvalError, TaskFileError
+from qwen2eval.judges.asking import ask_judge, planned_judge
+from qwen2eval.libraries import prepared_libraries
+from qwen2eval.planning.plan import make_plan
+from qwen2eval.planning.planned import Plan
+from qwen2eval.planning.preflight import check_writable
+from qwen2eval.progress import Progress, scan_progress
+from qwen2eval.reporting.report import with_report
+from qwen2eval.results.contamination import find_contamination, join
+from qwen2eval.results.describe import Clock, ModelRecord, describe_run, store_identity
+from qwen2eval.results.sample import TaskSamples
+from qwen2eval.results.score_docs import score_task
+from qwen2eval.results.scores import Score, group_scores, task_scores
+from qwen2eval.results.write import claimed_run_id, write_run
+from qwen2eval.run_folder.folder import Run
+from qwen2eval.run_info import JudgeInfo
+
+
+def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = False) -> Run:
+    """Evaluate a model: plan, answer what the store lacks, score, write the run folder, and then its report.
+
+    A report that can't be written costs nothing else: `Run.report_fault` says why.
+
+    Args:
+        command: what the user typed, for run.json.
+        quiet: no progress bars.
+
+    Raises:
+        Qwen2EvalError: nothing could be scored; what was answered is kept, and the same call goes on from there.
+    """
+    config, clock, folder = with_demo_corpus(config), Clock(), Path(config.output_path)
+    with prepared_libraries(offline=config.offline):
+        with clock.time("plan_seconds"):
+            plan = make_plan(config, open_front(config))
+            judge = planned_judge(plan)
+            check_writable(folder)
+        with clock.time("corpus_seconds"), scan_progress(quiet=quiet) as show:
+            contamination = find_contamination(config, plan.tasks, on_progress=show)
+        answers, asked = ask_model(plan, clock, quiet=quiet)
+        with clock.time("score_seconds"):
+            samples = score_answers(plan, answers)
+        judged: JudgeInfo | None = None
+        if judge is not None:
+            with clock.time("judge_seconds"):
+                judged = ask_judge(judge, samples, folder / STORE_FILE, quiet=quiet)
+        with clock.time("score_seconds"):
+            scores = aggregate_samples(plan, samples)
+            joined = join(samples, scores, contamination, seed=config.seeds.numpy)
+        info = describe_run(plan, asked, answers, samples, clock=clock, command=command)
+        with claimed_run_id(folder, info.run_id) as run_id:
+            info = replace(info, run_id=run_id, judge=judged, contamination=joined.info)
+            made = write_run(
+                folder / run_id, info, samples, scores + joined.scores, plan.groups, matches=joined.matches
+            )
+        return with_report(made)
+
+
+def plan(config: RunConfig) -> Plan:
+    """Build a run's requests without loading weights."""
+    with prepared_libraries(offline=config.offline):
+        made = make_plan(config, open_front(config))
+        planned_judge(made)
+        return made
+
+
+class Asked(NamedTuple):
+    """What the model said, and what is known of it."""
+
+    answers: dict[str, TaskAnswers]
+    """By task."""
+    record: ModelRecord
+
+
+def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
+    """Open the model, answer what the store lacks, and close it: nothing of it is left in memory for a judge to miss.
+
+    Tasks with a `rope` of their own are asked after the others, of the model as it is with that.
+
+    Raises:
+        BackendError: no task could be answered.
+        ModelError: it can't be opened at all.
+    """
+    answers: dict[str, TaskAnswers] = {}
+    records: list[ModelRecord] = []
+    for part in plan.by_model():
+        try:
+            with clock.time("model_seconds"):
+                backend = open_model(part.config, part.front)
+        except Qwen2EvalError as err:
+            if not answers:
+                raise
+            plan.failures |= dict.fromkeys(part.tasks, err)
+            continue
+        with (
+            closing(backend),
+            clock.time("answer_seconds"),
+            ResponseStore(Path(plan.config.output_path) / STORE_FILE) as store,
+        ):
+            answers |= answer_tasks(part, backend, store, quiet=quiet)
+            records.append(ModelRecord.of(part, backend))
+    if not answers:
+        raise next(iter(plan.failures.values()))
+    return Asked({name: answers[name] for name in plan.tasks if name in answers}, ModelRecord.first(records))
+
+
+def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: bool = False) -> dict[str, TaskAnswers]:
+    """Answer task by task; one whose backend gives up is moved to `plan.failures`, the others go on."""
+    model_id = store.model_id(store_identity(plan, backend))
+    answers: dict[str, TaskAnswers] = {}
+    with Progress(quiet=quiet) as progress:
+        for name, planned in plan.tasks.items():
+            try:
+                got = answer_task(
+                    planned, backend, store, model_id=model_id, seed=plan.config.seeds.torch, progress=progress
+                )
+                require_answers(name, got)
+                answers[name] = got
+            except BackendError as err:
+                plan.failures[name] = err
+    return answers
+
+
+def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> dict[str, TaskSamples]:
+    """Filter and score; a task whose own code fails is moved to `plan.failures`, the others go on.
+
+    Raises:
+        TaskFileError: no task could be scored.
+    """
+    samples: dict[str, TaskSamples] = {}
+    for name, got in answers.items():
+        with _task_code(plan, name):
+            samples[name] = score_task(plan.tasks[name], got.by_request)
+    if not samples:
+        raise next(iter(plan.failures.values()))
+    return samples
+
+
+def aggregate_samples(plan: Plan, samples: dict[str, TaskSamples]) -> list[Score]:
+    """Return the scores of tasks and groups; a task whose own aggregation fails leaves `samples`, the others go on.
+
+    Raises:
+        TaskFileError: no task could be scored.
+    """
+    scores: list[Score] = []
+    for name, task_samples in list(samples.items()):
+        with _task_code(plan, name):
+            scores += task_scores(name, task_samples, seed=plan.config.seeds.numpy)
+        if name in plan.failures:
+            del samples[name]
+    if not samples:
+        raise next(iter(plan.failures.values()))
+    return scores + group_scores(scores, plan.groups)
+
+
+@contextmanager
+def _task_code(plan: Plan, name: str) -> Iterator[None]:
+    """Make whatever a task author's filters and aggregations raise that task's failure."""
+    try:
+        yield
+    except Exception as err:  # noqa: BLE001
+        plan.failures[name] = TaskFileError(f"Task {name!r} can't be scored: {type(err).__name__}: {err}")
+
+
+def require_answers(name: str, got: TaskAnswers) -> None:
+    """Raise a BackendError if not a single request of a task was answered: it has no score at all."""
+    if got.n_failed and got.n_failed == len(got.by_request):
+        first = next(answer.error for answer in got.by_request.values())
+        raise BackendError(f"None of the {got.n_failed} requests of task {name!r} was answered; the first: {first}")

@@ -1,0 +1,161 @@
+"""config -> Plan: every request of a run, built and checked before any weights are loaded."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+from qwen2eval.backends import open_front
+from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.rope import stretched_for
+from qwen2eval.config import RunConfig, Seeds
+from qwen2eval.data.locate import told_together
+from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError
+from qwen2eval.planning.planned import Plan, TaskPlan
+from qwen2eval.planning.preflight import check_scorer
+from qwen2eval.planning.requests import add_requests, pick_docs, prompt_form
+from qwen2eval.tasks.lm_eval_internals import compiled_templates
+from qwen2eval.tasks.lm_eval_task import EvalTask
+from qwen2eval.tasks.registry import load_tasks
+
+
+def make_plan(config: RunConfig, front: ModelFront) -> Plan:
+    """Load the tasks, build their requests and check what can be checked without weights.
+
+    Raises:
+        TaskNotFoundError: an unknown task or suite.
+        Qwen2EvalError: no task is left to run; the first task's own error.
+    """
+    set_seeds(config.seeds)
+    loaded = load_tasks(config)
+    asked = config
+    config, front, stretched = _with_room(asked, front, loaded.tasks.values())
+    made = Plan(config, front, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
+    if config.apply_chat_template and front.chat_template is None:
+        raise ConfigError(f"--apply_chat_template: model {front.name!r} has no chat template; run without the flag")
+    if front.is_instruct and not config.apply_chat_template:
+        made.warnings.append(f"{front.name} looks like an instruct model, but --apply_chat_template was not given")
+    opened: dict[str, ModelFront] = {}
+    with compiled_templates():
+        for name, task in loaded.tasks.items():
+            set_seeds(config.seeds)  # a prompt never depends on the tasks before it
+            try:
+                model = _own_model(task, asked, opened)
+                task_config, task_front = model or (config, front)
+                made.tasks[name] = plan_task(name, task, config=task_config, front=task_front)
+                made.tasks[name].model = model
+            except Qwen2EvalError as err:
+                made.failures[name] = err
+            if (warning := task.data.warning) is not None:
+                made.warnings.append(warning)
+            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], task_front)):
+                made.warnings.append(warning)
+    made.failures = told_together(made.failures)
+    if not made.tasks:
+        raise next(iter(made.failures.values()))
+    return made
+
+
+def _own_model(task: EvalTask, config: RunConfig, opened: dict[str, ModelFront]) -> tuple[RunConfig, ModelFront] | None:
+    """Return config and model of a task with a `rope` of its own.
+
+    Args:
+        config: what the user asked for.
+        opened: models by rope; is added to.
+    """
+    own = own_config(task, config)
+    if own is None:
+        return None
+    if own.rope not in opened:
+        opened[own.rope] = open_front(own)
+    return own, opened[own.rope]
+
+
+def own_config(task: EvalTask, config: RunConfig) -> RunConfig | None:
+    """Return the config with a task's own `rope`; None: it has none, `auto` being what every task has."""
+    return None if task.rope is None else replace(config, rope=task.rope)
+
+
+def _with_room(
+    config: RunConfig, front: ModelFront, tasks: Iterable[EvalTask]
+) -> tuple[RunConfig, ModelFront, list[str]]:
+    """Return config and model as `--rope auto` makes them for what long-context tasks ask for, and a warning."""
+    for task in sorted(tasks, key=lambda task: task.longest_context, reverse=True):
+        wider = stretched_for(config, front, task.longest_context)
+        if wider is None:
+            break
+        if _has_data(task):
+            stretched = open_front(wider)
+            said = f"{task.name} has texts of {task.longest_context:,} tokens: the model's context is stretched"
+            return wider, stretched, [f"{said} by {stretched.rope} (--rope auto; --rope none leaves it as it is)"]
+    return config, front, []
+
+
+def _has_data(task: EvalTask) -> bool:
+    """Tell whether the published files that a task is made of can be read; planning it will say why not."""
+    try:
+        if task.published is not None:
+            task.published.read_docs()
+    except Qwen2EvalError:
+        return False
+    return True
+
+
+def _stretch_advice(planned: TaskPlan, front: ModelFront) -> str | None:
+    """Say what would make room for prompts that have to be cut, where the backend can stretch the context."""
+    if front.trained_length is None or not planned.n_truncated:
+        return None
+    longest = max(r.n_context_tokens or 0 for r in planned.requests)
+    longest += max(r.n_continuation_tokens or front.answer_tokens(r.gen_kwargs) for r in planned.requests)
+    factor = math.ceil(longest / min(front.trained_length, front.max_length or longest))
+    return (
+        f"{planned.name}: {planned.n_truncated} docs have prompts over the model's {front.max_length:,} tokens and are "
+        f"cut. yarn_factor={factor} in --model_args fits {longest:,} (alone, or with dual_chunk=true)"
+    )
+
+
+def plan_task(name: str, task: EvalTask, *, config: RunConfig, front: ModelFront) -> TaskPlan:
+    """Build one task's requests.
+
+    Raises:
+        TaskFileError: the task asks for images or audio, its templates or its scorer fail on its own docs.
+        ConfigError: its answers would leave no room for a prompt.
+    """
+    if task.is_multimodal:
+        raise TaskFileError(f"Task {name!r} asks about images or audio; this version evaluates text only")
+    _check_answer_room(name, task, front)
+    try:
+        if task.sized is not None:  # its prompts are as long as asked, in tokens of this model
+            task.sized.build_docs(front, config)
+        all_docs = task.docs
+        clusters = [doc[column] for doc in all_docs] if (column := task.cluster_column) else None
+        doc_ids = pick_docs(len(all_docs), limit=config.limit, clusters=clusters)
+        planned = TaskPlan(name, task, doc_ids, [all_docs[i] for i in doc_ids], len(all_docs), task.repeats)
+        add_requests(planned, all_docs, form=prompt_form(config, front), front=front)
+        planned.preflight = check_scorer(task, planned.docs[0], [r for r in planned.requests if r.doc_id == doc_ids[0]])
+    except Qwen2EvalError:
+        raise
+    # templates and scorers are the task author's: what they raise is this task's failure
+    except Exception as err:
+        raise TaskFileError(f"Task {name!r} fails on its own docs: {type(err).__name__}: {err}") from err
+    return planned
+
+
+def set_seeds(seeds: Seeds) -> None:
+    """Seed the global generators that task code may draw from, as lm-eval does; torch is seeded where it is loaded."""
+    import random
+
+    import numpy as np
+
+    random.seed(seeds.python)
+    np.random.seed(seeds.numpy)  # noqa: NPY002 - lm-eval's tasks draw from the legacy global generator
+
+
+def _check_answer_room(name: str, task: EvalTask, front: ModelFront) -> None:
+    """lm-eval cuts the prompt away altogether when the answer may be as long as the model's context."""
+    if task.generation_kwargs is None or front.max_length is None:
+        return
+    if (room := front.answer_tokens(task.generation_kwargs)) >= front.max_length:
+        raise ConfigError(
+            f"Task {name!r} allows answers of {room} tokens, but the model's context is {front.max_length}: lower "
+            f"it with --gen_kwargs max_gen_toks={max(1, front.max_length // 4)}"
+        )

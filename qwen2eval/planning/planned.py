@@ -1,0 +1,113 @@
+"""What a run will ask, as plain values: the requests of each task, and the plan of all tasks. `plan` makes them."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from qwen2eval.backends.front import ModelFront
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.prompts import PromptText
+from qwen2eval.requests import Doc, GenKwargs, RequestKind
+from qwen2eval.tasks.lm_eval_task import EvalGroup, EvalTask
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRequest:
+    """One question to the model, without its prompt's text spelled out."""
+
+    doc_id: int
+    index: int
+    """Place among the doc's requests: the choice's number in multiple choice."""
+    kind: RequestKind
+    prompt: PromptText
+    continuation: str
+    """The text whose log-probability is asked; empty for generation."""
+    gen_kwargs: GenKwargs | None
+    """None for log-likelihoods."""
+    digest: bytes
+    """See `request_key.request_digest`."""
+    n_context_tokens: int | None = None
+    """None where no tokenizer is known."""
+    n_continuation_tokens: int = 0
+    is_truncated: bool = False
+    """Whether the backend has to cut the prompt on the left to fit the model."""
+
+
+@dataclass
+class TaskPlan:
+    """One task's docs and requests."""
+
+    name: str
+    task: EvalTask
+    doc_ids: list[int]
+    """Places of the picked docs among all docs of the task, ascending."""
+    docs: list[Doc]
+    """The picked docs."""
+    n_docs_total: int
+    """Docs that the whole task has."""
+    repeats: int
+    """Answers to each request."""
+    requests: list[PlannedRequest] = field(default_factory=list)
+    model: tuple[RunConfig, ModelFront] | None = None
+    """Config and model of a task that asks for another `rope` in its metadata; None: those of the run."""
+    shared_prefix_ratio: float | None = None
+    """Share of prompt text (0-1) that another prompt already has as its prefix."""
+    preflight: str = "ok"
+    """"ok", or why the scorer's check before the run was not passed."""
+
+    @property
+    def n_requests(self) -> int:
+        """Requests, repeats counted."""
+        return len(self.requests) * self.repeats
+
+    @property
+    def n_prompt_tokens(self) -> int | None:
+        """Tokens of all prompts and continuations, as if nothing were shared; None without a tokenizer."""
+        if any(r.n_context_tokens is None for r in self.requests):
+            return None
+        return self.repeats * sum((r.n_context_tokens or 0) + r.n_continuation_tokens for r in self.requests)
+
+    @property
+    def n_truncated(self) -> int:
+        """Docs with a prompt that doesn't fit the model."""
+        return len({r.doc_id for r in self.requests if r.is_truncated})
+
+    @property
+    def kinds(self) -> list[RequestKind]:
+        """The kinds of request, in order of appearance."""
+        return list(Counter(r.kind for r in self.requests))
+
+    @property
+    def first_prompt(self) -> str:
+        """The first request as the model gets it; a continuation follows after `⟶`."""
+        if not self.requests:
+            return ""
+        first = self.requests[0]
+        return str(first.prompt) + (f"⟶{first.continuation}" if first.continuation else "")
+
+
+@dataclass
+class Plan:
+    """Everything a run will ask."""
+
+    config: RunConfig
+    front: ModelFront
+    tasks: dict[str, TaskPlan]
+    groups: dict[str, EvalGroup]
+    failures: dict[str, Qwen2EvalError] = field(default_factory=dict)
+    """Tasks that could not be loaded or did not pass the preflight."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def n_requests(self) -> int:
+        """Requests of all tasks."""
+        return sum(task.n_requests for task in self.tasks.values())
+
+    def by_model(self) -> "list[Plan]":
+        """Return plans of the tasks that one model answers, that of the run first; failures are those of this one."""
+        parts: dict[int, Plan] = {}
+        for name, task in sorted(self.tasks.items(), key=lambda item: item[1].model is not None):
+            config, front = task.model or (self.config, self.front)
+            part = parts.setdefault(id(front), Plan(config, front, {}, self.groups, self.failures))
+            part.tasks[name] = task
+        return list(parts.values())

@@ -1,0 +1,226 @@
+"""Samples -> scores: each task's metrics by lm-eval's own aggregation, with errors, intervals and counts."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.columns import ArrowType, Column, Value, row_of
+from qwen2eval.results.sample import DocSample, TaskSamples, cell_of, metric_names
+from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
+from qwen2eval.tasks.lm_eval_task import Aggregation, EvalGroup
+from qwen2eval.tasks.metric_spec import as_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of scores.parquet."""
+
+    task: str
+    metric: str
+    filter: str
+    subset: str
+    n_docs: int
+    """Docs of the subset, scored or not."""
+    value: float | None
+    stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_unscored: int
+    naive_stderr: float | None = None
+    """lm-eval's: without clusters. Goes to results.json, not to the table."""
+    cell_length: int | None = None
+    """Tokens; of the docs of one length only."""
+    cell_depth: float | None = None
+    """Percent; of the docs of one depth only."""
+
+    @property
+    def key(self) -> str:
+        """lm-eval's name of the score."""
+        return f"{self.metric},{self.filter}"
+
+
+def _column(name: str, kind: ArrowType, doc: str) -> Column[Score]:
+    get: Callable[[Score], Value] = attrgetter(name)
+    return Column(name, kind, doc, get)
+
+
+SCORE_COLUMNS = (
+    _column("task", "string", "The name of the task or group."),
+    _column("metric", "string", "lm-eval's name of the metric; its unit and direction are in run.json."),
+    _column("filter", "string", "The filter whose answers were scored; `none` if the task has none."),
+    _column("subset", "string", "Docs of the score: `original` for all, or `clean` or `contaminated` by a corpus."),
+    _column("n_docs", "int64", "Docs of the subset, scored or not."),
+    _column("value", "float64", "The score; null: no doc is scored."),
+    _column("stderr", "float64", "Its standard error, clustered where the task says so; null: not known."),
+    _column("ci_low", "float64", "Lower end of the 95 % interval; null: not known."),
+    _column("ci_high", "float64", "Upper end of the 95 % interval; null: not known."),
+    _column("n_unscored", "int64", "Docs of the subset that are not scored."),
+    _column("cell_length", "int64", "Tokens of the docs of one part of a heat map; null: of all lengths."),
+    _column("cell_depth", "float64", "Depth in percent of the docs of one part of a heat map; null: of all depths."),
+)
+"""The columns of scores.parquet and scores.csv. The last two are null but for the parts of a heat map: its cells have
+both, its columns (all depths of a length) and its rows (all lengths of a depth) one of them."""
+
+
+def score_tasks(samples: Mapping[str, TaskSamples], groups: Mapping[str, EvalGroup], *, seed: int) -> list[Score]:
+    """Return the scores of all tasks, then of all groups."""
+    scores = [score for name, task in samples.items() for score in task_scores(name, task, seed=seed)]
+    return scores + group_scores(scores, groups)
+
+
+def task_scores(name: str, samples: TaskSamples, *, seed: int, subset: str = "original") -> list[Score]:
+    """Aggregate one task's metrics, filter by filter."""
+    return [
+        _score(samples, docs, metric=metric, filter_name=filter_name, seed=seed, subset=subset, name=name)
+        for filter_name, docs in samples.by_filter.items()
+        for metric in metric_names(samples, docs)
+    ]
+
+
+def cell_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
+    """Aggregate the parts of a heat map: its cells, then all depths of each length, then all lengths of each depth.
+
+    Returns:
+        Nothing for a task whose docs have no place in one.
+    """
+    scores = []
+    for filter_name, docs in samples.by_filter.items():
+        parts: dict[tuple[int | None, float | None], list[DocSample]] = defaultdict(list)
+        for sample in docs:
+            if (cell := cell_of(sample.doc)) is not None:
+                for place in ((cell.length, cell.depth), (cell.length, None), (None, cell.depth)):
+                    parts[place].append(sample)
+        for metric in metric_names(samples, docs):
+            for length, depth in sorted(parts, key=_cells_first):
+                score = _score(
+                    samples, parts[length, depth], metric=metric, filter_name=filter_name, seed=seed, name=name
+                )
+                scores.append(replace(score, cell_length=length, cell_depth=depth))
+    return scores
+
+
+def _cells_first(place: tuple[int | None, float | None]) -> tuple[bool, bool, int, float]:
+    length, depth = place
+    return length is None, depth is None, length or 0, depth or 0.0
+
+
+def _score(
+    samples: TaskSamples,
+    docs: list[DocSample],
+    *,
+    metric: str,
+    filter_name: str,
+    seed: int,
+    name: str,
+    subset: str = "original",
+) -> Score:
+    """Aggregate one metric of docs."""
+    aggregation = samples.plan.task.aggregation(metric)
+    scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
+    items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
+    is_part = subset != "original" or len(docs) < len(samples.plan.docs)
+    value = aggregated(aggregation.function, items, is_part=is_part)
+    clusters = _clusters(samples, scored)
+    estimate = _estimate(aggregation, items, clusters, seed=seed)
+    naive = _estimate(aggregation, items, None, seed=seed) if aggregation.is_mean else estimate
+    return Score(name, metric, filter_name, subset, len(docs), value, *estimate, len(docs) - len(items), naive.stderr)
+
+
+def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_part: bool) -> float | None:
+    """Aggregate a metric's items; None where there are none.
+
+    Args:
+        is_part: the items are some of a task's; an aggregation that doesn't survive this has no value there, as the
+            score of all docs stands all the same.
+    """
+    if not items:
+        return None
+    try:
+        return as_number(aggregate(items))
+    # the aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
+    except Exception:
+        if is_part:
+            return None
+        raise
+
+
+def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[Score]:
+    """Aggregate groups by lm-eval's own rule; their standard error is made by it of the tasks' own errors.
+
+    So clusters of a task widen its group's error, too. A group with a task that has no score has none either.
+    """
+    metrics, with_clusters = lm_eval_metrics(scores), lm_eval_metrics(scores, is_clustered=True)
+    rows = []
+    for name, group in groups.items():
+        if not group.has_aggregation:
+            continue
+        tasks = set(group.task_names)
+        merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
+        for key, value in merged.items():
+            metric, comma, filter_name = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
+            # a mean over the tasks that happen to be there would pass for the group's
+            number = as_number(value) if tasks <= {part.task for part in parts if part.value is not None} else None
+            naive, stderr = (
+                None if number is None else as_number(one.get(f"{metric}_stderr,{filter_name}"))
+                for one in (merged, merged_clustered)
+            )
+            reach = None if stderr is None or number is None else 1.96 * stderr
+            low, high = (None, None) if reach is None or number is None else (number - reach, number + reach)
+            n_docs, n_unscored = sum(s.n_docs for s in parts), sum(s.n_unscored for s in parts)
+            rows.append(
+                Score(name, metric, filter_name, "original", n_docs, number, stderr, low, high, n_unscored, naive)
+            )
+    return rows
+
+
+def lm_eval_metrics(scores: list[Score], *, is_clustered: bool = False) -> dict[str, dict[str, Any]]:
+    """Return scores as lm-eval keeps them: task -> {"metric,filter": value, "metric_stderr,filter": …}.
+
+    Args:
+        is_clustered: with our standard errors, which respect clusters, in the place of lm-eval's.
+    """
+    metrics: dict[str, dict[str, Any]] = {}
+    for score in scores:
+        row = metrics.setdefault(score.task, {"name": score.task, "alias": score.task, "sample_len": 0})
+        row["sample_len"] = max(row["sample_len"], score.n_docs - score.n_unscored)
+        if score.value is not None:
+            row[score.key] = score.value
+            stderr = score.stderr if is_clustered else score.naive_stderr
+            row[f"{score.metric}_stderr,{score.filter}"] = "N/A" if stderr is None else stderr
+    return metrics
+
+
+def scores_frame(scores: list[Score]) -> "pd.DataFrame":
+    """Return the scores as the table of scores.parquet."""
+    import pandas as pd
+
+    names = [column.name for column in SCORE_COLUMNS]
+    frame = pd.DataFrame([row_of(SCORE_COLUMNS, score) for score in scores], columns=names)
+    # pandas' own type of whole numbers has no null, and only a place in a heat map may be missing
+    types = {"int64": "int64", "float64": "float64"}
+    kinds = {column.name: types[column.type] for column in SCORE_COLUMNS if column.type in types}
+    return frame.astype(kinds | {"cell_length": "Int64"})
+
+
+def _estimate(aggregation: Aggregation, items: list[Any], clusters: list[Any] | None, *, seed: int) -> Estimate:
+    if aggregation.is_mean:
+        numbers = [number for item in items if (number := as_number(item)) is not None]
+        return mean_estimate(numbers, clusters=clusters) if len(numbers) == len(items) else UNKNOWN
+    try:
+        return bootstrap_estimate(aggregation.function, items, seed=seed)
+    # an aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
+    except (ValueError, ZeroDivisionError, TypeError, IndexError):
+        return UNKNOWN
+
+
+def _clusters(samples: TaskSamples, scored: list[DocSample]) -> list[Any] | None:
+    column = samples.plan.task.cluster_column
+    return None if column is None else [sample.doc[column] for sample in scored]

@@ -1,0 +1,1 @@
+"""LiveCodeBench: contest problems with tests on standard input or by call."""

@@ -1,0 +1,56 @@
+"""LiveCodeBench: contest problems, whole programs with stdin and stdout or a method that is called."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from qwen2eval.sandbox import Check
+from qwen2eval.tasks.code.task import CodeTask, digest
+
+
+class LiveCodeBenchTask(CodeTask):
+    """A `CodeTask` whose docs' tests are in their data's `case_file`; each test is a run of its own.
+
+    As LiveCodeBench does it (`lcb_runner/evaluation/testing_util.py`): lines are compared without outer white space, or
+    as decimal numbers; of what a method returns a tuple counts as a list. Otherwise than there, programs get a real
+    standard input, run as `__main__`, and have to end with status 0.
+    """
+
+    PROGRAMS_AT_ONCE = 64
+    target_is_answer = False
+    """Problems come without solutions."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        # the tests of a problem are in memory once for all of its answers
+        self._tests_of = lru_cache(maxsize=2)(self._read_tests)
+
+    def checks(self, doc: Mapping[str, Any], program: str) -> list[Check]:
+        """Return a check for each test of the problem."""
+        name = doc["func_name"]
+        tests = self._tests_of(doc["question_id"], bool(name))
+        if name:
+            tests = [
+                {**one, "entry_point": f"Solution.{name}" if "class Solution" in program else name} for one in tests
+            ]
+        limits: dict[str, Any] = {**self._limits}
+        return [Check(program, **one, **limits) for one in tests]
+
+    def _read_tests(self, question_id: str, calls: bool) -> list[dict[str, Any]]:
+        cases = self.dataset.case_file.cases(question_id)
+        if calls:
+            return [{"tests": _CALL.format(input=case.input, output=case.output)} for case in cases]
+        return [{"stdin": case.input, "expected_stdout": case.output, "compare": "numbers"} for case in cases]
+
+    def key(self, doc: Mapping[str, Any], program: str) -> str:
+        """Return what a program and its tests are known by."""
+        return digest(doc["question_id"], program)
+
+
+_CALL = """
+import json
+def check(candidate):
+    arguments = [json.loads(line) for line in {input!r}.split("\\n")]
+    got = candidate(*arguments)
+    assert (list(got) if isinstance(got, tuple) else got) == json.loads({output!r})
+"""

@@ -1,0 +1,1 @@
+"""MultiPL-E: HumanEval in other programming languages."""

@@ -1,0 +1,83 @@
+"""MultiPL-E: functions to complete in other languages than Python (Cassano et al. 2022, arXiv 2208.08227).
+
+Otherwise than MultiPL-E's own runner, which asks for exit status 0 only, a program must reach the end of its tests; see
+`sandbox.compiled`. A doc whose language can't be run on this machine is not scored.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from qwen2eval.sandbox.compiled import CompiledCheck, CompiledSandbox
+from qwen2eval.tasks.code.multipl_e.data import language_of
+from qwen2eval.tasks.code.program_runs import ProgramRuns
+from qwen2eval.tasks.code.task import CodeTask, digest
+
+
+class MultiplETask(CodeTask):
+    """A `CodeTask` whose docs have `prompt`, `tests`, put behind the program, and `stop_tokens`.
+
+    `dataset_kwargs`: `configuration`, such as `humaneval-cpp`; it names the language.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config=config)
+        self.language = language_of(str((self.config.dataset_kwargs or {}).get("configuration")))
+        self._sandbox = CompiledSandbox(str(self.config.metadata.get("sandbox") or "auto"))
+        self._runs = ProgramRuns(lambda: self._sandbox)
+
+    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> Instance:
+        """Return the request, which stops where this doc's language says, and where the YAML does.
+
+        A run that asks is warned if the answers can't be scored here; who only reads the docs waits for no compiler.
+        """
+        self.dataset.warning = self._sandbox.why_not(self.language)
+        request = super().construct_requests(doc, ctx, **kwargs)
+        context, arguments = request.arguments
+        stops = dict.fromkeys([*doc["stop_tokens"], *_listed(arguments.get("until"))])
+        request.arguments = (context, {**arguments, "until": list(stops)})
+        return request
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+        """Return pass@k of one doc whose programs were run.
+
+        Before that nothing: the check before a run has no right answer to try.
+
+        Raises:
+            ValueError: the language can't be run here, so the doc has no score.
+        """
+        if not all(self.key(doc, program) in self._runs for program in results[0]):
+            return {}
+        return super().process_results(doc, results)
+
+    def checks(self, doc: Mapping[str, Any], program: str) -> Sequence[CompiledCheck]:
+        """Return what decides on a program: its tests, in the same process."""
+        return [CompiledCheck(program, self.language, tests=doc["tests"], **self._limits)]  # type: ignore[arg-type]
+
+    def key(self, doc: Mapping[str, Any], program: str) -> str:
+        """Return what a program and its tests are known by."""
+        return digest(doc["tests"], self.language, program)
+
+
+def complete(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    r"""Return programs: the prompt and the response up to the first of the doc's stop tokens.
+
+    >>> complete([["  return 1;\n}\nint main"]], [{"prompt": "int f() {\n", "stop_tokens": ["\n}"]}])
+    [['int f() {\n  return 1;']]
+    """
+    pairs = zip(responses, docs, strict=True)
+    return [[doc["prompt"] + cut(text, doc["stop_tokens"]) for text in of_doc] for of_doc, doc in pairs]
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    r"""Return the text before the first of the stop tokens.
+
+    >>> cut("a\nb\nc", ["\nc", "\nb"])
+    'a'
+    """
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def _listed(until: Any) -> list[str]:
+    return [until] if isinstance(until, str) else list(until or ())

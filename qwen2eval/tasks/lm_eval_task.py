@@ -1,0 +1,449 @@
+"""`EvalTask`: one lm-eval task as a run uses it. Past it nobody reads lm-eval's objects.
+
+lm-eval's tasks have no types, and much of what a run needs of them is spread over `task.config`, `task.dataset`,
+attributes that only some have, and methods that mean something else in each kind of task. All of it is asked here.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.errors import TaskFileError
+from qwen2eval.requests import Doc, GenKwargs, RequestKind
+from qwen2eval.tasks import lm_eval_internals as internals
+from qwen2eval.tasks.metric_spec import MetricSpec, spec_from_metadata, standard_metric
+from qwen2eval.tasks.protocols import DescribesMetrics, Judged, PublishedDocs, RunsPrograms, SizedPrompts
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+
+    from qwen2eval.config import RunConfig
+
+RUN_METADATA = ("data_dir", "offline", "config_source")
+"""Keys of a task's metadata that say where this run is, not what the task is."""
+ChatTemplate = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """What a run decides of every prompt."""
+
+    system_instruction: str | None = None
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = True
+    """With a chat template: examples as separate turns."""
+    chat_template: ChatTemplate | None = None
+    """The model's; None: prompts are plain text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """One request of a doc, as lm-eval's task builds it."""
+
+    index: int
+    """Place among the doc's requests: the choice's number in multiple choice."""
+    kind: RequestKind
+    context: str
+    continuation: str = ""
+    gen_kwargs: GenKwargs | None = None
+    """Only for "generate_until"."""
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How a metric's values of docs become one."""
+
+    function: Callable[[list[Any]], float]
+    """lm-eval's, or the task author's: it may raise anything."""
+    is_mean: bool
+    """Whether it is the plain mean, whose standard error has a closed form."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Where a task's docs come from."""
+
+    source: str
+    """A folder, `hub:NAME`, or what the YAML calls it."""
+    sha256: str | None
+    """Of the files, or of the hub's fingerprints; None: not known."""
+    warning: str | None
+    """What a reader of the score must know of the data; None: nothing."""
+
+
+class EvalTask:
+    """One task, ready to be planned.
+
+    Args:
+        lm_eval: the task as lm-eval built it.
+        programs: runs its programs in the place of the task's own code; None: the task offers that itself, or has none.
+        score: scores a doc in the place of the task's own `process_results`; None: the task does.
+    """
+
+    def __init__(
+        self,
+        lm_eval: "Task",
+        *,
+        programs: RunsPrograms | None = None,
+        score: "Callable[[Doc, list[Any]], dict[str, Any]] | None" = None,
+    ) -> None:
+        self.lm_eval = lm_eval
+        # an ability of the class is asked once: some members are properties that cost something
+        self.sized: SizedPrompts | None = lm_eval if isinstance(lm_eval, SizedPrompts) else None
+        self.published: PublishedDocs | None = lm_eval if isinstance(lm_eval, PublishedDocs) else None
+        self.judged: Judged | None = lm_eval if isinstance(lm_eval, Judged) else None
+        own_programs: RunsPrograms | None = lm_eval if isinstance(lm_eval, RunsPrograms) else None
+        self.programs = programs or own_programs
+        # a task whose programs are run for it has tests as its target, and these are no answer
+        self.target_is_answer = programs is None and bool(getattr(lm_eval, "target_is_answer", True))
+        self._score = score or lm_eval.process_results
+
+    # Who it is
+
+    @property
+    def name(self) -> str:
+        """The name that `--tasks` takes."""
+        return str(self.lm_eval.task_name)
+
+    @property
+    def version(self) -> str:
+        """The task's own version."""
+        return str(self.lm_eval.VERSION)
+
+    @property
+    def output_type(self) -> str:
+        """lm-eval's: multiple_choice, loglikelihood, loglikelihood_rolling or generate_until."""
+        return str(self.lm_eval.OUTPUT_TYPE)
+
+    @property
+    def is_multiple_choice(self) -> bool:
+        """Whether each doc has choices whose log-probabilities are compared."""
+        return self.output_type == "multiple_choice"
+
+    @property
+    def is_multimodal(self) -> bool:
+        """Whether it asks about images or audio."""
+        return bool(getattr(self.lm_eval, "MULTIMODAL", False))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The `metadata` of its YAML; {} for tasks that have none."""
+        return metadata_of(self.lm_eval)
+
+    @property
+    def summary(self) -> str:
+        """One line for people; its name if there is none."""
+        return str(self.metadata.get("summary") or self.lm_eval.get_config("task_alias") or self.name)
+
+    @property
+    def cluster_column(self) -> str | None:
+        """The doc column that errors are clustered by; None: docs are independent."""
+        column: str | None = self.metadata.get("cluster")
+        return column
+
+    @property
+    def rope(self) -> str | None:
+        """How this task alone wants the context stretched; None: as the run does."""
+        rope = self.metadata.get("rope")
+        return None if rope in (None, "auto") else str(rope)
+
+    @property
+    def repeats(self) -> int:
+        """Answers to each request."""
+        return max(1, int(self.lm_eval.get_config("repeats") or 1))
+
+    @property
+    def num_fewshot(self) -> int | None:
+        """Examples in each prompt; None: the task does not say."""
+        n: int | None = self.lm_eval.get_config("num_fewshot")
+        return n
+
+    @property
+    def generation_kwargs(self) -> GenKwargs | None:
+        """Generation arguments of a generating task; None for others."""
+        if self.lm_eval.get_config("output_type") != "generate_until":
+            return None
+        kwargs: GenKwargs | None = self.lm_eval.get_config("generation_kwargs")
+        return kwargs
+
+    @property
+    def reproduces_reference(self) -> bool:
+        """Whether it follows its reference implementation exactly, known bugs included."""
+        return bool(getattr(self.lm_eval, "faithful", False))
+
+    @property
+    def is_unsafe(self) -> bool:
+        """Whether lm-eval says that its scorer runs what the model wrote."""
+        return bool(getattr(self.lm_eval.config, "unsafe_code", False))
+
+    @property
+    def templates(self) -> str:
+        """The text of all of its templates, a line each."""
+        names = ("description", "doc_to_text", "doc_to_target", "doc_to_choice")
+        return "\n".join(str(self.lm_eval.get_config(name)) for name in names)
+
+    def config_dict(self) -> dict[str, Any]:
+        """Return its YAML as lm-eval understood it."""
+        return dict(self.lm_eval.dump_config())
+
+    def hash(self) -> str:
+        """Return a sha256 of everything in its YAML that decides prompts and scores."""
+        config = self.config_dict()
+        config["metadata"] = {k: v for k, v in self.metadata.items() if k not in RUN_METADATA}
+        return hashlib.sha256(json.dumps(config, sort_keys=True, default=_stable_text).encode()).hexdigest()
+
+    def override(self, config: "RunConfig") -> None:
+        """Apply a run's settings the way lm-eval's `simple_evaluate` does."""
+        task = self.lm_eval
+        if config.gen_kwargs and task.get_config("output_type") == "generate_until":
+            task.set_config(key="generation_kwargs", value=dict(config.gen_kwargs), update=True)
+        own = task.get_config("num_fewshot")
+        if config.num_fewshot is not None and own != 0:
+            task.set_config(key="num_fewshot", value=config.num_fewshot)
+        elif own is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=config.seeds.fewshot)
+
+    # Its docs
+
+    @property
+    def docs(self) -> list[Doc]:
+        """All docs, in lm-eval's order."""
+        return list(self.lm_eval.eval_docs)
+
+    @property
+    def data(self) -> DataInfo:
+        """Where the docs come from."""
+        dataset = getattr(self.lm_eval, "dataset", None)
+        return DataInfo(
+            source=getattr(dataset, "source", None) or str(self.lm_eval.get_config("dataset_path")),
+            sha256=getattr(dataset, "sha256", None),
+            warning=getattr(dataset, "warning", None),
+        )
+
+    @property
+    def longest_context(self) -> int:
+        """Tokens of its longest text that the run's model is to have room for; 0: no length is asked for."""
+        return 0 if self.rope or self.sized is None else self.sized.longest_context or 0
+
+    @property
+    def missing_lengths(self) -> tuple[int, ...]:
+        """Lengths that the task asks for and the model does not take."""
+        return tuple(getattr(self.lm_eval, "missing_lengths", ()))
+
+    def target(self, doc: Doc) -> Any:
+        """Return the right answer: a text, a choice's number, or a list of them."""
+        return self.lm_eval.doc_to_target(doc)
+
+    def target_text(self, doc: Doc, target: Any) -> str | None:
+        """Return a target as text; a choice's number becomes its text."""
+        if isinstance(target, int) and self.has_choices:
+            choices = self.choices(doc)
+            return str(choices[target]) if 0 <= target < len(choices) else str(target)
+        return None if target is None else str(target)
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether its YAML names choices."""
+        return getattr(self.lm_eval.config, "doc_to_choice", None) is not None
+
+    def choices(self, doc: Doc) -> list[str]:
+        """Return the texts of a doc's choices."""
+        return list(self.lm_eval.doc_to_choice(doc))
+
+    def gold_choices(self, doc: Doc) -> set[int]:
+        """Return the numbers of a doc's right choices; none for tasks that are not multiple choice."""
+        if not self.is_multiple_choice or not hasattr(self.lm_eval, "doc_to_choice"):
+            return set()
+        # in tasks with several prompts for one ending, lm-eval's "text" is the number of the right prompt
+        gold = self.lm_eval.doc_to_text(doc) if self._has_many_prompts else self.target(doc)
+        choices = self.choices(doc)
+        listed = gold if isinstance(gold, list) else [gold]
+        found = [choices.index(one) if isinstance(one, str) and one in choices else one for one in listed]
+        return {one for one in found if isinstance(one, int)}
+
+    def question(self, doc: Doc) -> Any:
+        """Return what a doc asks, without examples: what lm-eval would look for in training text, else its prompt."""
+        if getattr(self.lm_eval.config, "should_decontaminate", False):
+            query = self.lm_eval.doc_to_decontamination_query(doc)
+            if query is not None:
+                return query
+        return self.lm_eval.doc_to_text(doc)
+
+    # What is asked
+
+    @property
+    def draws_at_random(self) -> bool:
+        """Whether building a prompt may draw from the task's random stream, so that later prompts depend on it."""
+        return internals.draws_at_random(self.lm_eval)
+
+    def prompt(self, doc: Doc, form: PromptForm) -> Any:
+        """Return lm-eval's prompt of a doc with its examples: a text, or one text for each choice."""
+        return self.lm_eval.fewshot_context(
+            doc,
+            num_fewshot=self.lm_eval.config.num_fewshot or 0,
+            system_instruction=form.system_instruction,
+            apply_chat_template=form.apply_chat_template,
+            fewshot_as_multiturn=form.fewshot_as_multiturn,
+            chat_template=form.chat_template,
+            gen_prefix=self.lm_eval.doc_to_prefix(doc),
+        )
+
+    def requests(self, doc: Doc, doc_id: int, prompt: Any, form: PromptForm) -> list[TaskRequest]:
+        """Return the requests of a doc around its prompt."""
+        built = self.lm_eval.construct_requests(
+            doc=doc,
+            ctx=prompt,
+            metadata=(self.lm_eval.config["task"], doc_id, self.lm_eval.config.repeats),
+            apply_chat_template=form.apply_chat_template,
+            chat_template=form.chat_template,
+        )
+        requests = []
+        for instance in built if isinstance(built, list) else [built]:
+            context, *rest = instance.args
+            second = rest[0] if rest else ""
+            requests.append(
+                TaskRequest(
+                    index=int(instance.idx),
+                    kind=instance.request_type,
+                    context=str(context),
+                    continuation=second if isinstance(second, str) else "",
+                    gen_kwargs=second if isinstance(second, dict) else None,
+                )
+            )
+        return requests
+
+    def answered_requests(self, doc: Doc, doc_id: int, prompt: str, form: PromptForm) -> list[TaskRequest]:
+        """Return the requests of a doc whose prompt is known already, as a finished run's samples hold it."""
+        around: Any = [prompt] * len(self.choices(doc)) if self._has_many_prompts else prompt
+        return self.requests(doc, doc_id, around, form)
+
+    @property
+    def _has_many_prompts(self) -> bool:
+        return bool(getattr(self.lm_eval, "multiple_input", 0))
+
+    # How it is scored
+
+    @cached_property
+    def filter_names(self) -> list[str]:
+        """Names of its filter chains; "none" where it has none of its own."""
+        return [str(chain.name) for chain in internals.filter_chains(self.lm_eval)]
+
+    def filtered(self, docs: Sequence[Doc], responses: Sequence[Any]) -> dict[str, list[Any]]:
+        """Apply each filter chain to all responses at once, as lm-eval does.
+
+        Args:
+            docs: the doc of each request.
+            responses: for each request the list of its repeats' responses.
+        """
+        chains = internals.filter_chains(self.lm_eval)
+        return {str(chain.name): internals.apply_chain(chain, docs, responses) for chain in chains}
+
+    def extracts(self, filter_name: str) -> bool:
+        """Tell whether a filter chain looks for an answer in the response."""
+        for chain in self.lm_eval.get_config("filter_list") or []:
+            if chain["name"] == filter_name:
+                return any("regex" in str(step.get("function", "")) for step in chain["filter"])
+        return False
+
+    def score(self, doc: Doc, filtered: list[Any]) -> dict[str, Any]:
+        """Return a doc's metrics; a metric without a value for this doc is left out.
+
+        Raises:
+            Exception: whatever the task author's code raises.
+        """
+        return self._score(doc, filtered)
+
+    @property
+    def aggregations(self) -> dict[str, Callable[[list[Any]], float]]:
+        """How each of its own metrics is aggregated, by name."""
+        return dict(self.lm_eval.aggregation() or {})
+
+    def aggregation(self, metric: str) -> Aggregation:
+        """Return how a metric is aggregated: as the task says, else as a mean."""
+        from lm_eval.api.metrics import mean
+
+        function = self.aggregations.get(metric, mean)
+        return Aggregation(function, is_mean=function is mean)
+
+    @property
+    def requests_per_choice(self) -> int:
+        """2 where lm-eval asks for each choice once more, without the question, after all others; else 1."""
+        return 2 if "acc_mutual_info" in self.aggregations else 1
+
+    def metrics(self, *, judged: Sequence[str] = ()) -> dict[str, MetricSpec]:
+        """Return what is known of each metric: by the YAML, else the class, else the standard name and lm-eval.
+
+        Args:
+            judged: metrics that a judge adds, whose direction lm-eval can't know.
+
+        Raises:
+            TaskFileError: the YAML's `metadata.metrics` is of another form.
+        """
+        directions: Mapping[str, bool] = self.lm_eval.higher_is_better() or {}
+        described = self.lm_eval.metric_specs() if isinstance(self.lm_eval, DescribesMetrics) else {}
+        said = self.metadata.get("metrics") or {}
+        if not isinstance(said, Mapping):
+            raise TaskFileError(f"Task {self.name!r}: metadata.metrics is {said!r}; it takes `name: {{unit: …}}` lines")
+        specs = {}
+        for name in dict.fromkeys((*directions, *judged)):
+            if name in said:
+                specs[name] = spec_from_metadata(name, said[name], task=self.name)
+            elif name in described:
+                specs[name] = described[name]
+            else:
+                specs[name] = standard_metric(name).towards(directions.get(name))
+        return specs
+
+
+class EvalGroup:
+    """A group of tasks with a score of its own.
+
+    Args:
+        lm_eval: the group as lm-eval built it.
+    """
+
+    def __init__(self, lm_eval: "Group") -> None:
+        self.lm_eval = lm_eval
+
+    @property
+    def task_names(self) -> list[str]:
+        """Names of all tasks in it and in its subgroups."""
+        return [str(task.task_name) for task in self.lm_eval.get_all_tasks()]
+
+    @property
+    def has_aggregation(self) -> bool:
+        """Whether it has a score."""
+        return bool(self.lm_eval.has_aggregation)
+
+    def aggregate(self, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return its row of scores by lm-eval's own rule.
+
+        Args:
+            metrics: task -> {"metric,filter": value, "metric_stderr,filter": …}.
+        """
+        return dict(self.lm_eval.aggregate(metrics))
+
+
+def metadata_of(task: "Task | Group") -> dict[str, Any]:
+    """Return the `metadata` of a task's YAML; {} for tasks that have none."""
+    metadata = getattr(task.config, "metadata", None)
+    return dict(metadata) if isinstance(metadata, Mapping) else {}
+
+
+def _stable_text(value: object) -> str:
+    """Return what JSON doesn't know as text, functions among it without their address: that differs in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+def doc_hash(doc: Doc) -> str:
+    """Return lm-eval's hash of a doc."""
+    from lm_eval.utils import handle_non_serializable
+
+    text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

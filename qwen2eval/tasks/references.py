@@ -1,0 +1,115 @@
+"""Benchmarks' docs as the references that a corpus is searched for, and files of references of the user's own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen2eval.config import RunConfig
+from qwen2eval.errors import ConfigError, TaskFileError
+from qwen2eval.libraries import prepared_libraries
+from qwen2eval.requests import Doc
+from qwen2eval.tasks.lm_eval_task import EvalTask
+from qwen2eval.tasks.registry import load_tasks
+
+if TYPE_CHECKING:
+    from decontam import Reference
+
+_SUFFIXES = tuple(f".{name}{packed}" for name in ("jsonl", "ndjson", "json") for packed in ("", ".gz", ".zst"))
+
+
+def load_references(
+    names: Sequence[str],
+    *,
+    data_dir: str | None = None,
+    include_path: Sequence[str] = (),
+    offline: bool = False,
+    text_field: str = "text",
+    answer_field: str | None = None,
+) -> "list[Reference]":
+    """Return the items of benchmarks and files.
+
+    Args:
+        names: tasks, groups, suites (`suite:NAME`), jsonl files, or folders of these (`items/`, with a
+            slash, as a folder may be called like a task).
+        text_field: of the files' lines; `answer_field`, too.
+
+    Raises:
+        Qwen2EvalError: a task that isn't there, or whose data is missing.
+        DecontamError: a file that can't be read.
+    """
+    from decontam import read_references
+
+    files = {name: _files(name) for name in dict.fromkeys(names)}
+    tasks = tuple(name for name, paths in files.items() if not paths)
+    found = [
+        item
+        for path in dict.fromkeys(path for paths in files.values() for path in paths)
+        for item in read_references(path, text_field=text_field, answer_field=answer_field)
+    ]
+    if tasks:
+        config = RunConfig(
+            model="dummy", tasks=tasks, data_dir=data_dir, include_path=tuple(include_path), offline=offline
+        )
+        with prepared_libraries(offline=offline):
+            loaded = load_tasks(config)
+            for error in loaded.failures.values():
+                raise error
+            found += [item for name, task in loaded.tasks.items() for item in task_references(name, task)]
+    if not found:
+        raise ConfigError("--references names no item: give tasks (see `qwen2eval tasks`) or jsonl files")
+    return found
+
+
+def _files(name: str) -> list[Path]:
+    """Return the files that a name means; none if it is a task's.
+
+    Raises:
+        ConfigError: it is a folder without any, or a file that isn't there.
+    """
+    path = Path(name)
+    if path.is_file():
+        return [] if path.suffix in (".yaml", ".yml") else [path]
+    if path.is_dir() and "/" in name:
+        if found := sorted(file for file in path.rglob("*") if file.name.endswith(_SUFFIXES) and file.is_file()):
+            return found
+        raise ConfigError(f"--references {name!r} is a folder without jsonl files: give one with items, or a task")
+    if name.endswith(_SUFFIXES):
+        raise ConfigError(f"--references {name!r}: no such file")
+    return []
+
+
+def task_references(name: str, task: EvalTask) -> "list[Reference]":
+    """Return all docs of a task as references, `<task>/<doc_id>`."""
+    return [reference_of(name, doc_id, task, doc) for doc_id, doc in enumerate(task.docs)]
+
+
+def reference_of(name: str, doc_id: int, task: EvalTask, doc: Doc) -> "Reference":
+    """Return a doc as a reference.
+
+    The task's `metadata.reference_fields` say what is compared: the first is the question, the others follow it. A task
+    without them gives lm-eval's `doc_to_decontamination_query`, or else its prompt without examples; and its target.
+    """
+    from decontam import Reference
+
+    fields = task.metadata.get("reference_fields")
+    if fields:
+        fields = [fields] if isinstance(fields, str) else list(fields)
+        if missing := [field for field in fields if field not in doc]:
+            raise TaskFileError(
+                f"Task {name!r}: metadata.reference_fields names {missing[0]!r}, which doc {doc_id} lacks; it has "
+                + ", ".join(doc)
+            )
+        texts = [_as_text(doc[field]) for field in fields]
+        return Reference(f"{name}/{doc_id}", texts[0], "\n".join(texts[1:]), name)
+    answer = task.choices(doc) if task.has_choices else task.target(doc)
+    return Reference(f"{name}/{doc_id}", _as_text(task.question(doc)), _as_text(answer), name)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return "\n".join(_as_text(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return "\n".join(_as_text(part) for part in value)
+    return "" if value is None else str(value)

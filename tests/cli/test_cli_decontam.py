@@ -1,0 +1,159 @@
+"""`qwen2eval decontam`: what it prints, its exit codes, its errors."""
+
+import json
+
+import pytest
+
+from qwen2eval.cli.main import main
+from qwen2eval.tasks.references import load_references
+from tests.decontam.corpora import ITEMS, as_jsonl
+from tests.local_tasks import write_rows
+
+
+@pytest.fixture
+def references(tmp_path):
+    rows = [{"id": item.id, "text": item.text, "solution": item.answer} for item in ITEMS]
+    return str(write_rows(tmp_path / "items.jsonl", rows))
+
+
+def scan_args(tmp_path, references, *more):
+    places = [str(tmp_path / "a.jsonl"), "--references", references, "--output", str(tmp_path / "out")]
+    return ["decontam", "scan", *places, *more]
+
+
+def test_a_scan_prints_counts_and_where_the_matches_are(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([ITEMS[0].text, "nothing"]))
+    assert main(scan_args(tmp_path, references)) == 0
+    out = capsys.readouterr().out
+    assert "items" in out
+    assert "1 (8.3%)" in out
+    assert "2 documents" in out
+    assert str(tmp_path / "out" / "matches.parquet") in out
+    assert main(scan_args(tmp_path, references, "--json")) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["counts"][0]["n_contaminated_qwen2"] == 1
+    assert shown["totals"]["n_documents"] == 2
+
+
+def test_problems_are_told_and_give_an_exit_code(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(b"broken\n" + as_jsonl([ITEMS[0].text]))
+    assert main(scan_args(tmp_path, references)) == 3
+    err = capsys.readouterr().err
+    assert "1 broken json" in err
+    assert "a.jsonl, record 0: broken_json" in err
+
+
+def test_strict_input_stops(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(b"broken\n")
+    assert main(scan_args(tmp_path, references, "--strict_input")) == 64
+    assert "record 0: broken_json" in capsys.readouterr().err
+
+
+def test_the_rule_may_be_another(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([" ".join(ITEMS[0].text.split()[:9])]))
+    assert main(scan_args(tmp_path, references, "--ngram_size", "8", "--rule", "strict", "--json")) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["rule"]["ngram_size"] == 8
+    assert shown["counts"][0]["n_contaminated_strict"] == 1
+    assert shown["counts"][0]["n_contaminated_qwen2"] is None
+
+
+def test_an_answer_field_is_searched_too(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([f"{ITEMS[0].text} {ITEMS[0].answer}"]))
+    assert main(scan_args(tmp_path, references, "--answer_field", "solution", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["counts"][0]["n_contaminated_qwen2"] == 1
+
+
+def test_a_tokenizer_that_is_not_there(tmp_path, references, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(["nothing"]))
+    assert main(scan_args(tmp_path, references, "--tokenizer", f"hf:{tmp_path}")) == 64
+    assert "give hf:PATH of a folder with a tokenizer.json" in capsys.readouterr().err
+    assert main(scan_args(tmp_path, references, "--tokenizer", "qwen3")) == 64
+    assert "give words, qwen2 or hf:PATH" in capsys.readouterr().err
+
+
+def test_the_filter_tells_what_was_not_scanned(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(b"broken\n" + as_jsonl([ITEMS[0].text]))
+    assert main(scan_args(tmp_path, references)) == 3
+    found, clean = str(tmp_path / "out"), str(tmp_path / "clean")
+    assert main(["decontam", "filter", str(tmp_path / "a.jsonl"), "--matches", found, "--output", clean]) == 0
+    assert "1 records could not be scanned and are kept" in capsys.readouterr().out
+
+
+def test_filter_and_show(tmp_path, references, capsys):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([ITEMS[0].text, "nothing"]))
+    assert main(scan_args(tmp_path, references)) == 0
+    found = str(tmp_path / "out")
+    command = ["decontam", "filter", str(tmp_path / "a.jsonl"), "--matches", found, "--output", str(tmp_path / "clean")]
+    assert main(command) == 0
+    assert "1 documents dropped" in capsys.readouterr().out
+    assert (tmp_path / "clean" / "a.jsonl").read_bytes().count(b"\n") == 1
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["by_benchmark"] == {"items": 1}
+    assert main(["decontam", "show", found]) == 0
+    assert ITEMS[0].id in capsys.readouterr().out
+    assert main(["decontam", "show", found, "--html", str(tmp_path / "e.html")]) == 0
+    assert "<mark>" in (tmp_path / "e.html").read_text()
+    assert main(["decontam", "show", found, "--reference", "none"]) == 64
+    assert main(["decontam", "show", str(tmp_path)]) == 64
+    assert "holds no scan" in capsys.readouterr().err
+
+
+def test_references_in_a_folder(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([ITEMS[0].text, "nothing"]))
+    folder = tmp_path / "refs"
+    write_rows(folder / "deep" / "one.jsonl", [{"text": ITEMS[0].text}])
+    write_rows(folder / "two.jsonl", [{"text": ITEMS[1].text}])
+    (folder / "notes.txt").write_text("no items")
+    assert main(scan_args(tmp_path, f"{folder}/", "--json")) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert [(row["benchmark"], row["n_contaminated_strict"]) for row in counts] == [("one", 1), ("two", 0)]
+    # named twice is meant once
+    assert (
+        main(
+            [
+                "decontam",
+                "scan",
+                str(tmp_path / "a.jsonl"),
+                "--references",
+                f"{folder}/",
+                f"{folder}/two.jsonl",
+                "--output",
+                str(tmp_path / "again"),
+            ]
+        )
+        == 0
+    )
+
+
+def test_a_folder_with_the_name_of_a_task_is_the_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo_gsm8k").mkdir()
+    assert {item.benchmark for item in load_references(["demo_gsm8k"], offline=True)} == {"demo_gsm8k"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--min_lcs", "5", "--rule", "strict"], "--min_lcs has no meaning under --rule strict"),
+        (["--ngram_size", "1"], "ngram_size is 1"),
+        (["--answer_field", "none"], "no text in field 'none'"),
+        (["--references", "no_such_task"], "no_such_task"),
+        (["--references", "nowhere.jsonl"], "'nowhere.jsonl': no such file"),
+        (["--references", "EMPTY/"], "is a folder without jsonl files"),
+    ],
+)
+def test_what_cannot_be_used(tmp_path, references, capsys, more, message):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(["x"]))
+    (tmp_path / "empty").mkdir()
+    more = [word.replace("EMPTY", str(tmp_path / "empty")) for word in more]
+    assert main(scan_args(tmp_path, references, *more)) == 64
+    assert message in capsys.readouterr().err
+
+
+def test_help_has_an_example(capsys):
+    for verb in ([], ["scan"], ["filter"], ["show"], ["apply"]):
+        with pytest.raises(SystemExit):
+            main(["decontam", *verb, "--help"])
+        assert "qwen2eval decontam" in capsys.readouterr().out
