@@ -32,18 +32,18 @@ show(time.perf_counter() - begin, ([i.doc_id, i.idx, *i.args] for i in task.inst
 OURS = f"""
 import hashlib, json, sys, time
 from qwen2eval import RunConfig
-from qwen2eval.backends import open_front
+from qwen2eval.backends import load_spec
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from qwen2eval.planning.plan import plan_task
-from qwen2eval.libraries import prepared_libraries
+from qwen2eval.quiet import prepared_libraries
 from qwen2eval.tasks.registry import load_tasks
 {PRINT}
 config = RunConfig(model="dummy", tasks=("big",), include_path=(sys.argv[1],))
 with prepared_libraries(offline=config.offline):
-    task, front = load_tasks(config).tasks["big"], open_front(config)
+    task, spec = load_tasks(config).tasks["big"], load_spec(config)
     begin = time.perf_counter()
     with compiled_templates():
-        planned = plan_task("big", task, config=config, front=front)
+        planned = plan_task("big", task, config=config, spec=spec)
     seconds = time.perf_counter() - begin
 show(seconds, ([r.doc_id, r.index, str(r.prompt), r.continuation] for r in planned.requests))
 """

@@ -75,10 +75,10 @@ class BackendError(Qwen2EvalError):
     exit_code = ExitCode.INCOMPLETE
 
 
-def few_of(names: Sequence[str], *, most: int = 3) -> str:
+def summarize_names(names: Sequence[str], *, most: int = 3) -> str:
     """Return the first names and the number of the remaining ones, for a message of one line.
 
-    >>> few_of(["a", "b", "c", "d", "e"]), few_of(["a"])
+    >>> summarize_names(["a", "b", "c", "d", "e"]), summarize_names(["a"])
     ('a, b, c and 2 more', 'a')
     """
     listed = ", ".join(names[:most])

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from qwen2eval.answers.answering import TaskAnswers, answer_task
 from qwen2eval.answers.store import STORE_FILE, ResponseStore
-from qwen2eval.backends import Backend, open_front, open_model
+from qwen2eval.backends import Backend, load_spec, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.demo.shipped import with_demo_corpus
 from qwen2eval.errors import BackendError, Qwen2EvalError, TaskFileError
 from qwen2eval.judges.asking import ask_judge, planned_judge
-from qwen2eval.libraries import prepared_libraries
 from qwen2eval.planning.plan import make_plan
 from qwen2eval.planning.planned import Plan
 from qwen2eval.planning.preflight import check_writable
 from qwen2eval.progress import Progress, scan_progress
+from qwen2eval.quiet import prepared_libraries
 from qwen2eval.reporting.report import with_report
 from qwen2eval.results.contamination import find_contamination, join
 from qwen2eval.results.describe import Clock, ModelRecord, describe_run, store_identity
@@ -44,7 +44,7 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
     config, clock, folder = with_demo_corpus(config), Clock(), Path(config.output_path)
     with prepared_libraries(offline=config.offline):
         with clock.time("plan_seconds"):
-            plan = make_plan(config, open_front(config))
+            plan = make_plan(config, load_spec(config))
             judge = planned_judge(plan)
             check_writable(folder)
         with clock.time("corpus_seconds"), scan_progress(quiet=quiet) as show:
@@ -71,7 +71,7 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
 def plan(config: RunConfig) -> Plan:
     """Build a run's requests without loading weights."""
     with prepared_libraries(offline=config.offline):
-        made = make_plan(config, open_front(config))
+        made = make_plan(config, load_spec(config))
         planned_judge(made)
         return made
 
@@ -98,7 +98,7 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
     for part in plan.by_model():
         try:
             with clock.time("model_seconds"):
-                backend = open_model(part.config, part.front)
+                backend = open_model(part.config, part.spec)
         except Qwen2EvalError as err:
             if not answers:
                 raise

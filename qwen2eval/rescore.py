@@ -7,14 +7,14 @@ from typing import Any
 
 from qwen2eval.answers.answering import TaskAnswers
 from qwen2eval.answers.store import STORE_FILE
-from qwen2eval.backends import open_front
+from qwen2eval.backends import load_spec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ConfigError, RunFolderError
 from qwen2eval.judges.asking import Judge, ask_judge, find_judge, restore_verdicts
-from qwen2eval.libraries import prepared_libraries
 from qwen2eval.planning.plan import own_config, set_seeds
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.prompts import PromptPool
+from qwen2eval.quiet import prepared_libraries
 from qwen2eval.reporting.report import with_report
 from qwen2eval.requests import Doc, FinishReason
 from qwen2eval.results.contamination import find_contamination, join, own_contamination
@@ -118,7 +118,7 @@ def _judge_again(
     Raises:
         Qwen2EvalError: the judge can't be asked, or gave up.
     """
-    judge = judge.with_front()
+    judge = judge.with_spec()
     judged = ask_judge(judge, samples, run.path.parent / STORE_FILE, quiet=quiet)
     if judged.error is not None:
         raise BackendError(f"{judged.error} The run is left as it was; the same command asks only what is left")
@@ -138,7 +138,7 @@ def _docs_of(task: EvalTask, config: RunConfig, *, is_part: bool) -> list[Doc]:
         docs = []
     if not docs and task.sized is not None:
         config = own_config(task, config) or config
-        task.sized.build_docs(open_front(config), config)
+        task.sized.build_docs(load_spec(config), config)
     return docs or task.docs
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from qwen2eval.config import RunConfig
 from qwen2eval.evaluate import plan, run
-from qwen2eval.libraries import quiet_libraries
+from qwen2eval.quiet import quiet_libraries
 
 TASK_FILES = Path(__file__).resolve().parent / "tasks_local"
 ALL_TASKS = (

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from qwen2eval import RunConfig
-from qwen2eval.backends import open_front
+from qwen2eval.backends import load_spec
 from qwen2eval.data.hub_files import hub_file, hub_or_cache, why_no_hub
 from qwen2eval.errors import MissingDataError, ModelError
 
@@ -69,5 +69,5 @@ def test_a_model_that_no_hub_has_is_told_at_once(no_hub, model, tmp_path, monkey
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="'someone/none' can't be opened"):
-        open_front(RunConfig(model=model, model_args={"pretrained": "someone/none"}))
+        load_spec(RunConfig(model=model, model_args={"pretrained": "someone/none"}))
     assert no_hub == ["no-hub.invalid"]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from qwen2eval.errors import ConfigError
-from qwen2eval.libraries import forbid_network
+from qwen2eval.offline import forbid_network
 from qwen2eval.tasks.index import lm_eval_entries
 from tests.local_tasks import run_here, words, write_tasks
 

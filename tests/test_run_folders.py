@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qwen2eval.backends import open_front
+from qwen2eval.backends import load_spec
 from qwen2eval.cli.main import main
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import RunFolderError
@@ -67,9 +67,9 @@ def test_an_old_run_is_scored_again(folder):
 
 def test_an_old_run_tells_how_long_a_plan_takes(folder):
     config = RunConfig(tasks=("demo_gsm8k",), limit=4)
-    plan = make_plan(config, open_front(config))
+    plan = make_plan(config, load_spec(config))
     (run,) = find_runs(folder.parent).runs
-    here = replace(run, info=replace(run.info, model=replace(run.info.model, path=plan.front.path)))
+    here = replace(run, info=replace(run.info, model=replace(run.info.model, path=plan.spec.path)))
     assert estimate_time(plan, [here]).run_id == run.info.run_id
 
 

@@ -10,12 +10,12 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
 from qwen2eval import RunConfig
-from qwen2eval.backends import open_front
+from qwen2eval.backends import load_spec
 from qwen2eval.backends.qwen2.lm import Qwen2LM
 from qwen2eval.engine import Engine
-from qwen2eval.libraries import prepared_libraries
 from qwen2eval.model import load_model
 from qwen2eval.planning.plan import make_plan
+from qwen2eval.quiet import prepared_libraries
 
 N_DOCS = 60
 SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
@@ -89,4 +89,4 @@ def _plan(model: str, data_dir: str, task: str, **settings: Any) -> Any:
         model="hf", model_args={"pretrained": str(Path(model))}, tasks=(task,), data_dir=data_dir, **settings
     )
     with prepared_libraries(offline=True):
-        return make_plan(config, open_front(config)).tasks[task]
+        return make_plan(config, load_spec(config)).tasks[task]

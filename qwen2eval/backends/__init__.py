@@ -1,4 +1,4 @@
-"""Opening a model: first its front (tokenizer, template, length), later the backend with the weights.
+"""Opening a model: first its spec (tokenizer, template, length), later the backend with the weights.
 
 The dictionary at the end is the list of what `--model` takes; a backend's packages are imported only when it is opened.
 """
@@ -9,38 +9,38 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwen2eval.backends.base import Backend
-from qwen2eval.backends.front import DEFAULT_MAX_GEN_TOKS, ModelFront, hash_tokenizer, open_hf_front, template_text
+from qwen2eval.backends.model_spec import DEFAULT_MAX_GEN_TOKS, ModelSpec, hash_tokenizer, load_hf_spec, template_text
 from qwen2eval.backends.rope import with_rope
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, ModelError
 
-__all__ = ["BACKENDS", "Backend", "ModelFront", "open_front", "open_model"]
+__all__ = ["BACKENDS", "Backend", "ModelSpec", "load_spec", "open_model"]
 
 
 @dataclass(frozen=True)
 class BackendSpec:
     """How one kind of model is opened."""
 
-    open_front: Callable[[RunConfig], ModelFront]
-    open_model: Callable[[RunConfig, ModelFront], Backend]
+    load_spec: Callable[[RunConfig], ModelSpec]
+    open_model: Callable[[RunConfig, ModelSpec], Backend]
 
 
-def open_front(config: RunConfig) -> ModelFront:
+def load_spec(config: RunConfig) -> ModelSpec:
     """Return what a plan needs of the model, without its weights.
 
     Raises:
         ModelError: unknown kind of model, a missing package, or a checkpoint that isn't there.
     """
-    return _spec(config).open_front(with_rope(config))
+    return _spec(config).load_spec(with_rope(config))
 
 
-def open_model(config: RunConfig, front: ModelFront) -> Backend:
+def open_model(config: RunConfig, spec: ModelSpec) -> Backend:
     """Load the weights or connect to the server.
 
     Raises:
         ModelError: it can't be opened.
     """
-    return _spec(config).open_model(with_rope(config), front)
+    return _spec(config).open_model(with_rope(config), spec)
 
 
 def _spec(config: RunConfig) -> BackendSpec:
@@ -62,29 +62,29 @@ def _pretrained(config: RunConfig) -> str:
     return str(Path(str(path)).expanduser()) if str(path).startswith("~") else str(path)
 
 
-def _hf_front(config: RunConfig) -> ModelFront:
-    return open_hf_front(config, backend=str(config.model), path=_pretrained(config))
+def _hf_front(config: RunConfig) -> ModelSpec:
+    return load_hf_spec(config, backend=str(config.model), path=_pretrained(config))
 
 
-def _hf_model(config: RunConfig, front: ModelFront) -> Backend:
+def _hf_model(config: RunConfig, spec: ModelSpec) -> Backend:
     from qwen2eval.backends.hf import HfBackend
 
-    return HfBackend(config, front)
+    return HfBackend(config, spec)
 
 
-def _qwen2_front(config: RunConfig) -> ModelFront:
+def _qwen2_front(config: RunConfig) -> ModelSpec:
     from qwen2eval.backends.qwen2.args import open_qwen2_front
 
     return open_qwen2_front(config, path=_pretrained(config))
 
 
-def _qwen2_model(config: RunConfig, front: ModelFront) -> Backend:
+def _qwen2_model(config: RunConfig, spec: ModelSpec) -> Backend:
     from qwen2eval.backends.qwen2.backend import Qwen2Backend
 
-    return Qwen2Backend(config, front)
+    return Qwen2Backend(config, spec)
 
 
-def _demo_front(config: RunConfig) -> ModelFront:
+def _demo_front(config: RunConfig) -> ModelSpec:
     from qwen2eval.backends.qwen2.args import open_qwen2_front
     from qwen2eval.demo.shipped import MODEL, MODEL_NOTE
 
@@ -93,30 +93,30 @@ def _demo_front(config: RunConfig) -> ModelFront:
     return replace(open_qwen2_front(config, path=str(MODEL)), note=MODEL_NOTE)
 
 
-def _vllm_front(config: RunConfig) -> ModelFront:
+def _vllm_front(config: RunConfig) -> ModelSpec:
     _require("vllm", extra="vllm")
     from qwen2eval.backends.vllm.context import stretch, stretchable_length
 
     args, path = config.model_args, _pretrained(config)
-    front, stretched = open_hf_front(config, backend="vllm", path=path), stretch(config.model_args, path)
-    front = replace(front, trained_length=stretchable_length(path, args))
+    spec, stretched = load_hf_spec(config, backend="vllm", path=path), stretch(config.model_args, path)
+    spec = replace(spec, original_max_length=stretchable_length(path, args))
     if stretched is None:
-        return front
-    front = replace(front, rope=stretched.rope)
+        return spec
+    spec = replace(spec, rope=stretched.rope)
     if args.get("max_length") or args.get("max_model_len"):
-        return front
-    return replace(front, max_length=stretched.max_length)
+        return spec
+    return replace(spec, max_length=stretched.max_length)
 
 
-def _vllm_model(config: RunConfig, front: ModelFront) -> Backend:
+def _vllm_model(config: RunConfig, spec: ModelSpec) -> Backend:
     from qwen2eval.backends.vllm.backend import VllmBackend
 
-    return VllmBackend(config, front)
+    return VllmBackend(config, spec)
 
 
-def _dummy_front(config: RunConfig) -> ModelFront:
+def _dummy_front(config: RunConfig) -> ModelSpec:
     length = config.model_args.get("max_length")
-    front = ModelFront(backend="dummy", name="dummy", max_length=None if length is None else int(length))
+    spec = ModelSpec(backend="dummy", name="dummy", max_length=None if length is None else int(length))
     if path := config.model_args.get("tokenizer"):
         from transformers import AutoTokenizer
 
@@ -124,17 +124,17 @@ def _dummy_front(config: RunConfig) -> ModelFront:
             tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as err:
             raise ModelError(f"--model dummy: tokenizer {path!r} can't be opened: {err}") from err
-        front = replace(front, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))
-    return front
+        spec = replace(spec, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))
+    return spec
 
 
-def _dummy_model(config: RunConfig, _front: ModelFront) -> Backend:
+def _dummy_model(config: RunConfig, _front: ModelSpec) -> Backend:
     from qwen2eval.backends.dummy import DummyBackend
 
     return DummyBackend(config)
 
 
-def _api_front(config: RunConfig) -> ModelFront:
+def _api_front(config: RunConfig) -> ModelSpec:
     _require("aiohttp", "tenacity", extra="api")
     from qwen2eval.backends.api.backend import ApiBackend
 
@@ -142,7 +142,7 @@ def _api_front(config: RunConfig) -> ModelFront:
         raise ModelError(f"--model {config.model} needs base_url=http://HOST:PORT/v1/… and model=NAME in --model_args")
     backend = ApiBackend(str(config.model), config.model_args, batch_size=_concurrency(config))
     tokenizer = backend.tokenizer
-    return ModelFront(
+    return ModelSpec(
         backend=str(config.model),
         name=str(config.model_args.get("model") or config.model_args.get("pretrained")).rsplit("/", 1)[-1],
         path=str(config.model_args.get("model") or config.model_args.get("pretrained")),
@@ -156,9 +156,9 @@ def _api_front(config: RunConfig) -> ModelFront:
     )
 
 
-def _api_model(_config: RunConfig, front: ModelFront) -> Backend:
-    assert front.opened is not None, "a server has no weights to wait for: its front is the backend"
-    return front.opened
+def _api_model(_config: RunConfig, spec: ModelSpec) -> Backend:
+    assert spec.opened is not None, "a server has no weights to wait for: its spec is the backend"
+    return spec.opened
 
 
 def _concurrency(config: RunConfig) -> int:

@@ -15,8 +15,8 @@ from lm_eval.models.huggingface import HFLM
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
-from qwen2eval.backends.front import ModelFront
 from qwen2eval.backends.lm_eval_calls import EndingRecorder, generate, score
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
@@ -33,25 +33,25 @@ class HfBackend(Backend):
 
     name = "hf"
 
-    def __init__(self, config: RunConfig, front: ModelFront) -> None:
-        assert front.path is not None, "open_hf_front sets the path"
+    def __init__(self, config: RunConfig, spec: ModelSpec) -> None:
+        assert spec.path is not None, "load_hf_spec sets the path"
         args = dict(config.model_args)
         args.pop("pretrained", None)
         device = config.device or args.pop("device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             _check_device(device)
-            self._lm = _EndingHFLM(pretrained=front.path, device=device, batch_size=1, **args)
+            self._lm = _EndingHFLM(pretrained=spec.path, device=device, batch_size=1, **args)
         except ModelError:
             raise
         # transformers and torch raise OSError, ValueError, RuntimeError, SafetensorError … for what they can't load
         except Exception as err:
-            raise ModelError(f"Model {front.path!r} can't be loaded: {type(err).__name__}: {err}") from err
+            raise ModelError(f"Model {spec.path!r} can't be loaded: {type(err).__name__}: {err}") from err
         self.tokenizer = self._lm.tokenizer
         self.max_length = self._lm.max_length
         self.n_parameters = sum(p.numel() for p in self._lm.model.parameters())
         self.dtype = str(getattr(self._lm.model, "dtype", "")).removeprefix("torch.")
         self.device = str(self._lm.device)
-        self._args, self._path = args, front.path
+        self._args, self._path = args, spec.path
         self._batch_size = config.batch_size
 
     def identity(self) -> Identity:

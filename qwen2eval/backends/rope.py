@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
 from qwen2eval.model.config import Qwen2Config
@@ -41,7 +41,7 @@ def with_rope(config: RunConfig) -> RunConfig:
     return replace(config, model_args={**given, **wanted, **({} if factor is None else {"yarn_factor": factor})})
 
 
-def stretched_for(config: RunConfig, front: ModelFront, n_tokens: int) -> RunConfig | None:
+def stretched_for(config: RunConfig, spec: ModelSpec, n_tokens: int) -> RunConfig | None:
     """Return the config that `--rope auto` makes of one, so that texts of `n_tokens` fit; None: nothing is to be done.
 
     As in the Qwen2 report: beyond the trained length YARN with dual chunk attention (which changes nothing within it);
@@ -50,12 +50,12 @@ def stretched_for(config: RunConfig, front: ModelFront, n_tokens: int) -> RunCon
     Args:
         n_tokens: prompt and answer.
     """
-    if config.rope != "auto" or front.trained_length is None or config.model_args.get("max_length"):
+    if config.rope != "auto" or spec.original_max_length is None or config.model_args.get("max_length"):
         return None
     if any(config.model_args.get(name) is not None for name in ("yarn_factor", "dual_chunk")):
         return None
-    trained = min(front.trained_length, front.max_length or front.trained_length)
-    if n_tokens <= trained or (front.rope or "none") != "none":
+    trained = min(spec.original_max_length, spec.max_length or spec.original_max_length)
+    if n_tokens <= trained or (spec.rope or "none") != "none":
         return None
     rope = "yarn" if config.model == "vllm" else "yarn+dca"
     factor = float(math.ceil(n_tokens / trained))

@@ -16,9 +16,9 @@ from qwen2eval.cli.model import add_model_verbs
 from qwen2eval.cli.parser import Parser, add_verb
 from qwen2eval.cli.run_flags import MOVED_DATA, add_flags, add_run_flags, config_from_args, flag_value
 from qwen2eval.cli.sandbox import add_sandbox_verbs
-from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, few_of
+from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, summarize_names
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
-from qwen2eval.reporting.markup import told_once, visible
+from qwen2eval.reporting.markup import group_by_message, visible
 
 if TYPE_CHECKING:
     from qwen2eval.run_folder.folder import Run
@@ -132,9 +132,9 @@ def do_run(args: argparse.Namespace) -> int:
     made = run(config, command=_command())
     code = _show_run(made, as_json=args.json)
     if is_demo(config) and not args.json:
-        from qwen2eval.demo.story import tell
+        from qwen2eval.demo.summary import summarize
 
-        print("\n".join(["", *tell(made)]))
+        print("\n".join(["", *summarize(made)]))
     return code
 
 
@@ -245,9 +245,9 @@ def _show_run(run: "Run", *, as_json: bool) -> int:
         from qwen2eval.reporting.console import print_summary
 
         print_summary(run, file=sys.stdout)
-    for names, why in told_once(run.failed_tasks):
+    for names, why in group_by_message(run.failed_tasks):
         is_one = len(names) == 1
-        which = f"task {names[0]!r}" if is_one else f"{len(names)} tasks ({few_of(names)})"
+        which = f"task {names[0]!r}" if is_one else f"{len(names)} tasks ({summarize_names(names)})"
         print(f"qwen2eval: {which} failed: {visible(why)}", file=sys.stderr)
     _warn(run.report_fault)
     return run.exit_code

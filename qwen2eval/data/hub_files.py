@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from qwen2eval.errors import MissingDataError
-from qwen2eval.libraries import hub_libraries_offline
+from qwen2eval.offline import hub_libraries_offline
 
 
 def hub_file(repository: str, name: str, *, offline: bool, error: MissingDataError) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen2eval.content import package_folder
 from qwen2eval.data.hub_files import hub_or_cache, not_at_hub
-from qwen2eval.errors import DataFileError, MissingDataError, Qwen2EvalError, few_of
+from qwen2eval.errors import DataFileError, MissingDataError, Qwen2EvalError, summarize_names
 
 Rows = list[dict[str, Any]]
 Splits = dict[str, Rows]
@@ -56,7 +56,7 @@ def missing(benchmark: str, *, files: str, hub: str, data_dir: str | None) -> Mi
     )
 
 
-def told_together(failures: Mapping[str, Qwen2EvalError]) -> dict[str, Qwen2EvalError]:
+def merge_missing_data(failures: Mapping[str, Qwen2EvalError]) -> dict[str, Qwen2EvalError]:
     """Return the failures of tasks; those that lack data of one benchmark all say the same, with the files of all."""
     lacking = {name: err for name, err in failures.items() if isinstance(err, MissingDataError) and err.files}
     files = dict[str, dict[str, None]]()
@@ -64,7 +64,7 @@ def told_together(failures: Mapping[str, Qwen2EvalError]) -> dict[str, Qwen2Eval
         files.setdefault(err.benchmark, {})[err.files] = None
     told = dict(failures)
     for name, err in lacking.items():
-        listed = few_of(list(files[err.benchmark]))
+        listed = summarize_names(list(files[err.benchmark]))
         message = str(err).replace(err.files, listed, 1)
         told[name] = MissingDataError(message, benchmark=err.benchmark, files=listed)
     return told

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from qwen2eval.answers.answering import answer_task
 from qwen2eval.answers.store import AnswerKey, ResponseStore
-from qwen2eval.backends import Backend, ModelFront, open_front, open_model
+from qwen2eval.backends import Backend, ModelSpec, load_spec, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ConfigError, Qwen2EvalError, TaskFileError
 from qwen2eval.planning.planned import Plan, PlannedRequest, TaskPlan
@@ -47,10 +47,10 @@ class Judge:
     config: RunConfig
     """Of the judge, as if it were a model under test."""
     max_gen_toks: int
-    front: ModelFront | None = None
+    spec: ModelSpec | None = None
     """None: not opened yet."""
 
-    def with_front(self) -> "Judge":
+    def with_spec(self) -> "Judge":
         """Open what is needed before the weights: tokenizer, template, or the server's address.
 
         Raises:
@@ -58,12 +58,12 @@ class Judge:
             BackendError: the server can't be reached.
         """
         try:
-            front = open_front(self.config)
+            spec = load_spec(self.config)
         except Qwen2EvalError as err:
             raise _as_judges(err) from err
         # a judge is told what to do, so it gets its chat template wherever it has one
-        config = replace(self.config, apply_chat_template=front.chat_template_text is not None)
-        return replace(self, config=config, front=front)
+        config = replace(self.config, apply_chat_template=spec.chat_template_text is not None)
+        return replace(self, config=config, spec=spec)
 
 
 @dataclass
@@ -127,7 +127,7 @@ def planned_judge(plan: Plan) -> Judge | None:
     if judge is None:
         return None
     try:
-        return judge.with_front()
+        return judge.with_spec()
     except BackendError as err:
         plan.warnings.append(f"{err} It is tried again when all answers are there")
         return judge
@@ -154,7 +154,7 @@ def ask_judge(judge: Judge, samples: Mapping[str, TaskSamples], store_path: Path
     tasks = {name: one for name, one in samples.items() if one.plan.task.judged is not None}
     verdicts, error = _Verdicts(), None
     try:
-        _ask(judge if judge.front is not None else judge.with_front(), tasks, store_path, verdicts, quiet=quiet)
+        _ask(judge if judge.spec is not None else judge.with_spec(), tasks, store_path, verdicts, quiet=quiet)
     except Qwen2EvalError as err:
         error = str(err)
     # weights, templates and libraries of a judge may raise anything, and the answers are finished by now
@@ -205,15 +205,15 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
     Raises:
         Exception: it could not be opened, or gave up; `verdicts` then has what it, or the store, said.
     """
-    assert judge.front is not None, "it is opened by now"
-    questions = {name: _questions(name, one, judge, judge.front) for name, one in tasks.items()}
+    assert judge.spec is not None, "it is opened by now"
+    questions = {name: _questions(name, one, judge, judge.spec) for name, one in tasks.items()}
     verdicts.by_task = {name: one.refused for name, one in questions.items()}
     if not any(one.digests for one in questions.values()):
         return
-    plan = Plan(judge.config, judge.front, {name: one.plan for name, one in questions.items()}, {}, {})
+    plan = Plan(judge.config, judge.spec, {name: one.plan for name, one in questions.items()}, {}, {})
     _free_memory()
     try:
-        backend = open_model(judge.config, judge.front)
+        backend = open_model(judge.config, judge.spec)
     except Qwen2EvalError as err:
         raise _as_judges(err) from err
     gave_up: Exception | None = None
@@ -238,11 +238,11 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
         raise gave_up
 
 
-def _questions(name: str, samples: TaskSamples, judge: Judge, front: ModelFront) -> _Questions:
+def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -> _Questions:
     """Build the judge's requests about one task's scored answers."""
     task, pool = samples.plan.task, PromptPool()
     judged = _judged(task)
-    counter = None if front.tokenizer is None else TokenCounter(front.tokenizer)
+    counter = None if spec.tokenizer is None else TokenCounter(spec.tokenizer)
     gen_kwargs = {"until": [], "max_gen_toks": judge.max_gen_toks, "do_sample": False}
     made = _Questions(TaskPlan(f"{name}, judged", task, [], [], 0, 1))
     for sample in samples:
@@ -254,14 +254,14 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, front: ModelFront)
         except Exception as err:  # noqa: BLE001
             made.refused[_place(sample)] = Judgement(None, f"judge_prompt failed: {type(err).__name__}: {err}")
             continue
-        if judge.config.apply_chat_template and front.chat_template is not None:
-            text = front.chat_template([{"role": "user", "content": text}])
+        if judge.config.apply_chat_template and spec.chat_template is not None:
+            text = spec.chat_template([{"role": "user", "content": text}])
         prompt = pool.add(text)
         ids = None if counter is None else counter.pieces(prompt)
         context = context_tokens(prompt, ids)
         n_tokens = context.n_tokens
-        if n_tokens is not None and front.max_length is not None and n_tokens + judge.max_gen_toks > front.max_length:
-            why = f"its prompt of {n_tokens:,} tokens and its verdict are over the judge's {front.max_length:,}"
+        if n_tokens is not None and spec.max_length is not None and n_tokens + judge.max_gen_toks > spec.max_length:
+            why = f"its prompt of {n_tokens:,} tokens and its verdict are over the judge's {spec.max_length:,}"
             made.refused[_place(sample)] = Judgement(None, why)
             continue
         digest = request_digest("generate_until", context, gen_kwargs=gen_kwargs)
@@ -299,8 +299,8 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
         judgement = judgements.get(_place(sample), Judgement(None, why_not))
         found: Mapping[str, float | None] = {}
         try:
-            if judgement.response is not None:
-                found = judged.judge_metrics(judgement.response)
+            if judgement.verdict is not None:
+                found = judged.judge_metrics(judgement.verdict)
         # as with judge_prompt
         except Exception as err:  # noqa: BLE001
             judgement = judgement._replace(error=f"judge_metrics failed: {type(err).__name__}: {err}")

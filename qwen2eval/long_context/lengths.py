@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
 from qwen2eval.prompts import PromptPool, TokenCounter, has_cutting_pattern
@@ -25,7 +25,7 @@ class PromptCounter:
     """Counts and cuts in tokens of one model.
 
     Args:
-        front: the model; it needs a tokenizer.
+        spec: the model; it needs a tokenizer.
         config: the run, which decides on chat template, system instruction and BOS.
         description: the task's, which comes before what the user says.
 
@@ -33,18 +33,18 @@ class PromptCounter:
         ConfigError: the model's tokenizer is not known.
     """
 
-    def __init__(self, front: ModelFront, config: RunConfig, *, description: str = "") -> None:
-        if front.tokenizer is None:
+    def __init__(self, spec: ModelSpec, config: RunConfig, *, description: str = "") -> None:
+        if spec.tokenizer is None:
             raise ConfigError(
-                f"Prompts of a given length need the tokenizer of model {front.name!r}, which is not known: name it "
+                f"Prompts of a given length need the tokenizer of model {spec.name!r}, which is not known: name it "
                 "with tokenizer=NAME_OR_FOLDER in --model_args"
             )
-        self.front, self.config = front, config
+        self.spec, self.config = spec, config
         self._description = description
-        self._tokenizer = front.tokenizer
-        self._pieces, self._pool = TokenCounter(front.tokenizer), PromptPool()
+        self._tokenizer = spec.tokenizer
+        self._pieces, self._pool = TokenCounter(spec.tokenizer), PromptPool()
         self._starts: dict[str, array[int]] = {}
-        self.has_safe_cuts = has_cutting_pattern(front.tokenizer)
+        self.has_safe_cuts = has_cutting_pattern(spec.tokenizer)
         """Whether texts may be counted in parts, between `safe_cuts`."""
         self.n_lost = 0
         """Tokens without a place in their text, so far; `token_starts` leaves them out."""
@@ -62,11 +62,11 @@ class PromptCounter:
         system = maybe_delimit(self.config.system_instruction, self._description, "\n\n")
         messages = [Message("system", system)] if system else []
         messages.append(Message("user", user_text))
-        if not self.config.apply_chat_template or self.front.chat_template is None:
+        if not self.config.apply_chat_template or self.spec.chat_template is None:
             return "".join(message.to_text() for message in messages)
         if self.config.fewshot_as_multiturn:
-            return self.front.chat_template([message.to_dict() for message in messages], add_generation_prompt=True)
-        return self.front.chat_template(multiturn_to_singleturn(messages), add_generation_prompt=True)
+            return self.spec.chat_template([message.to_dict() for message in messages], add_generation_prompt=True)
+        return self.spec.chat_template(multiturn_to_singleturn(messages), add_generation_prompt=True)
 
     def count(self, user_text: str) -> int:
         """Return the tokens of the final prompt in which the user says `user_text`."""
@@ -121,9 +121,9 @@ class PromptCounter:
 
     def max_prompt_tokens(self, gen_kwargs: GenKwargs | None) -> int | None:
         """Return how long a prompt may be with an answer behind it; None where the model's length is unknown."""
-        if self.front.max_length is None:
+        if self.spec.max_length is None:
             return None
-        return self.front.max_length - self.front.answer_tokens(gen_kwargs)
+        return self.spec.max_length - self.spec.answer_tokens(gen_kwargs)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Tokenize texts that prompts will be made of, in one batch."""

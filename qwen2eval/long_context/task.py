@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lm_eval.api.task import ConfigurableTask
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import ConfigError
@@ -51,7 +51,7 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
         """Return the docs for a model.
 
         Args:
-            counter: counts in tokens of the model under test; `counter.front` is the model.
+            counter: counts in tokens of the model under test; `counter.spec` is the model.
         """
         raise NotImplementedError
 
@@ -76,14 +76,14 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
             name: is_better for name, is_better in said.items() if is_better is not None
         } or super().higher_is_better()
 
-    def build_docs(self, front: ModelFront, config: RunConfig) -> None:
+    def build_docs(self, spec: ModelSpec, config: RunConfig) -> None:
         """Build the docs for a model; from then on `eval_docs` has them.
 
         Raises:
             ConfigError: the model's tokenizer is unknown, or none of the task's lengths fits it.
         """
         self.warnings.clear()
-        self._docs = self.make_docs(PromptCounter(front, config, description=self.config.description or ""), config)
+        self._docs = self.make_docs(PromptCounter(spec, config, description=self.config.description or ""), config)
         self.dataset.warning = "; ".join(self.warnings) or None
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002 - lm-eval's hook

@@ -225,19 +225,19 @@ class Qwen2Config:
         """
         yarn, dual = self.yarn, self.dual_chunk
         if yarn_factor is not None:
-            known = yarn or Yarn(original_max_position_embeddings=self.trained_length)
+            known = yarn or Yarn(original_max_position_embeddings=self.original_max_length)
             yarn = None if yarn_factor == 1 else replace(known, factor=yarn_factor)
         if isinstance(dual_chunk, DualChunk):
             dual = dual_chunk
         elif dual_chunk is not None:
-            fitting = DualChunk(chunk_size=self.trained_length, local_size=max(self.trained_length // 32, 1))
+            fitting = DualChunk(chunk_size=self.original_max_length, local_size=max(self.original_max_length // 32, 1))
             dual = (dual or fitting) if dual_chunk else None
         if yarn and dual and not dual.original_max_position_embeddings:
             dual = replace(dual, original_max_position_embeddings=yarn.original_max_position_embeddings)
         return replace(self, yarn=yarn, dual_chunk=dual)
 
     @property
-    def trained_length(self) -> int:
+    def original_max_length(self) -> int:
         """Tokens of context in training."""
         return self.original_max_position_embeddings or min(TRAINED_LENGTH, self.max_position_embeddings)
 
@@ -328,7 +328,7 @@ class Qwen2Config:
         """
         if n_tokens <= self.max_length:
             return
-        original = self.yarn.original_max_position_embeddings if self.yarn else self.trained_length
+        original = self.yarn.original_max_position_embeddings if self.yarn else self.original_max_length
         original = min(original, self.max_position_embeddings)
         factor = math.ceil(n_tokens / original)
         raise ModelError(

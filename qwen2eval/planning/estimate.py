@@ -53,7 +53,7 @@ def _task_cost(task: TaskPlan, plan: Plan, config: Qwen2Config | None) -> Cost:
     if config is None:
         return Cost(n_tokens, round(n_tokens * new_share), None, None)
     lengths = [(r.n_context_tokens or 0) + r.n_continuation_tokens for r in task.requests]
-    answers = [plan.front.answer_tokens(r.gen_kwargs) if r.gen_kwargs else 0 for r in task.requests]
+    answers = [plan.spec.answer_tokens(r.gen_kwargs) if r.gen_kwargs else 0 for r in task.requests]
     longest = max(n + answer for n, answer in zip(lengths, answers, strict=True))
     kv_bytes = config.kv_bytes_per_token(dtype=_dtype(plan)) * longest
     flops = (1 - ratio) * prompt_flops(config, lengths)
@@ -69,10 +69,10 @@ def prompt_flops(config: Qwen2Config, lengths: Iterable[int]) -> float:
 
 def model_config(plan: Plan) -> Qwen2Config | None:
     """Return the shapes of the model under test; None if it is no Qwen2, or its config isn't on this machine."""
-    if plan.front.path is None or not Path(plan.front.path).exists():
+    if plan.spec.path is None or not Path(plan.spec.path).exists():
         return None
     try:
-        return Qwen2Config.from_hf(plan.front.path)
+        return Qwen2Config.from_hf(plan.spec.path)
     except Qwen2EvalError:
         return None
 
@@ -143,6 +143,6 @@ def _matmul_flops_a_second() -> float:
 
 def _is_comparable(info: RunInfo, plan: Plan) -> bool:
     """Whether a run asked the same model and got nothing from the store."""
-    same_model = (info.model.backend, info.model.path) == (plan.front.backend, plan.front.path)
+    same_model = (info.model.backend, info.model.path) == (plan.spec.backend, plan.spec.path)
     same_device = info.config.get("device") == plan.config.device
     return same_model and same_device and info.requests.n_from_store == 0 and info.requests.n_answered > 0

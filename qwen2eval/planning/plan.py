@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from qwen2eval.backends import open_front
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends import load_spec
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
-from qwen2eval.data.locate import told_together
+from qwen2eval.data.locate import merge_missing_data
 from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError
 from qwen2eval.planning.planned import Plan, TaskPlan
 from qwen2eval.planning.preflight import check_scorer
@@ -18,7 +18,7 @@ from qwen2eval.tasks.lm_eval_task import EvalTask
 from qwen2eval.tasks.registry import load_tasks
 
 
-def make_plan(config: RunConfig, front: ModelFront) -> Plan:
+def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
     """Load the tasks, build their requests and check what can be checked without weights.
 
     Raises:
@@ -28,34 +28,34 @@ def make_plan(config: RunConfig, front: ModelFront) -> Plan:
     set_seeds(config.seeds)
     loaded = load_tasks(config)
     asked = config
-    config, front, stretched = _with_room(asked, front, loaded.tasks.values())
-    made = Plan(config, front, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
-    if config.apply_chat_template and front.chat_template is None:
-        raise ConfigError(f"--apply_chat_template: model {front.name!r} has no chat template; run without the flag")
-    if front.is_instruct and not config.apply_chat_template:
-        made.warnings.append(f"{front.name} looks like an instruct model, but --apply_chat_template was not given")
-    opened: dict[str, ModelFront] = {}
+    config, spec, stretched = _with_room(asked, spec, loaded.tasks.values())
+    made = Plan(config, spec, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
+    if config.apply_chat_template and spec.chat_template is None:
+        raise ConfigError(f"--apply_chat_template: model {spec.name!r} has no chat template; run without the flag")
+    if spec.is_instruct and not config.apply_chat_template:
+        made.warnings.append(f"{spec.name} looks like an instruct model, but --apply_chat_template was not given")
+    opened: dict[str, ModelSpec] = {}
     with compiled_templates():
         for name, task in loaded.tasks.items():
             set_seeds(config.seeds)  # a prompt never depends on the tasks before it
             try:
                 model = _own_model(task, asked, opened)
-                task_config, task_front = model or (config, front)
-                made.tasks[name] = plan_task(name, task, config=task_config, front=task_front)
+                task_config, task_spec = model or (config, spec)
+                made.tasks[name] = plan_task(name, task, config=task_config, spec=task_spec)
                 made.tasks[name].model = model
             except Qwen2EvalError as err:
                 made.failures[name] = err
             if (warning := task.data.warning) is not None:
                 made.warnings.append(warning)
-            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], task_front)):
+            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], task_spec)):
                 made.warnings.append(warning)
-    made.failures = told_together(made.failures)
+    made.failures = merge_missing_data(made.failures)
     if not made.tasks:
         raise next(iter(made.failures.values()))
     return made
 
 
-def _own_model(task: EvalTask, config: RunConfig, opened: dict[str, ModelFront]) -> tuple[RunConfig, ModelFront] | None:
+def _own_model(task: EvalTask, config: RunConfig, opened: dict[str, ModelSpec]) -> tuple[RunConfig, ModelSpec] | None:
     """Return config and model of a task with a `rope` of its own.
 
     Args:
@@ -66,7 +66,7 @@ def _own_model(task: EvalTask, config: RunConfig, opened: dict[str, ModelFront])
     if own is None:
         return None
     if own.rope not in opened:
-        opened[own.rope] = open_front(own)
+        opened[own.rope] = load_spec(own)
     return own, opened[own.rope]
 
 
@@ -75,19 +75,17 @@ def own_config(task: EvalTask, config: RunConfig) -> RunConfig | None:
     return None if task.rope is None else replace(config, rope=task.rope)
 
 
-def _with_room(
-    config: RunConfig, front: ModelFront, tasks: Iterable[EvalTask]
-) -> tuple[RunConfig, ModelFront, list[str]]:
+def _with_room(config: RunConfig, spec: ModelSpec, tasks: Iterable[EvalTask]) -> tuple[RunConfig, ModelSpec, list[str]]:
     """Return config and model as `--rope auto` makes them for what long-context tasks ask for, and a warning."""
     for task in sorted(tasks, key=lambda task: task.longest_context, reverse=True):
-        wider = stretched_for(config, front, task.longest_context)
+        wider = stretched_for(config, spec, task.longest_context)
         if wider is None:
             break
         if _has_data(task):
-            stretched = open_front(wider)
+            stretched = load_spec(wider)
             said = f"{task.name} has texts of {task.longest_context:,} tokens: the model's context is stretched"
             return wider, stretched, [f"{said} by {stretched.rope} (--rope auto; --rope none leaves it as it is)"]
-    return config, front, []
+    return config, spec, []
 
 
 def _has_data(task: EvalTask) -> bool:
@@ -100,20 +98,20 @@ def _has_data(task: EvalTask) -> bool:
     return True
 
 
-def _stretch_advice(planned: TaskPlan, front: ModelFront) -> str | None:
+def _stretch_advice(planned: TaskPlan, spec: ModelSpec) -> str | None:
     """Say what would make room for prompts that have to be cut, where the backend can stretch the context."""
-    if front.trained_length is None or not planned.n_truncated:
+    if spec.original_max_length is None or not planned.n_truncated:
         return None
     longest = max(r.n_context_tokens or 0 for r in planned.requests)
-    longest += max(r.n_continuation_tokens or front.answer_tokens(r.gen_kwargs) for r in planned.requests)
-    factor = math.ceil(longest / min(front.trained_length, front.max_length or longest))
+    longest += max(r.n_continuation_tokens or spec.answer_tokens(r.gen_kwargs) for r in planned.requests)
+    factor = math.ceil(longest / min(spec.original_max_length, spec.max_length or longest))
     return (
-        f"{planned.name}: {planned.n_truncated} docs have prompts over the model's {front.max_length:,} tokens and are "
+        f"{planned.name}: {planned.n_truncated} docs have prompts over the model's {spec.max_length:,} tokens and are "
         f"cut. yarn_factor={factor} in --model_args fits {longest:,} (alone, or with dual_chunk=true)"
     )
 
 
-def plan_task(name: str, task: EvalTask, *, config: RunConfig, front: ModelFront) -> TaskPlan:
+def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) -> TaskPlan:
     """Build one task's requests.
 
     Raises:
@@ -122,15 +120,15 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, front: ModelFront
     """
     if task.is_multimodal:
         raise TaskFileError(f"Task {name!r} asks about images or audio; this version evaluates text only")
-    _check_answer_room(name, task, front)
+    _check_answer_room(name, task, spec)
     try:
         if task.sized is not None:  # its prompts are as long as asked, in tokens of this model
-            task.sized.build_docs(front, config)
+            task.sized.build_docs(spec, config)
         all_docs = task.docs
         clusters = [doc[column] for doc in all_docs] if (column := task.cluster_column) else None
         doc_ids = pick_docs(len(all_docs), limit=config.limit, clusters=clusters)
         planned = TaskPlan(name, task, doc_ids, [all_docs[i] for i in doc_ids], len(all_docs), task.repeats)
-        add_requests(planned, all_docs, form=prompt_form(config, front), front=front)
+        add_requests(planned, all_docs, form=prompt_form(config, spec), spec=spec)
         planned.preflight = check_scorer(task, planned.docs[0], [r for r in planned.requests if r.doc_id == doc_ids[0]])
     except Qwen2EvalError:
         raise
@@ -150,12 +148,12 @@ def set_seeds(seeds: Seeds) -> None:
     np.random.seed(seeds.numpy)  # noqa: NPY002 - lm-eval's tasks draw from the legacy global generator
 
 
-def _check_answer_room(name: str, task: EvalTask, front: ModelFront) -> None:
+def _check_answer_room(name: str, task: EvalTask, spec: ModelSpec) -> None:
     """lm-eval cuts the prompt away altogether when the answer may be as long as the model's context."""
-    if task.generation_kwargs is None or front.max_length is None:
+    if task.generation_kwargs is None or spec.max_length is None:
         return
-    if (room := front.answer_tokens(task.generation_kwargs)) >= front.max_length:
+    if (room := spec.answer_tokens(task.generation_kwargs)) >= spec.max_length:
         raise ConfigError(
-            f"Task {name!r} allows answers of {room} tokens, but the model's context is {front.max_length}: lower "
-            f"it with --gen_kwargs max_gen_toks={max(1, front.max_length // 4)}"
+            f"Task {name!r} allows answers of {room} tokens, but the model's context is {spec.max_length}: lower "
+            f"it with --gen_kwargs max_gen_toks={max(1, spec.max_length // 4)}"
         )

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.prompts import PromptText
@@ -48,7 +48,7 @@ class TaskPlan:
     repeats: int
     """Answers to each request."""
     requests: list[PlannedRequest] = field(default_factory=list)
-    model: tuple[RunConfig, ModelFront] | None = None
+    model: tuple[RunConfig, ModelSpec] | None = None
     """Config and model of a task that asks for another `rope` in its metadata; None: those of the run."""
     shared_prefix_ratio: float | None = None
     """Share of prompt text (0-1) that another prompt already has as its prefix."""
@@ -91,7 +91,7 @@ class Plan:
     """Everything a run will ask."""
 
     config: RunConfig
-    front: ModelFront
+    spec: ModelSpec
     tasks: dict[str, TaskPlan]
     groups: dict[str, EvalGroup]
     failures: dict[str, Qwen2EvalError] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Plan:
         """Return plans of the tasks that one model answers, that of the run first; failures are those of this one."""
         parts: dict[int, Plan] = {}
         for name, task in sorted(self.tasks.items(), key=lambda item: item[1].model is not None):
-            config, front = task.model or (self.config, self.front)
-            part = parts.setdefault(id(front), Plan(config, front, {}, self.groups, self.failures))
+            config, spec = task.model or (self.config, self.spec)
+            part = parts.setdefault(id(spec), Plan(config, spec, {}, self.groups, self.failures))
             part.tasks[name] = task
         return list(parts.values())

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.planning.request_key import Tokens, context_tokens, request_digest
@@ -31,13 +31,13 @@ class _Drafted(NamedTuple):
     prompt: PromptText
 
 
-def prompt_form(config: RunConfig, front: ModelFront) -> PromptForm:
+def prompt_form(config: RunConfig, spec: ModelSpec) -> PromptForm:
     """Return what a run decides of every prompt."""
     return PromptForm(
         system_instruction=config.system_instruction,
         apply_chat_template=bool(config.apply_chat_template),
         fewshot_as_multiturn=config.fewshot_as_multiturn,
-        chat_template=front.chat_template if config.apply_chat_template else None,
+        chat_template=spec.chat_template if config.apply_chat_template else None,
     )
 
 
@@ -62,19 +62,19 @@ def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[Any] | Non
     return sorted(doc_id for _, doc_id in sorted(turns)[:n_picked])
 
 
-def add_requests(planned: TaskPlan, all_docs: list[Doc], *, form: PromptForm, front: ModelFront) -> None:
+def add_requests(planned: TaskPlan, all_docs: list[Doc], *, form: PromptForm, spec: ModelSpec) -> None:
     """Build the requests of the picked docs and add them to the plan, in batches that are tokenized together."""
     pool, prefixes = PromptPool(), PrefixCounter()
-    counter = None if front.tokenizer is None else TokenCounter(front.tokenizer)
+    counter = None if spec.tokenizer is None else TokenCounter(spec.tokenizer)
     batch, n_chars = list[_Drafted](), 0
     for doc_id, request in _task_requests(planned, all_docs, form):
         batch.append(_Drafted(doc_id, request, pool.add(request.context)))
         is_repeated = len(batch) > 1 and batch[-2].prompt is batch[-1].prompt  # the choices of one doc
         n_chars += 0 if is_repeated else sum(map(len, batch[-1].prompt.pieces))
         if len(batch) >= 4 * TOKENIZE_DOCS or n_chars >= TOKENIZE_CHARS:
-            _finish(batch, planned, counter, prefixes, front)
+            _finish(batch, planned, counter, prefixes, spec)
             batch, n_chars = [], 0
-    _finish(batch, planned, counter, prefixes, front)
+    _finish(batch, planned, counter, prefixes, spec)
     planned.shared_prefix_ratio = prefixes.shared_ratio
 
 
@@ -100,7 +100,7 @@ def _finish(
     planned: TaskPlan,
     counter: TokenCounter | None,
     prefixes: PrefixCounter,
-    front: ModelFront,
+    spec: ModelSpec,
 ) -> None:
     """Count tokens, make digests and share generation arguments, and add the batch to the task."""
     if counter is not None:
@@ -115,13 +115,13 @@ def _finish(
             # characters count instead of tokens where a piece's tokens are not known by themselves
             is_piecewise = ids is not None and counter is not None and counter.is_piecewise
             prefixes.add(last, [len(piece) for piece in (ids if is_piecewise and ids else last.pieces)])
-        planned.requests.append(_planned_request(drafted, planned, context, counter, front))
+        planned.requests.append(_planned_request(drafted, planned, context, counter, spec))
     if counter is not None and not counter.is_piecewise:
         counter.forget_prompts()
 
 
 def _planned_request(
-    drafted: _Drafted, planned: TaskPlan, context: Tokens, counter: TokenCounter | None, front: ModelFront
+    drafted: _Drafted, planned: TaskPlan, context: Tokens, counter: TokenCounter | None, spec: ModelSpec
 ) -> PlannedRequest:
     """Return a request with its tokens counted; equal generation arguments of a task are one object."""
     request, n_continuation_tokens = drafted.request, 0
@@ -142,15 +142,15 @@ def _planned_request(
         digest=request_digest(request.kind, context, continuation=continuation, gen_kwargs=gen_kwargs),
         n_context_tokens=context.n_tokens,
         n_continuation_tokens=n_continuation_tokens,
-        is_truncated=_is_truncated(request, context.n_tokens, n_continuation_tokens, front),
+        is_truncated=_is_truncated(request, context.n_tokens, n_continuation_tokens, spec),
     )
 
 
-def _is_truncated(request: TaskRequest, n_context: int | None, n_continuation: int, front: ModelFront) -> bool:
+def _is_truncated(request: TaskRequest, n_context: int | None, n_continuation: int, spec: ModelSpec) -> bool:
     """Tell whether the prompt has to be cut; a rolling log-likelihood is read in windows and never is."""
-    if front.max_length is None or n_context is None or request.kind == "loglikelihood_rolling":
+    if spec.max_length is None or n_context is None or request.kind == "loglikelihood_rolling":
         return False
     if request.kind == "generate_until":
-        return n_context > front.max_length - front.answer_tokens(request.gen_kwargs)
+        return n_context > spec.max_length - spec.answer_tokens(request.gen_kwargs)
     # the last token of a continuation is predicted, never read
-    return n_context + n_continuation > front.max_length + 1
+    return n_context + n_continuation > spec.max_length + 1

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen2eval.reporting.contamination_table import print_contamination
+from qwen2eval.reporting.findings import collect_findings
 from qwen2eval.reporting.markup import fold_name, visible
 from qwen2eval.reporting.tables import ScoreRow, score_rows, verdicts_text
-from qwen2eval.reporting.watches import find_watches
 from qwen2eval.run_folder.folder import Run
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "note": "cyan", "unknown": "dim"}
@@ -52,12 +52,12 @@ def _print_all(console: Console, run: Run) -> None:
     if info.contamination is not None:
         print_contamination(info, console=console)
         console.print()
-    watches = find_watches(info)
-    for watch in watches:
-        about = f"{watch.task}: {watch.title}: " if watch.task else f"{watch.title}: "
-        advice = f" {watch.advice}" if watch.advice else ""
-        _print_wrapped(console, f"{watch.level:<7}  ", about + watch.message + advice, style=_STYLES[watch.level])
-    if watches:
+    findings = collect_findings(info)
+    for finding in findings:
+        about = f"{finding.task}: {finding.title}: " if finding.task else f"{finding.title}: "
+        advice = f" {finding.advice}" if finding.advice else ""
+        _print_wrapped(console, f"{finding.level:<7}  ", about + finding.message + advice, style=_STYLES[finding.level])
+    if findings:
         console.print()
     if run.report_fault is None:
         _print_line(console, Text.assemble(("report   ", "bold"), visible(str(run.path / "report.html"))))

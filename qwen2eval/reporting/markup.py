@@ -37,10 +37,10 @@ def visible(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text).translate(_SHOWN_CODES)
 
 
-def told_once(messages: Mapping[str, str]) -> list[tuple[list[str], str]]:
+def group_by_message(messages: Mapping[str, str]) -> list[tuple[list[str], str]]:
     """Return each message once, with the names that it stands for, in order.
 
-    >>> told_once({"a": "no data", "b": "no room", "c": "no data"})
+    >>> group_by_message({"a": "no data", "b": "no room", "c": "no data"})
     [(['a', 'c'], 'no data'), (['b'], 'no room')]
     """
     names = dict[str, list[str]]()

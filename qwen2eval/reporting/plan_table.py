@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen2eval.errors import few_of
-from qwen2eval.reporting.markup import clip, told_once, visible
+from qwen2eval.errors import summarize_names
+from qwen2eval.reporting.markup import clip, group_by_message, visible
 from qwen2eval.reporting.numbers import format_count, format_percent, format_seconds
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def plan_as_dict(
         for name, task in plan.tasks.items()
     }
     return {
-        "model": {"backend": plan.front.backend, "name": plan.front.name, "max_length": plan.front.max_length},
+        "model": {"backend": plan.spec.backend, "name": plan.spec.name, "max_length": plan.spec.max_length},
         "n_requests": plan.n_requests,
         "n_judge_requests": n_judge,
         "estimated_seconds": None if estimate is None else estimate.seconds,
@@ -83,8 +83,8 @@ def print_plan(
             _gigabytes(costs[name].kv_bytes),
             format_count(task.n_truncated),
         )
-    length = f", context {format_count(plan.front.max_length)} tokens" if plan.front.max_length else ""
-    console.print(Text(f"model {plan.front.name} ({plan.front.backend}{length})"))
+    length = f", context {format_count(plan.spec.max_length)} tokens" if plan.spec.max_length else ""
+    console.print(Text(f"model {plan.spec.name} ({plan.spec.backend}{length})"))
     console.print(table)
     if any(task.n_prompt_tokens is None for task in plan.tasks.values()):
         console.print(
@@ -96,8 +96,8 @@ def print_plan(
         console.print(Text(f"judge: {plan.config.judge}, asked about {format_count(n_judge)} answers at most"))
     notes = {name: task.preflight for name, task in plan.tasks.items() if task.preflight != "ok"}
     notes |= {name: str(err) for name, err in plan.failures.items()}
-    for names, message in told_once(notes):
-        console.print(Text(f"! {few_of(names)}: {message}", style="yellow"))
+    for names, message in group_by_message(notes):
+        console.print(Text(f"! {summarize_names(names)}: {message}", style="yellow"))
     for warning in plan.warnings:
         console.print(Text(f"! {warning}", style="yellow"))
     for name, task in plan.tasks.items():

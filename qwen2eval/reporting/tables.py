@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qwen2eval.reporting import numbers
+from qwen2eval.reporting.findings import check_title
 from qwen2eval.reporting.metrics import ShownMetric, metric_of
-from qwen2eval.reporting.watches import check_title
 from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import HealthInfo, RunInfo
 

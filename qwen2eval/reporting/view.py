@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.examples import Example
+from qwen2eval.reporting.findings import MESSAGE_CHARS
 from qwen2eval.reporting.markup import clip
 from qwen2eval.reporting.sections.contamination import contamination_section
 from qwen2eval.reporting.sections.environment import environment_section
 from qwen2eval.reporting.sections.figures import figures_section
+from qwen2eval.reporting.sections.findings import findings_section
 from qwen2eval.reporting.sections.headline import headline_section
 from qwen2eval.reporting.sections.repeat import repeat_section
 from qwen2eval.reporting.sections.scores import scores_section
 from qwen2eval.reporting.sections.section import Section
 from qwen2eval.reporting.sections.tasks import tasks_section
-from qwen2eval.reporting.sections.watch import watch_section
 from qwen2eval.reporting.tables import HealthLevel, score_rows
-from qwen2eval.reporting.watches import MESSAGE_CHARS
 from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import RunInfo
 
@@ -60,7 +60,7 @@ def build_view(
         scores_section(info, rows),
         contamination_section(info),
         figures_section(info, scores),
-        watch_section(info),
+        findings_section(info),
         tasks_section(info, examples or {}),
         environment_section(info),
         repeat_section(info),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from qwen2eval import __version__
 from qwen2eval.answers.answering import TaskAnswers
 from qwen2eval.answers.store import fingerprint
-from qwen2eval.backends import Backend, ModelFront
+from qwen2eval.backends import Backend, ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.environment import describe_environment
 from qwen2eval.errors import Qwen2EvalError
@@ -64,11 +64,11 @@ class Clock:
 
 def store_identity(plan: Plan, backend: Backend) -> dict[str, Any]:
     """Return what the store tells models apart by."""
-    front = plan.front
+    spec = plan.spec
     return {
         **backend.identity(),
-        "tokenizer": front.tokenizer_hash,
-        "chat_template": front.chat_template_hash if plan.config.apply_chat_template else None,
+        "tokenizer": spec.tokenizer_hash,
+        "chat_template": spec.chat_template_hash if plan.config.apply_chat_template else None,
         "max_length": backend.max_length,
     }
 
@@ -84,7 +84,7 @@ class ModelRecord:
     @classmethod
     def of(cls, plan: Plan, backend: Backend) -> "ModelRecord":
         """Describe the model that answered a plan."""
-        model = describe_model(plan.front, backend, fingerprint(store_identity(plan, backend)))
+        model = describe_model(plan.spec, backend, fingerprint(store_identity(plan, backend)))
         return cls(model, backend.usage())
 
     @classmethod
@@ -107,7 +107,7 @@ def describe_run(
 ) -> RunInfo:
     """Return run.json."""
     config = plan.config
-    label = file_name(f"{plan.front.name}_{config.label}")
+    label = file_name(f"{plan.spec.name}_{config.label}")
     tasks = {name: describe_task(task_samples, plan) for name, task_samples in samples.items()}
     failed = {name: describe_failure(err) for name, err in plan.failures.items()}
     return RunInfo(
@@ -169,21 +169,21 @@ def absolute_places(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def describe_model(front: ModelFront, backend: Backend, model_fingerprint: str) -> ModelInfo:
+def describe_model(spec: ModelSpec, backend: Backend, model_fingerprint: str) -> ModelInfo:
     """Return the `model` part of run.json."""
     return ModelInfo(
-        backend=front.backend,
-        name=front.name,
-        path=front.path,
+        backend=spec.backend,
+        name=spec.name,
+        path=spec.path,
         dtype=_text(getattr(backend, "dtype", None)),
         device=_text(getattr(backend, "device", None)),
         max_length=backend.max_length,
-        rope=front.rope,
+        rope=spec.rope,
         n_parameters=backend.n_parameters,
         fingerprint=model_fingerprint,
-        tokenizer_hash=front.tokenizer_hash,
-        chat_template_hash=front.chat_template_hash,
-        note=front.note,
+        tokenizer_hash=spec.tokenizer_hash,
+        chat_template_hash=spec.chat_template_hash,
+        note=spec.note,
     )
 
 

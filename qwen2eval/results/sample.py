@@ -28,8 +28,8 @@ class Cell(NamedTuple):
 class Judgement(NamedTuple):
     """What a judge says of one answer."""
 
-    response: str | None
-    """Its verdict; None: it said nothing."""
+    verdict: str | None
+    """What it said; None: it said nothing."""
     error: str | None = None
     """Why it said nothing, or why what it said can't be read."""
 

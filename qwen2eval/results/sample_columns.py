@@ -146,7 +146,7 @@ JUDGE_COLUMNS = (
         "judge_response",
         "string",
         "What the judge said about the answer; only in runs with a judge. Null: it said nothing.",
-        lambda at: _judgement(at).response,
+        lambda at: _judgement(at).verdict,
     ),
     SampleColumn(
         "judge_error",

@@ -437,7 +437,7 @@ def metadata_of(task: "Task | Group") -> dict[str, Any]:
 
 
 def _stable_text(value: object) -> str:
-    """Return what JSON doesn't know as text, functions among it without their address: that differs in every process."""
+    """Return what JSON doesn't know as text, without addresses in memory: those differ in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 

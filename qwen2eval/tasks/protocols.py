@@ -11,7 +11,7 @@ from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec
 
 if TYPE_CHECKING:
-    from qwen2eval.backends.front import ModelFront
+    from qwen2eval.backends.model_spec import ModelSpec
     from qwen2eval.config import RunConfig
     from qwen2eval.sandbox import Execution
 
@@ -24,7 +24,7 @@ class SizedPrompts(Protocol):
     def longest_context(self) -> int | None:
         """Tokens of the longest context that the task asks for, whatever the model takes; None: not known."""
 
-    def build_docs(self, front: "ModelFront", config: "RunConfig") -> None:
+    def build_docs(self, spec: "ModelSpec", config: "RunConfig") -> None:
         """Build the docs for a model; `eval_docs` has them from then on."""
 
 

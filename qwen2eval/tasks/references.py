@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, TaskFileError
-from qwen2eval.libraries import prepared_libraries
+from qwen2eval.quiet import prepared_libraries
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.lm_eval_task import EvalTask
 from qwen2eval.tasks.registry import load_tasks

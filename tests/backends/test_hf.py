@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2eval.backends.front import open_hf_front
 from qwen2eval.backends.hf import HfBackend
 from qwen2eval.backends.lm_eval_calls import _instance as instance
+from qwen2eval.backends.model_spec import load_hf_spec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.requests import Answer, Request
@@ -25,7 +25,7 @@ def model_folder(tmp_path_factory):
 def open_backend(model_folder):
     def open_(**settings):
         config = RunConfig(model="hf", model_args={"pretrained": str(model_folder), "dtype": "float32"}, **settings)
-        return HfBackend(config, open_hf_front(config, backend="hf", path=str(model_folder)))
+        return HfBackend(config, load_hf_spec(config, backend="hf", path=str(model_folder)))
 
     return open_
 
@@ -144,7 +144,7 @@ def test_identity_tells_checkpoints_apart_and_ignores_where_they_lie(backend, tm
     identities = []
     for folder in (same, other):
         config = RunConfig(model="hf", model_args={"pretrained": str(folder), "dtype": "float32"}, device="cpu")
-        identities.append(HfBackend(config, open_hf_front(config, backend="hf", path=str(folder))).identity())
+        identities.append(HfBackend(config, load_hf_spec(config, backend="hf", path=str(folder))).identity())
     assert identities[0] == backend.identity()
     assert identities[1]["weights"] != identities[0]["weights"]
 
@@ -152,7 +152,7 @@ def test_identity_tells_checkpoints_apart_and_ignores_where_they_lie(backend, tm
 def test_dtype_is_part_of_the_identity(model_folder, backend):
     config = RunConfig(model="hf", model_args={"pretrained": str(model_folder), "dtype": "bfloat16"}, device="cpu")
     assert (
-        HfBackend(config, open_hf_front(config, backend="hf", path=str(model_folder))).identity() != backend.identity()
+        HfBackend(config, load_hf_spec(config, backend="hf", path=str(model_folder))).identity() != backend.identity()
     )
 
 
@@ -166,7 +166,7 @@ def test_dtype_is_part_of_the_identity(model_folder, backend):
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, make, message):
     path = str(make(tmp_path))
     with pytest.raises(ModelError, match=message):
-        open_hf_front(RunConfig(model="hf", model_args={"pretrained": path}), backend="hf", path=path)
+        load_hf_spec(RunConfig(model="hf", model_args={"pretrained": path}), backend="hf", path=path)
 
 
 def test_truncated_weights_and_unknown_devices_are_named(tmp_path, model_folder, open_backend):
@@ -178,7 +178,7 @@ def test_truncated_weights_and_unknown_devices_are_named(tmp_path, model_folder,
     weights.write_bytes(weights.read_bytes()[:-100])
     config = RunConfig(model="hf", model_args={"pretrained": str(broken)}, device="cpu")
     with pytest.raises(ModelError, match="can't be loaded"):
-        HfBackend(config, open_hf_front(config, backend="hf", path=str(broken)))
+        HfBackend(config, load_hf_spec(config, backend="hf", path=str(broken)))
     with pytest.raises(ModelError, match="abacus"):
         open_backend(device="abacus")
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from lm_eval.api.instance import Instance
 
-from qwen2eval.backends import open_front, open_model
+from qwen2eval.backends import load_spec, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.requests import Request
@@ -29,7 +29,7 @@ def open_backend(folder, *, model="qwen2", batch_size="auto", **args):
         device="cpu",
         batch_size=batch_size,
     )
-    return open_model(config, open_front(config))
+    return open_model(config, load_spec(config))
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_bad_arguments(folder, args, message):
 def test_an_unknown_device(folder):
     config = RunConfig(model="qwen2", model_args={"pretrained": str(folder)}, device="tpu7")
     with pytest.raises(ModelError, match="tpu7"):
-        open_model(config, open_front(config))
+        open_model(config, load_spec(config))
 
 
 def test_the_context_can_be_stretched(folder):
@@ -236,7 +236,7 @@ def test_another_architecture_is_refused_before_the_weights(tmp_path, kind):
     change_config(folder, model_type=kind)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=f"'{kind}'.*--model hf"):
-        open_front(RunConfig(model="qwen2", model_args={"pretrained": str(folder)}))
+        load_spec(RunConfig(model="qwen2", model_args={"pretrained": str(folder)}))
 
 
 def change_config(folder, **changes):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from qwen2eval.backends import open_front
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends import load_spec
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.rope import stretched_for, with_rope
 from qwen2eval.cli.main import main
 from qwen2eval.config import RunConfig
@@ -53,7 +53,7 @@ def test_an_unknown_setting(capsys):
     assert "auto, none, yarn, yarn+dca" in capsys.readouterr().err
 
 
-FRONT = ModelFront(backend="qwen2", name="m", max_length=131_072, trained_length=32_768, rope="none")
+FRONT = ModelSpec(backend="qwen2", name="m", max_length=131_072, original_max_length=32_768, rope="none")
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_vllm_gets_yarn_alone():
 def test_the_front_says_what_is_on(tmp_path):
     folder = save_tiny_model(tmp_path / "model")
 
-    def front(**settings):
-        return open_front(RunConfig(model="qwen2", model_args={"pretrained": str(folder)}, **settings))
+    def spec(**settings):
+        return load_spec(RunConfig(model="qwen2", model_args={"pretrained": str(folder)}, **settings))
 
-    plain, yarn, both = front(), front(rope="yarn"), front(rope="yarn+dca")
+    plain, yarn, both = spec(), spec(rope="yarn"), spec(rope="yarn+dca")
     assert (plain.rope, yarn.rope, both.rope) == ("none", "yarn x4", "yarn+dca x4")
     assert yarn.max_length == 4 * plain.max_length
 
@@ -123,7 +123,7 @@ def planned(tmp_path, **settings):
 
 def test_a_long_context_task_stretches_the_model(tmp_path):
     made = planned(tmp_path)
-    assert (made.front.rope, made.front.max_length) == ("yarn+dca x4", 2048)
+    assert (made.spec.rope, made.spec.max_length) == ("yarn+dca x4", 2048)
     assert dict(made.config.model_args) | {"pretrained": ""} == {
         "pretrained": "",
         "yarn_factor": 4.0,
@@ -135,7 +135,7 @@ def test_a_long_context_task_stretches_the_model(tmp_path):
 
 def test_on_request_it_does_not(tmp_path):
     made = planned(tmp_path, rope="none")
-    assert (made.front.rope, made.front.max_length) == ("none", 512)
+    assert (made.spec.rope, made.spec.max_length) == ("none", 512)
     assert {doc["cell"]["length"] for doc in made.tasks["own_niah"].docs} == {500}
 
 

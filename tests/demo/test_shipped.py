@@ -12,7 +12,7 @@ from qwen2eval.demo.benchmarks import make_benchmarks
 from qwen2eval.demo.publish import publish
 from qwen2eval.demo.quiz import RULES
 from qwen2eval.demo.shipped import CORPUS, DATA, MODEL, PLANTED
-from qwen2eval.demo.story import METRICS, NEEDLES, docs_of, flags, leak, planted_kinds, retrieval, tell
+from qwen2eval.demo.summary import METRICS, NEEDLES, docs_of, flags, leak, planted_kinds, retrieval, tell
 from qwen2eval.demo.world import World
 from qwen2eval.stats.errors import mean_estimate
 

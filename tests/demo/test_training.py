@@ -250,7 +250,7 @@ def test_command_on_an_eighth_of_the_shipped_corpus(tmp_path):
     assert line["step"] == 6
     config = load_model(out / "model").config
     assert line["loss"] < math.log(config.vocab_size) - 0.75  # of guessing
-    assert config.trained_length == 512
+    assert config.original_max_length == 512
     command = [sys.executable, "-m", "qwen2eval.demo.train", *words]
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 64

@@ -28,7 +28,7 @@ from tests.judging.judged import (
     run_here,
     whole_scores,
 )
-from tests.long_context.scripted import front_of, qwen_like_tokenizer
+from tests.long_context.scripted import qwen_like_tokenizer, spec_of
 
 KEY = "sk-judge-0123456789"
 
@@ -173,7 +173,7 @@ def test_a_judge_whose_weights_cannot_be_loaded_leaves_the_keyword_scores(words,
     def fail(*_: object) -> Backend:
         raise ModelError("--model grader: its weights are broken")
 
-    spec = BackendSpec(lambda _: front_of(qwen_like_tokenizer()), fail)
+    spec = BackendSpec(lambda _: spec_of(qwen_like_tokenizer()), fail)
     monkeypatch.setitem(BACKENDS, "grader", spec)
     finished = run_here(words, "--judge", "grader", exit_code=70)
     assert finished.info.judge.error == "The judge: --judge grader: its weights are broken"
@@ -203,9 +203,9 @@ def test_whatever_a_judges_library_raises_leaves_the_keyword_scores(words, monke
     def no_template(*_: object, **__: object) -> str:
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    front = front_of(qwen_like_tokenizer())
-    front = replace(front, chat_template=no_template) if where == "rendering" else front
-    monkeypatch.setitem(BACKENDS, "grader", BackendSpec(lambda _: front, open_breaking))
+    spec = spec_of(qwen_like_tokenizer())
+    spec = replace(spec, chat_template=no_template) if where == "rendering" else spec
+    monkeypatch.setitem(BACKENDS, "grader", BackendSpec(lambda _: spec, open_breaking))
     finished = run_here(words, "--judge", "grader", exit_code=70)
     assert finished.info.judge.error == "The judge: RuntimeError: CUDA error: an illegal memory access"
     assert whole_scores(finished)["acc"]["value"] == 0.5

@@ -32,7 +32,7 @@ from tests.judging.judged import (
     whole_scores,
 )
 from tests.killing import wait_for
-from tests.long_context.scripted import always, depth_percent, front_of, never, qwen_like_tokenizer
+from tests.long_context.scripted import always, depth_percent, never, qwen_like_tokenizer, spec_of
 
 
 def test_every_answer_is_graded_and_the_grades_are_metrics(words, server):
@@ -192,7 +192,7 @@ def test_the_model_is_gone_before_a_judge_is_opened(words, monkeypatch):
 
     tokenizer = qwen_like_tokenizer()
     for who in ("scripted", "judge"):
-        spec = BackendSpec(lambda _: front_of(tokenizer), lambda *_, who=who: Watched(who))
+        spec = BackendSpec(lambda _: spec_of(tokenizer), lambda *_, who=who: Watched(who))
         monkeypatch.setitem(BACKENDS, who, spec)
     gc.disable()
     try:
@@ -217,7 +217,7 @@ def test_a_judge_with_a_chat_template_gets_it(words, monkeypatch):
             yield [(i, Answer(response=grade(r.context.split("\n\nExplain")[0]))) for i, r in enumerate(requests)]
 
     tokenizer = qwen_like_tokenizer()
-    monkeypatch.setitem(BACKENDS, "grader", BackendSpec(lambda _: front_of(tokenizer), lambda *_: Grader()))
+    monkeypatch.setitem(BACKENDS, "grader", BackendSpec(lambda _: spec_of(tokenizer), lambda *_: Grader()))
     finished = run_here(words, "--judge", "grader")
     assert finished.info.judge.apply_chat_template
     assert all(r.context.startswith("<|im_start|>user\nYou are a fair judge") for r in asked)

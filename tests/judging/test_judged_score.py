@@ -23,7 +23,7 @@ def test_a_finished_run_is_judged_without_its_model(words, server, monkeypatch):
         raise AssertionError("the model under test was opened")
 
     spec = BACKENDS["scripted"]
-    monkeypatch.setitem(BACKENDS, "scripted", BackendSpec(spec.open_front, refuse))
+    monkeypatch.setitem(BACKENDS, "scripted", BackendSpec(spec.load_spec, refuse))
     assert main(["score", str(plain.path), *judge_words(server.chat_url)]) == 0
     scored = load_run(plain.path)
     assert server.requests == []  # the other run's verdicts are in the store that both share

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from qwen2eval.backends import BackendSpec, ModelFront
+from qwen2eval.backends import BackendSpec, ModelSpec
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.long_context.prose import write_prose
 from qwen2eval.requests import Answer, Request
@@ -65,7 +65,7 @@ class Scripted:
 
     def spec(self) -> BackendSpec:
         return BackendSpec(
-            lambda _: front_of(self.tokenizer, max_length=self.max_length),
+            lambda _: spec_of(self.tokenizer, max_length=self.max_length),
             lambda *_: ScriptedBackend(self.rule, self.needles),
         )
 
@@ -82,14 +82,14 @@ def in_first_half(document: str, needle: str) -> str:
     return needle if depth_percent(document, needle) < 50 else "I don't know."
 
 
-def front_of(tokenizer: Any, *, max_length: int | None = None, **known: Any) -> ModelFront:
-    """Return the front of a model with a tokenizer, as `open_hf_front` would."""
-    from qwen2eval.backends.front import hash_tokenizer
+def spec_of(tokenizer: Any, *, max_length: int | None = None, **known: Any) -> ModelSpec:
+    """Return the spec of a model with a tokenizer, as `load_hf_spec` would."""
+    from qwen2eval.backends.model_spec import hash_tokenizer
 
     def template(history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return tokenizer.apply_chat_template(history, tokenize=False, add_generation_prompt=add_generation_prompt)
 
-    return ModelFront(
+    return ModelSpec(
         backend="scripted",
         name="scripted",
         tokenizer=tokenizer,

@@ -15,7 +15,7 @@ from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.niah.task import FRAMES
 from qwen2eval.long_context.prose import write_prose
 from qwen2eval.long_context.sentences import sentence_ends
-from tests.long_context.scripted import front_of, llama_like_tokenizer, qwen_like_tokenizer
+from tests.long_context.scripted import llama_like_tokenizer, qwen_like_tokenizer, spec_of
 
 ARABIC = ["كان الرجل يمشي ببطء. هل رأيت البحر؟ نعم رأيته أمس؛ وكان هادئا. ثم عاد إلى بيته۔ " * 3] * 60  # noqa: RUF001
 HINDI = ["वह धीरे-धीरे चला गया। क्या तुमने नदी देखी? हाँ, कल देखी थी॥ फिर वह लौट आया। " * 3] * 60
@@ -34,7 +34,7 @@ TOKENIZERS = {"pieces": qwen_like_tokenizer, "whole": llama_like_tokenizer}
 @cache
 def stretched(script: str, tokenizer: str, *, is_chat: bool, n_tokens: int = 6_000) -> tuple[Stretch, PromptCounter]:
     config = RunConfig(apply_chat_template=is_chat, system_instruction="Be brief." if is_chat else None)
-    counter = PromptCounter(front_of(TOKENIZERS[tokenizer]()), config)
+    counter = PromptCounter(spec_of(TOKENIZERS[tokenizer]()), config)
     haystack = Haystack(script, tuple(SCRIPTS[script]))
     return Stretch(haystack, len(haystack.paragraphs) // 2, n_tokens=n_tokens, counter=counter), counter
 
@@ -77,7 +77,7 @@ def test_length_is_exact_and_the_needle_whole(tokenizer, length, depth, script, 
 
 
 def counter_tokens(counter: PromptCounter, text: str) -> int:
-    return len(counter.front.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return len(counter.spec.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def near(ends: list[int], at: int) -> list[int]:
@@ -105,7 +105,7 @@ def test_abbreviations_and_initials_end_no_sentence():
 
 
 def test_text_that_is_short_begins_anew_and_says_so():
-    counter = PromptCounter(front_of(qwen_like_tokenizer()), RunConfig())
+    counter = PromptCounter(spec_of(qwen_like_tokenizer()), RunConfig())
     haystack = Haystack("short", ("One here.", "Two there.", "Three anywhere."))
     stretch = Stretch(haystack, 1, n_tokens=100, counter=counter)
     assert stretch.text.startswith("Two there.\n\nThree anywhere.\n\nOne here.\n\n")
@@ -125,7 +125,7 @@ def test_counter_renders_what_the_plan_asks():
     from qwen2eval.long_context.niah.task import NiahTask
 
     task = NiahTask({"task": "t", "metadata": {"lengths": [300]}})
-    front = front_of(qwen_like_tokenizer())
+    spec = spec_of(qwen_like_tokenizer())
     for config in (
         RunConfig(),
         RunConfig(system_instruction="Be brief."),
@@ -133,21 +133,21 @@ def test_counter_renders_what_the_plan_asks():
         RunConfig(apply_chat_template=True, system_instruction="Be brief.", fewshot_as_multiturn=False),
         RunConfig(apply_chat_template=True, system_instruction="Be brief."),
     ):
-        task.build_docs(front, config)
+        task.build_docs(spec, config)
         asked = task.fewshot_context(
             task.eval_docs[0],
             num_fewshot=0,
             system_instruction=config.system_instruction,
             apply_chat_template=bool(config.apply_chat_template),
             fewshot_as_multiturn=config.fewshot_as_multiturn,
-            chat_template=front.chat_template if config.apply_chat_template else None,
+            chat_template=spec.chat_template if config.apply_chat_template else None,
         )
-        assert asked == PromptCounter(front, config).render(task.prompt_of(task.eval_docs[0]))
+        assert asked == PromptCounter(spec, config).render(task.prompt_of(task.eval_docs[0]))
         assert re.search(r"Question: .*\nAnswer:", asked)
 
 
 def test_cuts_at_tokens_leave_characters_whole():
-    counter = PromptCounter(front_of(qwen_like_tokenizer()), RunConfig())
+    counter = PromptCounter(spec_of(qwen_like_tokenizer()), RunConfig())
     text = "a 𠮷😀é 你好"
     starts = counter.token_starts(text)
     assert len(starts) == counter_tokens(counter, text) + 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.needlebench.context import (
@@ -115,7 +115,7 @@ def fronts():
     made = {}
     for name, n_tokens in (("merges", 600), ("bytes", 256)):
         fast = small_bpe(texts if name == "merges" else [], n_tokens=n_tokens)
-        made[name] = ModelFront("dummy", name, tokenizer=fast, chat_template=_template)
+        made[name] = ModelSpec("dummy", name, tokenizer=fast, chat_template=_template)
     return made
 
 
@@ -128,11 +128,11 @@ def _template(messages, *, add_generation_prompt):
 def contexts(fronts):
     """Contexts by (tokenizer, script, with chat template); building them again would dominate the time."""
     made = {}
-    for name, front in fronts.items():
+    for name, spec in fronts.items():
         for script in SENTENCES:
             for chat in (False, True):
                 config = RunConfig(apply_chat_template=chat, system_instruction="Be brief." if chat else None)
-                counter = PromptCounter(front, config)
+                counter = PromptCounter(spec, config)
                 made[name, script, chat] = FittedContexts(haystack_texts(script), counter), counter
     return made
 
@@ -150,7 +150,7 @@ def test_prompts_are_exactly_as_long_as_asked_with_every_needle_whole_between_se
     built = fitted.build(FRAME, Hidden(part, needles, depths), n_tokens=n_tokens, repeat=repeat)
     assert built.n_over == 0
     final = counter.render(built.prompt)
-    assert len(counter.front.tokenizer(final)["input_ids"]) == n_tokens
+    assert len(counter.spec.tokenizer(final)["input_ids"]) == n_tokens
     context = built.prompt.removeprefix(FRAME.before).removesuffix(FRAME.after)
     found = [context.index(f"\n{needle}\n") for needle in needles]
     assert found == sorted(found)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, DataFileError
 from qwen2eval.long_context.lengths import PromptCounter
@@ -44,10 +44,10 @@ def own_task(folder, more, *, version=1):
 
 
 @pytest.fixture(scope="module")
-def front():
+def spec():
     """A model whose tokens are up to three characters or so, parted into words as Qwen2's are."""
     tokenizer = small_bpe([a + b for a in FRAGMENTS for b in FRAGMENTS], n_tokens=500)
-    return ModelFront("dummy", "tiny", tokenizer=tokenizer)
+    return ModelSpec("dummy", "tiny", tokenizer=tokenizer)
 
 
 def test_prompts_are_what_they_were(data, tiny_model, tmp_path):
@@ -67,8 +67,8 @@ def test_prompts_are_what_they_were(data, tiny_model, tmp_path):
     after=TEXTS,
     data=st.data(),
 )
-def test_a_prompt_counted_in_parts_has_the_tokens_of_the_whole(front, texts, needle, after, data):
-    counter = PromptCounter(front, RunConfig())
+def test_a_prompt_counted_in_parts_has_the_tokens_of_the_whole(spec, texts, needle, after, data):
+    counter = PromptCounter(spec, RunConfig())
     stack = Stack(measured_texts(texts, counter), counter, data.draw(st.integers(0, 2)))
     around = frame_around("Read: ", after, counter)
     assert stack.is_countable
@@ -79,15 +79,15 @@ def test_a_prompt_counted_in_parts_has_the_tokens_of_the_whole(front, texts, nee
     assert count_tokens(stack, around, cut, counter) == counter.count(spelled(stack, "Read: ", after, cut))
 
 
-def test_a_template_that_strips_what_the_user_says_is_not_counted_in_parts(front):
+def test_a_template_that_strips_what_the_user_says_is_not_counted_in_parts(spec):
     """Its ends of the context would be others than those that were counted."""
 
     def stripping(messages, *, add_generation_prompt):  # noqa: ARG001 - a template's arguments
         return "".join(f"<u>{m['content'].strip()}</u>" for m in messages)
 
-    plain = PromptCounter(front, RunConfig())
+    plain = PromptCounter(spec, RunConfig())
     strict = PromptCounter(
-        ModelFront("dummy", "strict", tokenizer=front.tokenizer, chat_template=stripping),
+        ModelSpec("dummy", "strict", tokenizer=spec.tokenizer, chat_template=stripping),
         RunConfig(apply_chat_template=True),
     )
     assert frame_around("Read: ", " \n", plain) is not None
@@ -98,9 +98,9 @@ def test_a_template_that_strips_what_the_user_says_is_not_counted_in_parts(front
     assert strict.count(built.prompt) == 120
 
 
-def test_a_needle_is_never_behind_the_last_sentence_of_its_haystack(front):
+def test_a_needle_is_never_behind_the_last_sentence_of_its_haystack(spec):
     """The haystack ends within a sentence as a rule: at depth 100 a needle stands before that one, not in it."""
-    counter = PromptCounter(front, RunConfig())
+    counter = PromptCounter(spec, RunConfig())
     contexts = FittedContexts(["The old barn waits. The red boat lies by the lake for a long time. "] * 40, counter)
     n_inside = 0
     for n_tokens in range(300, 340):
@@ -111,9 +111,9 @@ def test_a_needle_is_never_behind_the_last_sentence_of_its_haystack(front):
     assert n_inside > 20
 
 
-def test_a_haystack_that_ends_uncountable_when_it_begins_again_is_counted_as_a_whole(front):
+def test_a_haystack_that_ends_uncountable_when_it_begins_again_is_counted_as_a_whole(spec):
     """A text without a safe cut, last of the second round, made prompts of 339 tokens where 400 were asked for."""
-    counter = PromptCounter(front, RunConfig())
+    counter = PromptCounter(spec, RunConfig())
     contexts = FittedContexts(["\n\n 山", "🙂"], counter)
     hidden = Hidden("single", ("Here.",), (50,))
     was_countable = [contexts._stack(repeat).is_countable for repeat in range(4)]

@@ -19,7 +19,7 @@ from qwen2eval.reporting.heat_map import heat_maps
 from qwen2eval.results.sample import Cell
 from qwen2eval.stats.errors import mean_estimate
 from qwen2eval.tasks.registry import load_tasks
-from tests.long_context.scripted import Rule, Scripted, always, front_of, in_first_half, never, qwen_like_tokenizer
+from tests.long_context.scripted import Rule, Scripted, always, in_first_half, never, qwen_like_tokenizer, spec_of
 
 NEEDLES = [needle.needle for name in ("fictional", "fictional_zh") for needle in load_needles(name)]
 LENGTHS = (2000, 4000)
@@ -45,7 +45,7 @@ def write_task(folder: Path, **metadata: object) -> str:
 
 def plan_of(folder: Path, *, max_length: int | None = None, config: RunConfig | None = None, **metadata: object):
     config = replace(config or RunConfig(), model="scripted", tasks=(write_task(folder, **metadata),))
-    return make_plan(config, front_of(qwen_like_tokenizer(), max_length=max_length))
+    return make_plan(config, spec_of(qwen_like_tokenizer(), max_length=max_length))
 
 
 def heat(path: Path) -> dict[tuple[int | None, float | None], float | None]:
@@ -172,19 +172,19 @@ def test_prompts_share_their_haystack(tmp_path):
 
 
 def test_built_once_then_read(own_cache):
-    front = front_of(qwen_like_tokenizer())
+    spec = spec_of(qwen_like_tokenizer())
     task = NiahTask({"task": "t", "metadata": {"lengths": [900], "haystack": "shipped"}})
-    task.build_docs(front, RunConfig())
+    task.build_docs(spec, RunConfig())
     docs, prompts = task.eval_docs, [task.prompt_of(doc) for doc in task.eval_docs]
     (file,) = (own_cache / "long_context").iterdir()
     written = file.stat().st_mtime_ns, file.stat().st_ino
-    task.build_docs(front, RunConfig())
+    task.build_docs(spec, RunConfig())
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == written
     assert (task.eval_docs, [task.prompt_of(doc) for doc in task.eval_docs]) == (docs, prompts)
     file.write_text("{broken")  # as after a full disk
-    task.build_docs(front, RunConfig())
+    task.build_docs(spec, RunConfig())
     assert task.eval_docs == docs
-    task.build_docs(front, RunConfig(apply_chat_template=True))
+    task.build_docs(spec, RunConfig(apply_chat_template=True))
     assert len(list((own_cache / "long_context").iterdir())) == 2
 
 
@@ -236,7 +236,7 @@ def test_no_length_that_fits_is_an_error(tmp_path):
 def test_a_model_without_tokenizer_is_an_error(tmp_path):
     config = RunConfig(model="dummy", tasks=(write_task(tmp_path),))
     with pytest.raises(ConfigError, match=r"need the tokenizer of model 'dummy'.*tokenizer="):
-        make_plan(config, replace(front_of(qwen_like_tokenizer()), name="dummy", tokenizer=None))
+        make_plan(config, replace(spec_of(qwen_like_tokenizer()), name="dummy", tokenizer=None))
 
 
 def write_haystack(folder: Path, text: str | bytes, name: str = "a.txt") -> Path:
@@ -292,7 +292,7 @@ def test_novels_of_project_gutenberg_are_read_without_their_frame(tmp_path, data
 def test_shipped_tasks():
     assert NiahGrid().lengths == tuple(range(8192, 131073, 8192))
     config = RunConfig(model="scripted", tasks=("niah_4k",))
-    planned = make_plan(config, front_of(qwen_like_tokenizer(), max_length=131072)).tasks["niah_4k"]
+    planned = make_plan(config, spec_of(qwen_like_tokenizer(), max_length=131072)).tasks["niah_4k"]
     assert (len(planned.docs), planned.preflight) == (60, "ok")
     for name, n_lengths in {"niah": 16, "niah_32k": 4, "niah_zh": 16, "niah_classic": 16}.items():
         task = load_tasks(RunConfig(tasks=(name,))).tasks[name].lm_eval

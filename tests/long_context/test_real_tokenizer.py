@@ -13,21 +13,21 @@ from qwen2eval.evaluate import plan
 BUILD = """
 import json, re, sys, time
 from qwen2eval import RunConfig
-from qwen2eval.backends import open_front
+from qwen2eval.backends import load_spec
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from qwen2eval.planning.plan import plan_task
 from qwen2eval.tasks.registry import load_tasks
 
 config = RunConfig(model="hf", model_args={"pretrained": sys.argv[1], "max_length": 140000}, tasks=(sys.argv[2],))
-front, task = open_front(config), load_tasks(config).tasks[sys.argv[2]]
+spec, task = load_spec(config), load_tasks(config).tasks[sys.argv[2]]
 seconds = []
 for _ in range(2):
     begin = time.process_time()
-    task.build_docs(front, config)
+    task.build_docs(spec, config)
     seconds.append(time.process_time() - begin)
 with compiled_templates():
-    planned = plan_task(task.name, task, config=config, front=front)
-sizes = [len(front.tokenizer(str(r.prompt), verbose=False)["input_ids"]) for r in planned.requests[::40]]
+    planned = plan_task(task.name, task, config=config, spec=spec)
+sizes = [len(spec.tokenizer(str(r.prompt), verbose=False)["input_ids"]) for r in planned.requests[::40]]
 # ru_maxrss would be that of the process that started this one
 peak_kb = int(re.search("VmHWM:[^0-9]+([0-9]+)", open("/proc/self/status").read())[1])
 print(json.dumps({

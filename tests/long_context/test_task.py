@@ -10,7 +10,7 @@ from qwen2eval.long_context.doc_cache import cached_docs
 from qwen2eval.long_context.task import LongContextTask
 from qwen2eval.planning.plan import plan_task
 from qwen2eval.tasks.lm_eval_task import EvalTask
-from tests.long_context.scripted import front_of, qwen_like_tokenizer
+from tests.long_context.scripted import qwen_like_tokenizer, spec_of
 
 
 class Counting(LongContextTask):
@@ -30,7 +30,7 @@ def test_docs_are_there_when_they_are_built():
     made = task()
     with pytest.raises(ConfigError, match="'counting' has no docs but those that are built for a model"):
         _ = made.eval_docs
-    planned = plan_task("counting", EvalTask(made), config=RunConfig(), front=front_of(qwen_like_tokenizer()))
+    planned = plan_task("counting", EvalTask(made), config=RunConfig(), spec=spec_of(qwen_like_tokenizer()))
     (request,) = planned.requests
     assert str(request.n_context_tokens) == planned.docs[0]["target"] == "20"
     assert made.dataset.warning == "seed 0"
@@ -39,7 +39,7 @@ def test_docs_are_there_when_they_are_built():
 def test_warnings_are_of_the_last_build():
     made = task()
     for _ in range(2):
-        made.build_docs(front_of(qwen_like_tokenizer()), RunConfig())
+        made.build_docs(spec_of(qwen_like_tokenizer()), RunConfig())
     assert made.warnings == ["seed 0"]
 
 

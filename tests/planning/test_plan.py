@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen2eval import RunConfig
-from qwen2eval.backends import open_front
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends import load_spec
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.errors import ConfigError
 from qwen2eval.planning.plan import make_plan
 from qwen2eval.planning.requests import pick_docs
@@ -32,12 +32,12 @@ metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}
 def sums(tmp_path):
     """Return a function that writes a task with extra YAML lines and plans it."""
 
-    def plan(extra="", *, front=None, **settings):
+    def plan(extra="", *, spec=None, **settings):
         rows = [{"question": f"What is {i} plus {i}?", "answer": str(2 * i), "kind": "ab"[i % 2]} for i in range(20)]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (tmp_path / "sums.yaml").write_text(TASK.format(data=tmp_path / "rows.jsonl") + extra)
         config = RunConfig(model="dummy", tasks=("sums",), include_path=(str(tmp_path),), **settings)
-        return make_plan(config, front or open_front(config))
+        return make_plan(config, spec or load_spec(config))
 
     return plan
 
@@ -91,11 +91,11 @@ def test_a_scorer_that_fails_is_the_tasks_error(sums, tmp_path):
 def test_answers_as_long_as_the_context_are_refused(sums):
     """lm-eval would cut the whole prompt away (trap T9)."""
     with pytest.raises(ConfigError, match="max_gen_toks"):
-        sums(front=ModelFront(backend="dummy", name="small", max_length=16))
+        sums(spec=ModelSpec(backend="dummy", name="small", max_length=16))
 
 
 def test_prompts_that_do_not_fit_are_counted_per_doc(sums, tokenizer):
-    plan = sums(front=ModelFront(backend="dummy", name="small", tokenizer=tokenizer, max_length=26))
+    plan = sums(spec=ModelSpec(backend="dummy", name="small", tokenizer=tokenizer, max_length=26))
     lengths = {r.doc_id: r.n_context_tokens for r in plan.tasks["sums"].requests}
     too_long = [doc_id for doc_id, length in lengths.items() if length > 26 - 16]
     assert 0 < len(too_long) <= 20
@@ -103,7 +103,7 @@ def test_prompts_that_do_not_fit_are_counted_per_doc(sums, tokenizer):
 
 
 def test_tokens_are_those_of_the_tokenizer(sums, tokenizer):
-    plan = sums(front=ModelFront(backend="dummy", name="x", tokenizer=tokenizer))
+    plan = sums(spec=ModelSpec(backend="dummy", name="x", tokenizer=tokenizer))
     for request in plan.tasks["sums"].requests:
         assert request.n_context_tokens == len(tokenizer.encode(str(request.prompt)))
 
@@ -115,7 +115,7 @@ def test_equal_requests_have_equal_digests_and_different_ones_differ(sums):
 
 
 def test_an_instruct_model_without_its_template_is_warned_about(sums):
-    assert "instruct" in sums(front=ModelFront(backend="dummy", name="Qwen2-7B-Instruct")).warnings[0]
+    assert "instruct" in sums(spec=ModelSpec(backend="dummy", name="Qwen2-7B-Instruct")).warnings[0]
 
 
 def test_a_chat_template_that_is_not_there_is_refused(sums):
@@ -141,7 +141,7 @@ def test_the_time_is_that_of_an_earlier_run_of_the_same_model(tmp_path):
         limit=5,
         output_path=str(tmp_path),
     )
-    whole = make_plan(replace(small, limit=None), open_front(small))
+    whole = make_plan(replace(small, limit=None), load_spec(small))
     assert of_runs_here(whole) is None
     first = run(small, quiet=True)
     assert first.info.timings.answer_seconds >= 1.0  # 20 requests, 4 a batch, 0.2 s each
@@ -171,7 +171,7 @@ def test_the_cost_of_prompts_is_counted_with_and_without_sharing(tmp_path):
     asked = RunConfig(
         model="qwen2", model_args={"pretrained": str(folder)}, tasks=("demo_mmlu",), output_path=str(tmp_path / "runs")
     )
-    plan = make_plan(asked, open_front(asked))
+    plan = make_plan(asked, load_spec(asked))
     task, cost = plan.tasks["demo_mmlu"], task_costs(plan)["demo_mmlu"]
     assert cost.n_tokens == task.n_prompt_tokens
     assert cost.n_computed == round((1 - task.shared_prefix_ratio) * cost.n_tokens)

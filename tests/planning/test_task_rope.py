@@ -79,7 +79,7 @@ def test_a_backend_that_cannot_stretch_fails_that_task_only(own_tasks):
 def test_auto_leaves_no_room_for_tasks_without_data(monkeypatch):
     monkeypatch.delenv("QWEN2EVAL_DATA", raising=False)
     made = plan(RunConfig(model="demo", tasks=("lveval_256k", "niah_4k"), offline=True))
-    assert made.front.rope == "yarn+dca x8"
+    assert made.spec.rope == "yarn+dca x8"
     assert set(made.tasks) == {"niah_4k"}
     assert all(name.startswith("lveval_256k") for name in made.failures)
 
@@ -117,7 +117,7 @@ def test_rescoring_builds_docs_as_long_as_they_were_asked(tiny_model, tmp_path):
 def test_auto_as_a_tasks_own_rope_is_what_every_task_has(own_tasks):
     (Path(own_tasks) / "auto.yaml").write_text(SMALL.format(name="auto", rope="auto").replace("1000", "3000"))
     made = plan(RunConfig(model="demo", tasks=("auto",), include_path=(own_tasks,)))
-    assert made.front.rope.startswith("yarn+dca x")
+    assert made.spec.rope.startswith("yarn+dca x")
     assert made.tasks["auto"].model is None
 
 
@@ -141,11 +141,11 @@ def test_heat_maps_side_by_side_name_the_tasks_own_rope(own_tasks, tmp_path):
 def test_a_second_model_that_cannot_be_opened_costs_its_tasks_only(own_tasks, tmp_path, monkeypatch):
     opened, real = [], run_module.open_model
 
-    def open_once(config, front):
+    def open_once(config, spec):
         opened.append(config.rope)
         if len(opened) > 1:
             raise ModelError("no memory left")
-        return real(config, front)
+        return real(config, spec)
 
     monkeypatch.setattr(run_module, "open_model", open_once)
     config = RunConfig(

@@ -11,8 +11,8 @@ import pytest
 
 from qwen2eval.config import RunConfig
 from qwen2eval.evaluate import plan
-from qwen2eval.libraries import quiet_libraries
 from qwen2eval.prompts import TokenCounter
+from qwen2eval.quiet import quiet_libraries
 from qwen2eval.tasks.code.lm_eval_code import instead_of_code_eval
 from qwen2eval.tasks.index import lm_eval_tasks_dir
 from qwen2eval.tasks.lm_eval_internals import compiled_templates

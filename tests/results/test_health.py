@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from qwen2eval.backends import open_front
+from qwen2eval.backends import load_spec
 from qwen2eval.config import RunConfig
-from qwen2eval.libraries import prepared_libraries
 from qwen2eval.planning.plan import make_plan
+from qwen2eval.quiet import prepared_libraries
 from qwen2eval.requests import Answer
 from qwen2eval.results.health import chance_score, check_health
 from qwen2eval.results.sample import TaskSamples
@@ -41,7 +41,7 @@ def planned(tasks_dir):
             model="dummy", model_args=model_args, tasks=(task,), limit=n_docs, include_path=(str(tasks_dir),)
         )
         with prepared_libraries(offline=True):
-            return make_plan(config, open_front(config)).tasks[task]
+            return make_plan(config, load_spec(config)).tasks[task]
 
     return plan
 

@@ -136,8 +136,8 @@ def test_a_tasks_hash_is_the_same_in_every_process(own_tasks):
     """A filter that is a function was hashed with its address in memory, which no other process has."""
 
     def loaded():
-        def extract(responses, docs):
-            return responses
+        def extract(*arguments):
+            return arguments[0]
 
         task = load_tasks(RunConfig(tasks=("sums",), include_path=(str(own_tasks),))).tasks["sums"]
         chain = [{"name": "own", "filter": [{"function": "custom", "filter_fn": extract}]}]

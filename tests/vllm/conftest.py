@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from qwen2eval.backends import open_front, open_model
+from qwen2eval.backends import load_spec, open_model
 from qwen2eval.config import RunConfig
 from tests.backends.openai_server import save_tiny_model
 
@@ -41,7 +41,7 @@ def open_vllm():
     def open_(folder, **model_args):
         args = {"pretrained": str(folder), "dtype": "float32", "block_size": 32, **CPU_ARGS, **model_args}
         config = RunConfig(model="vllm", model_args=args)
-        opened.append(open_model(config, open_front(config)))
+        opened.append(open_model(config, load_spec(config)))
         return opened[-1]
 
     yield open_

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from qwen2eval.backends import open_front, open_model
+from qwen2eval.backends import load_spec, open_model
 from qwen2eval.backends.lm_eval_calls import _instance as instance
 from qwen2eval.backends.vllm.choices import Score, tail_ask
 from qwen2eval.config import RunConfig
@@ -234,7 +234,7 @@ def test_closing_leaves_no_process(vllm_model, open_vllm):
 def test_yarn_reaches_the_engine(vllm_model, open_vllm):
     backend = open_vllm(vllm_model, yarn_factor=4)
     config = RunConfig(model="vllm", model_args={"pretrained": str(vllm_model), "yarn_factor": 4})
-    assert backend.max_length == open_front(config).max_length == 2048
+    assert backend.max_length == load_spec(config).max_length == 2048
     assert "yarn_factor" in backend.identity()["args"]
     theta = backend._lm.model.llm_engine.model_config.hf_config.rope_parameters["rope_theta"]
     yarn = {"rope_type": "yarn", "rope_theta": theta, "factor": 4.0, "original_max_position_embeddings": 512}
@@ -262,7 +262,7 @@ def test_what_this_vllm_can_not_do_is_refused_before_it_loads(vllm_model, monkey
     monkeypatch.setattr("vllm.LLM.__init__", lambda *_args, **_kwargs: pytest.fail("loaded"))
     config = RunConfig(model="vllm", model_args={"pretrained": str(vllm_model), **CPU_ARGS, **args})
     with pytest.raises(ModelError, match=message):
-        open_model(config, open_front(config))
+        open_model(config, load_spec(config))
 
 
 def test_a_checkpoint_that_can_not_be_loaded_is_named(vllm_model, tmp_path):
@@ -273,4 +273,4 @@ def test_a_checkpoint_that_can_not_be_loaded_is_named(vllm_model, tmp_path):
     (broken / "model.safetensors").unlink()
     config = RunConfig(model="vllm", model_args={"pretrained": str(broken), **CPU_ARGS})
     with pytest.raises(ModelError, match="can't open"):
-        open_model(config, open_front(config))
+        open_model(config, load_spec(config))

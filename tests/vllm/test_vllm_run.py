@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from qwen2eval.backends import open_front, open_model
+from qwen2eval.backends import load_spec, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.requests import Request
 from qwen2eval.run_folder.folder import load_run
@@ -60,7 +60,7 @@ def ask(backend, requests):
 def test_a_real_checkpoint_answers_as_under_hf(real_model, open_vllm):
     vllm = open_vllm(real_model, max_length=2048)
     config = RunConfig(model="hf", model_args={"pretrained": str(real_model), "dtype": "float32"}, device="cpu")
-    hf = open_model(config, open_front(config))
+    hf = open_model(config, load_spec(config))
     choices = [Request("loglikelihood", QUIZ, f" {letter}") for letter in "ABCD"]
     choices += [Request("loglikelihood", SENTENCE, ending) for ending in ENDINGS]
     texts = [Request("generate_until", t, gen_kwargs={"until": ["\n\n"], "max_gen_toks": 24}) for t in (QUIZ, SENTENCE)]

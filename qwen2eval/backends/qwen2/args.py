@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from qwen2eval.backends.front import ModelFront, open_hf_front
+from qwen2eval.backends.model_spec import ModelSpec, load_hf_spec
 from qwen2eval.backends.rope import rope_label
 from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
@@ -20,7 +20,7 @@ RESOLVED_ARGS = (
 )
 """Arguments that the identity of a model leaves out, or holds as they were resolved."""
 _FRONT_ARGS = ("pretrained", "tokenizer", "max_length", "max_gen_toks", "chat_template_args", "enable_thinking")
-"""Arguments that `open_hf_front` reads."""
+"""Arguments that `load_hf_spec` reads."""
 _SIZES = ("chunk_size", "local_size")
 
 
@@ -120,7 +120,7 @@ class Qwen2Args:
         return Path(folder)
 
 
-def open_qwen2_front(config: RunConfig, *, path: str) -> ModelFront:
+def open_qwen2_front(config: RunConfig, *, path: str) -> ModelSpec:
     """Return a checkpoint's outside; its length is that of the context as YARN and DCA stretch it.
 
     Args:
@@ -136,22 +136,20 @@ def open_qwen2_front(config: RunConfig, *, path: str) -> ModelFront:
     # ours first: it names the file, the key and what to do, where transformers guesses
     model_config = Qwen2Config.from_hf(path) if Path(path).exists() else None
     if gguf is None:
-        front = open_hf_front(config, backend="qwen2", path=path)
+        spec = load_hf_spec(config, backend="qwen2", path=path)
     else:
         with_file = replace(config, model_args={**config.model_args, "gguf_file": gguf.name})
-        front = replace(
-            open_hf_front(with_file, backend="qwen2", path=str(gguf.parent)), path=str(gguf), name=gguf.stem
-        )
+        spec = replace(load_hf_spec(with_file, backend="qwen2", path=str(gguf.parent)), path=str(gguf), name=gguf.stem)
     model_config = model_config or Qwen2Config.from_hf(_hub_config(path, args.revision))
     stretched = model_config.with_context(yarn_factor=args.yarn_factor, dual_chunk=args.dual_chunk_of(model_config))
     length = config.model_args.get("max_length")
     if length is None and (stretched.yarn or stretched.dual_chunk):
         length = stretched.max_length
-    front = replace(front, max_length=length or front.max_length, trained_length=model_config.trained_length)
-    front = replace(front, rope=rope_label(stretched))
-    assert front.max_length is not None, "open_hf_front finds a length"
-    stretched.check_length(front.max_length)
-    return front
+    spec = replace(spec, max_length=length or spec.max_length, original_max_length=model_config.original_max_length)
+    spec = replace(spec, rope=rope_label(stretched))
+    assert spec.max_length is not None, "load_hf_spec finds a length"
+    stretched.check_length(spec.max_length)
+    return spec
 
 
 def _hub_config(repository: str, revision: str) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.qwen2.args import RESOLVED_ARGS, Qwen2Args
 from qwen2eval.backends.qwen2.lm import GENERATION_ARGS, Qwen2LM
 from qwen2eval.config import RunConfig
@@ -31,11 +31,11 @@ class Qwen2Backend(Backend):
     name = "qwen2"
     window_requests = None
 
-    def __init__(self, config: RunConfig, front: ModelFront) -> None:
-        assert front.path is not None, "open_hf_front sets the path"
+    def __init__(self, config: RunConfig, spec: ModelSpec) -> None:
+        assert spec.path is not None, "load_hf_spec sets the path"
         args = Qwen2Args.read(config.model_args)
         self.device = config.device or args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        checkpoint = args.find(front.path)
+        checkpoint = args.find(spec.path)
         self.dtype = args.dtype or ("float32" if self.device.startswith("cpu") else "bfloat16")
         model = load_model(
             checkpoint,
@@ -44,22 +44,22 @@ class Qwen2Backend(Backend):
             yarn_factor=args.yarn_factor,
             dual_chunk=args.dual_chunk_of(Qwen2Config.from_hf(checkpoint)),
         )
-        assert front.max_length is not None, "a checkpoint declares its length"
+        assert spec.max_length is not None, "a checkpoint declares its length"
         self.tokenizer, self.max_length, self.n_parameters = (
-            front.tokenizer,
-            front.max_length,
+            spec.tokenizer,
+            spec.max_length,
             model.config.n_parameters,
         )
         self._defaults = _generation_config(checkpoint)
         self._lm = Qwen2LM(
             Engine(model, _engine_options(config, args)),
-            front.tokenizer,
-            max_length=front.max_length,
-            max_gen_toks=front.max_gen_toks,
+            spec.tokenizer,
+            max_length=spec.max_length,
+            max_gen_toks=spec.max_gen_toks,
             defaults=self._defaults,
             add_bos_token=args.add_bos_token,
         )
-        self._weights = fingerprint_checkpoint(front.path, revision=args.revision)
+        self._weights = fingerprint_checkpoint(spec.path, revision=args.revision)
         self._context = repr((model.config.yarn, model.config.dual_chunk))
         self._args = {k: v for k, v in config.model_args.items() if k not in RESOLVED_ARGS}
 

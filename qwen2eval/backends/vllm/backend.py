@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.vllm.choices import choice_asks, rolling_asks
 from qwen2eval.backends.vllm.context import CONTEXT_ARGS, stretch
 from qwen2eval.backends.vllm.engine import Answered, Ask, Usage, run_engine
@@ -22,7 +22,7 @@ from qwen2eval.requests import Answer, Request, is_sampled
 
 # vLLM and its processes read these when they start. They write to our stdout otherwise, which is for results.
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-if not os.environ.get("LMEVAL_LOG_LEVEL"):  # as in qwen2eval.libraries, whose silence ends at this process
+if not os.environ.get("LMEVAL_LOG_LEVEL"):  # as in qwen2eval.offline, whose silence ends at this process
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
@@ -48,18 +48,18 @@ class VllmBackend(Backend):
     name = "vllm"
     window_requests = 8_192  # between two windows the engine runs empty
 
-    def __init__(self, config: RunConfig, front: ModelFront) -> None:
-        assert front.path is not None, "open_hf_front sets the path"
+    def __init__(self, config: RunConfig, spec: ModelSpec) -> None:
+        assert spec.path is not None, "load_hf_spec sets the path"
         self._args = {key: value for key, value in config.model_args.items() if key != "pretrained"}
-        self._path = front.path
-        args = engine_args(self._args, front.path)
+        self._path = spec.path
+        args = engine_args(self._args, spec.path)
         _check_version()
         try:
             # a number, not "auto": with "auto" lm-eval turns on vLLM's own bars, which fail where bars are off
-            self._lm = VLLM(pretrained=front.path, batch_size=1, **args)
+            self._lm = VLLM(pretrained=spec.path, batch_size=1, **args)
         # vLLM raises ValueError, RuntimeError, OSError and its own types for what it can't load
         except Exception as err:
-            raise ModelError(f"vLLM can't open {front.path!r}: {type(err).__name__}: {err}") from err
+            raise ModelError(f"vLLM can't open {spec.path!r}: {type(err).__name__}: {err}") from err
         self.tokenizer = self._lm.tokenizer
         self.max_length = self._lm.max_length
         self.dtype = str(self._lm.model.llm_engine.model_config.dtype).removeprefix("torch.")

@@ -22,7 +22,7 @@ class LongContext(NamedTuple):
     max_length: int
     """Tokens of prompt and answer, unless the user asks for fewer."""
     rope: str
-    """As `ModelFront.rope`."""
+    """As `ModelSpec.rope`."""
 
 
 def stretch(args: Mapping[str, Any], path: str) -> LongContext | None:

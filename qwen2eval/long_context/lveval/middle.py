@@ -38,17 +38,17 @@ class MiddleCutter:
     def _cut_in_parts(self, text: str) -> str | None:
         parts, half = list(cut_pieces(text)), self.limit // 2
         # the part in which token number `half` begins, and the place of its begin
-        front = self._until(parts, half + 1)
-        back = self._until(reversed(parts[front.n_parts :]), half)
-        if front.n_tokens + back.n_tokens <= self.limit and front.n_parts + back.n_parts == len(parts):
+        spec = self._until(parts, half + 1)
+        back = self._until(reversed(parts[spec.n_parts :]), half)
+        if spec.n_tokens + back.n_tokens <= self.limit and spec.n_parts + back.n_parts == len(parts):
             return None
         if back.n_tokens < half:  # the ends meet: all of it is known, and it is too long by little
             starts = self._starts(text)
             return cut_middle(text, starts, limit=self.limit)
-        begin, end = front.n_chars - len(parts[front.n_parts - 1]), len(text) - back.n_chars
-        head = self._starts(parts[front.n_parts - 1])
+        begin, end = spec.n_chars - len(parts[spec.n_parts - 1]), len(text) - back.n_chars
+        head = self._starts(parts[spec.n_parts - 1])
         tail = self._starts(parts[len(parts) - back.n_parts])
-        first = begin + head[half - (front.n_tokens - len(head))]
+        first = begin + head[half - (spec.n_tokens - len(head))]
         return text[:first] + text[end + tail[back.n_tokens - half] :]
 
     def _until(self, parts: Iterable[str], n_wanted: int) -> "_Stretch":

@@ -13,7 +13,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.metrics import mean
 from lm_eval.config.group import AggMetricConfig
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
 from qwen2eval.errors import ConfigError
@@ -72,13 +72,13 @@ class LVEvalTask(PublishedTask):
         self._n_cut = 0
         super().__init__(config)
 
-    def build_docs(self, front: ModelFront, config: RunConfig) -> None:  # noqa: ARG002 - the base's
+    def build_docs(self, spec: ModelSpec, config: RunConfig) -> None:  # noqa: ARG002 - the base's
         """Read the data set's file, and take the model's tokenizer and the limit for prompts.
 
         Raises:
             ConfigError: a window is known but no tokenizer, or it leaves no room.
         """
-        self._cutter, self._n_cut = self._new_cutter(front), 0
+        self._cutter, self._n_cut = self._new_cutter(spec), 0
         self._docs = self.read_docs()
 
     @property
@@ -135,23 +135,23 @@ class LVEvalTask(PublishedTask):
         """Return that all metrics are shares."""
         return dict.fromkeys(METRICS, metric("share"))
 
-    def _new_cutter(self, front: ModelFront) -> MiddleCutter | None:
+    def _new_cutter(self, spec: ModelSpec) -> MiddleCutter | None:
         limit = self.config.metadata.get("max_prompt_tokens")
-        if limit is None and front.max_length is not None:
-            limit = front.max_length - WINDOW_RESERVE
+        if limit is None and spec.max_length is not None:
+            limit = spec.max_length - WINDOW_RESERVE
         if limit is None:
             return None
         if not isinstance(limit, int) or limit < MIN_PROMPT_TOKENS:
             raise ConfigError(
                 f"Task {self.task_name!r} would cut prompts to {limit} tokens (max_prompt_tokens in its metadata, else "
-                f"the model's {front.max_length} less {WINDOW_RESERVE}): {MIN_PROMPT_TOKENS} or more are needed"
+                f"the model's {spec.max_length} less {WINDOW_RESERVE}): {MIN_PROMPT_TOKENS} or more are needed"
             )
-        if front.tokenizer is None:
+        if spec.tokenizer is None:
             raise ConfigError(
-                f"Task {self.task_name!r} cuts prompts to {limit} tokens of {front.name!r}, whose tokenizer is not "
+                f"Task {self.task_name!r} cuts prompts to {limit} tokens of {spec.name!r}, whose tokenizer is not "
                 "known: name it with tokenizer=NAME_OR_FOLDER in --model_args"
             )
-        return MiddleCutter(front.tokenizer, limit)
+        return MiddleCutter(spec.tokenizer, limit)
 
 
 class LVEvalGroup(Group):  # type: ignore[misc]  # lm-eval has no types

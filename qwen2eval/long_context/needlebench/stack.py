@@ -173,10 +173,10 @@ class _ByIdentity:
         self.counter = counter
 
     def __hash__(self) -> int:
-        return id(self.counter.front.tokenizer)
+        return id(self.counter.spec.tokenizer)
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _ByIdentity) and self.counter.front.tokenizer is other.counter.front.tokenizer
+        return isinstance(other, _ByIdentity) and self.counter.spec.tokenizer is other.counter.spec.tokenizer
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.metrics import mean
 from lm_eval.config.group import AggMetricConfig
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.data.splits import hash_files
 from qwen2eval.errors import ConfigError, DataFileError
@@ -70,7 +70,7 @@ class NeedleBenchTask(PublishedTask):
         """Tokens of the longest context."""
         return self.grid.setting.lengths[-1]
 
-    def build_docs(self, front: ModelFront, config: RunConfig) -> None:
+    def build_docs(self, spec: ModelSpec, config: RunConfig) -> None:
         """Read the published files and keep the docs whose contexts the model takes.
 
         Raises:
@@ -79,7 +79,7 @@ class NeedleBenchTask(PublishedTask):
         """
         self._n_over = self._most_over = self._n_repeated = 0
         if not self.faithful:
-            super().build_docs(front, config)
+            super().build_docs(spec, config)
             return
         codec = load_cl100k(offline=self.offline)  # the model's own tokenizer has no say
         self._docs = self.read_docs()
@@ -173,7 +173,7 @@ class NeedleBenchTask(PublishedTask):
         longest = counter.max_prompt_tokens(self.config.generation_kwargs)
         if longest is None or not (left_out := sorted({n for row in rows if (n := row["length"]) > longest})):
             return rows
-        said = f"{self.task_name}: {counter.front.name} takes prompts of at most {longest:,} tokens"
+        said = f"{self.task_name}: {counter.spec.name} takes prompts of at most {longest:,} tokens"
         if len(left_out) == len({row["length"] for row in rows}):
             raise ConfigError(f"{said}; the shortest context has {left_out[0]:,}. Choose a smaller setting")
         self.missing_lengths = tuple(left_out)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 
-from qwen2eval.backends.front import ModelFront
+from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.data.splits import hash_files
 from qwen2eval.errors import ConfigError
@@ -83,7 +83,7 @@ class _NamesTask(PublishedTask):
         self.dataset.source, self.dataset.sha256 = data.source, hash_files(data.files)
         return docs
 
-    def build_docs(self, front: ModelFront, config: RunConfig) -> None:  # noqa: ARG002 - see above
+    def build_docs(self, spec: ModelSpec, config: RunConfig) -> None:  # noqa: ARG002 - see above
         """Draw the docs."""
         self._docs = self.read_docs()
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from lm_eval.api.metrics import mean
 
-from qwen2eval.backends.front import hash_tokenizer
+from qwen2eval.backends.model_spec import hash_tokenizer
 from qwen2eval.colours import COLOUR_STOPS
 from qwen2eval.config import RunConfig
 from qwen2eval.content import package_folder
@@ -149,7 +149,7 @@ class NiahTask(LongContextTask):
             "seed": config.seeds.python,
             "needles": [asdict(needle) for needle in needles],
             "haystack": self._haystack.sha256,
-            "tokenizer": counter.front.tokenizer_hash or hash_tokenizer(counter.front.tokenizer),
+            "tokenizer": counter.spec.tokenizer_hash or hash_tokenizer(counter.spec.tokenizer),
             "add_bos_token": config.model_args.get("add_bos_token"),
             "template": counter.render("¤"),
             "frame": asdict(FRAMES[self.grid.language]),
@@ -211,7 +211,7 @@ class NiahTask(LongContextTask):
 
         A length that is all of the model's context leaves no room for an answer: its prompts are shorter by that.
         """
-        longest, window = counter.max_prompt_tokens(self.config.generation_kwargs), counter.front.max_length
+        longest, window = counter.max_prompt_tokens(self.config.generation_kwargs), counter.spec.max_length
         targets = {
             length: length if longest is None else min(length, longest)
             for length in self.grid.lengths
@@ -221,7 +221,7 @@ class NiahTask(LongContextTask):
         if not targets:
             raise ConfigError(
                 f"Task {self.task_name!r}: the shortest of its lengths, {min(self.grid.lengths):,} tokens, is over the "
-                f"{window:,} of model {counter.front.name!r}. {self._advice(counter)}"
+                f"{window:,} of model {counter.spec.name!r}. {self._advice(counter)}"
             )
         if self.missing_lengths:
             n_cells = len(self.missing_lengths) * self.grid.intervals
@@ -238,7 +238,7 @@ class NiahTask(LongContextTask):
         return targets
 
     def _advice(self, counter: PromptCounter) -> str:
-        if trained := counter.front.trained_length:
+        if trained := counter.spec.original_max_length:
             factor = -(-max(self.grid.lengths) // trained)
             return f"yarn_factor={factor} in --model_args makes room (alone, or with dual_chunk=true)"
         return "Take a task with other `lengths` (niah_4k, niah_32k), or a model with a longer context"

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from qwen2eval.reporting.findings import MESSAGE_CHARS
 from qwen2eval.reporting.markup import clip
-from qwen2eval.reporting.watches import MESSAGE_CHARS
 
 T = TypeVar("T")
 

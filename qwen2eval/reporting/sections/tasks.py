@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.examples import LONG_TEXT_CHARS, Example
+from qwen2eval.reporting.findings import MESSAGE_CHARS
 from qwen2eval.reporting.markup import clip
 from qwen2eval.reporting.sections.facts import Fact, known, written
 from qwen2eval.reporting.sections.section import Section
 from qwen2eval.reporting.tables import HealthLevel, task_health, verdicts_text
-from qwen2eval.reporting.watches import MESSAGE_CHARS
 from qwen2eval.run_info import HealthInfo, RunInfo, TaskInfo
 
 

@@ -156,7 +156,7 @@ def test_loading_touches_no_network_and_runs_nothing(tmp_path):
     source = f"""
 import sys
 from qwen2eval import RunConfig
-from qwen2eval.libraries import prepared_libraries
+from qwen2eval.quiet import prepared_libraries
 from qwen2eval.tasks.registry import load_tasks
 def forbid(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.exec", "os.posix_spawn"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qwen2eval import RunConfig, run
 from qwen2eval.content import content_dir
 from qwen2eval.errors import DataFileError, MissingDataError, TaskFileError
-from qwen2eval.libraries import prepared_libraries
+from qwen2eval.quiet import prepared_libraries
 from qwen2eval.rescore import rescore
 from qwen2eval.sandbox.compiled import LANGUAGES, CompiledSandbox
 from qwen2eval.sandbox.compiled.hello import HELLO

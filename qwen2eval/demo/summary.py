@@ -114,13 +114,13 @@ def retrieval(docs: "pd.DataFrame") -> tuple[float, float]:
     return float(hidden.loc[is_within, "acc"].mean()), float(hidden.loc[~is_within, "acc"].mean())
 
 
-def tell(run: "Run") -> list[str]:
+def summarize(run: "Run") -> list[str]:
     """Return what a finished run of the demo shows, in ten lines at most."""
     tasks = run.info.tasks
     if run.failed_tasks or not {*METRICS, *NEEDLES} <= tasks.keys():
         return ["Not all tasks of the demo were finished, so what it shows is not told."]
     if any(tasks[name].n_docs < tasks[name].n_docs_total for name in (*METRICS, *NEEDLES)):
-        return ["Without --limit, the demo also tells what a leak is worth, and what is found of it."]
+        return ["Without --limit, the demo also shows how much a leak raises a score, and how much of it a scan finds."]
     return list(_lines(run))
 
 

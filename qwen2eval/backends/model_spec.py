@@ -22,7 +22,7 @@ TOKENIZER_ARGS = ("revision", "trust_remote_code", "subfolder")
 
 
 @dataclass(frozen=True)
-class ModelFront:
+class ModelSpec:
     """A model's outside."""
 
     backend: str
@@ -35,7 +35,7 @@ class ModelFront:
     max_length: int | None = None
     """Prompt plus answer, tokens; None where unknown."""
     max_gen_toks: int = DEFAULT_MAX_GEN_TOKS
-    trained_length: int | None = None
+    original_max_length: int | None = None
     """Tokens of context that YARN stretches; None where the backend can't stretch it."""
     rope: str | None = None
     """How positions beyond that are handled: "none", "yarn x4", "yarn+dca x4"; None where the backend doesn't say."""
@@ -66,7 +66,7 @@ class ModelFront:
         return any(mark in self.name.lower() for mark in ("instruct", "chat", "-it"))
 
 
-def open_hf_front(config: RunConfig, *, backend: str, path: str) -> ModelFront:
+def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
     """Load the tokenizer and config.json of a checkpoint folder or hub name.
 
     Raises:
@@ -92,7 +92,7 @@ def open_hf_front(config: RunConfig, *, backend: str, path: str) -> ModelFront:
             "config.json, tokenizer and weights, or a hub name such as Qwen/Qwen2-0.5B"
         ) from err
     length = args.get("max_length") or args.get("max_model_len") or resolve_max_length(hf_config, tokenizer)
-    return ModelFront(
+    return ModelSpec(
         backend=backend,
         name=Path(path).name,
         path=path,

@@ -5,7 +5,7 @@ import pytest
 
 from qwen2eval import RunConfig, run
 from qwen2eval.demo.shipped import CORPUS, is_demo, with_demo_corpus
-from qwen2eval.demo.story import flags, leak, retrieval, tell
+from qwen2eval.demo.summary import flags, leak, retrieval, summarize
 from qwen2eval.errors import ConfigError
 from qwen2eval.evaluate import plan
 
@@ -41,7 +41,7 @@ def test_flags_are_counted_against_the_list():
 def test_a_part_of_the_demo_tells_how_to_see_all_of_it(tmp_path):
     made = run(RunConfig(limit=5, output_path=str(tmp_path)), quiet=True)
     assert made.exit_code == 0
-    (line,) = tell(made)
+    (line,) = summarize(made)
     assert "--limit" in line
 
 

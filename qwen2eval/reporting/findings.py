@@ -22,8 +22,8 @@ _REPEAT = "Fix the cause and run the same command again: answers that are in the
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """One thing to watch."""
+class Finding:
+    """One thing that a reader must know."""
 
     level: Level
     task: str | None
@@ -43,36 +43,36 @@ def check_title(check: str) -> str:
     return _TITLES.get(check, check.replace("_", " "))
 
 
-def find_watches(info: RunInfo) -> tuple[Watch, ...]:
+def collect_findings(info: RunInfo) -> tuple[Finding, ...]:
     """Return failed tasks, health flags, warnings and a partial run, errors first, else in run order.
 
     Args:
         info: the run as in run.json.
     """
-    watches = [watch for name in info.tasks for watch in _of_task(info, name)]
-    watches += [Watch(level="warning", task=None, title="plan", message=text) for text in info.warnings]
-    watches += _of_part(info)
-    watches.sort(key=lambda watch: _ORDER.index(watch.level))
-    return tuple(replace(watch, message=clip(watch.message, limit=MESSAGE_CHARS)) for watch in watches)
+    findings = [finding for name in info.tasks for finding in _of_task(info, name)]
+    findings += [Finding(level="warning", task=None, title="plan", message=text) for text in info.warnings]
+    findings += _of_part(info)
+    findings.sort(key=lambda finding: _ORDER.index(finding.level))
+    return tuple(replace(finding, message=clip(finding.message, limit=MESSAGE_CHARS)) for finding in findings)
 
 
-def _of_task(info: RunInfo, name: str) -> list[Watch]:
+def _of_task(info: RunInfo, name: str) -> list[Finding]:
     task = info.tasks[name]
-    watches = []
+    findings = []
     if task.is_failed:
         error = task.error or "no reason was recorded"
-        watches.append(Watch(level="error", task=name, title="task failed", message=error, advice=_REPEAT))
+        findings.append(Finding(level="error", task=name, title="task failed", message=error, advice=_REPEAT))
     flags = info.health[name].flags if name in info.health else ()
-    watches += [
-        Watch(level=flag.level, task=name, title=check_title(flag.check), message=flag.message) for flag in flags
+    findings += [
+        Finding(level=flag.level, task=name, title=check_title(flag.check), message=flag.message) for flag in flags
     ]
     # The run may have made a flag of it already.
     if task.preflight is not None and task.preflight not in ("ok", *(flag.message for flag in flags)):
-        watches.append(Watch(level="warning", task=name, title="preflight", message=task.preflight))
-    return watches
+        findings.append(Finding(level="warning", task=name, title="preflight", message=task.preflight))
+    return findings
 
 
-def _of_part(info: RunInfo) -> list[Watch]:
+def _of_part(info: RunInfo) -> list[Finding]:
     """Return a note where tasks ran on a part of their docs: such scores look like the benchmark's and aren't."""
     parts = [
         f"{name} {numbers.format_part(task.n_docs, task.n_docs_total)}"
@@ -83,7 +83,7 @@ def _of_part(info: RunInfo) -> list[Watch]:
         return []
     more = f" and {len(parts) - 4} more tasks" if len(parts) > 4 else ""
     return [
-        Watch(
+        Finding(
             level="note",
             task=None,
             title="partial run",
