@@ -6,7 +6,9 @@ print(run(RunConfig(model="hf", model_args={"pretrained": "Qwen/Qwen2-0.5B"}, ta
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from qwen2eval.version import VERSION
+
+__version__ = VERSION
 __all__ = ["Qwen2EvalError", "Run", "RunConfig", "__version__", "load_run", "run"]
 
 _HOMES = {

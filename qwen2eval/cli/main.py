@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval import __version__
 from qwen2eval.cli.decontam import add_decontam_verbs
 from qwen2eval.cli.model import add_model_verbs
 from qwen2eval.cli.parser import Parser, add_verb
@@ -19,6 +18,7 @@ from qwen2eval.cli.sandbox import add_sandbox_verbs
 from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, summarize_names
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
 from qwen2eval.reporting.markup import group_by_message, visible
+from qwen2eval.version import VERSION
 
 if TYPE_CHECKING:
     from qwen2eval.run_folder.folder import Run
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example:\n  qwen2eval run --model hf --model_args pretrained=Qwen/Qwen2-0.5B --tasks mmlu --limit 9\n\n"
         + exit_codes_line(),
     )
-    parser.add_argument("--version", action="version", version=f"qwen2eval {__version__}")
+    parser.add_argument("--version", action="version", version=f"qwen2eval {VERSION}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
     _add_run_verbs(verbs)
     tasks = add_verb(verbs, "tasks", do_tasks, "List or search tasks, groups and suites.", "qwen2eval tasks gsm")

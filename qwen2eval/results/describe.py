@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qwen2eval import __version__
 from qwen2eval.answers.answering import TaskAnswers
 from qwen2eval.answers.store import fingerprint
 from qwen2eval.backends import Backend, ModelSpec
@@ -37,6 +36,7 @@ from qwen2eval.run_info import (
 )
 from qwen2eval.tasks.metric_spec import MetricSpec
 from qwen2eval.typed_json import read_json
+from qwen2eval.version import VERSION
 
 
 class Clock:
@@ -116,7 +116,7 @@ def describe_run(
         created=clock.started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         status="failed_tasks" if failed else "finished",
-        qwen2eval_version=__version__,
+        qwen2eval_version=VERSION,
         command=tuple(command or ()),
         config={**config.as_dict(), **absolute_places(config)},
         model=asked.model,
