@@ -18,6 +18,7 @@ from qwen2eval.requests import Request
 from tests.backends.asking import ask, scorings
 from tests.backends.openai_server import save_tiny_model, serve_openai
 
+pytestmark = pytest.mark.slow  # the server takes that long to start
 PROMPTS = ["The cat in the hat", "Q: 2 + 3?\nA:"]
 
 

@@ -32,6 +32,7 @@ def as_lines(text):
     yield ('{ "text" : "' + "".join(f"\\u{ord(c):04x}" if ord(c) < 0xD800 else c for c in text) + '" }\r').encode()
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(items=references, text=word_runs, rule=rules, before=hard_texts)
 def test_no_match_is_missed(items, text, rule, before):

@@ -87,6 +87,7 @@ def cases(draw):
     return references, draw(hard_texts) + draw(st.sampled_from(["", " ", "7", "a", "中"])) + piece + draw(texts)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(case=cases(), options=options)
 def test_verdicts_are_those_of_the_slow_reading(path, case, options):
@@ -106,6 +107,7 @@ def test_verdicts_are_those_of_the_slow_reading(path, case, options):
         assert index.flag_texts(*rows([text.encode()])).tolist() == [1]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(text=mixed | texts, size=st.sampled_from([8, 13]), fold_case=st.booleans())
 def test_each_ngram_is_found_in_any_surroundings(path, text, size, fold_case):

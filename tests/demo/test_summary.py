@@ -38,6 +38,7 @@ def test_flags_are_counted_against_the_list():
     assert told.precision == told.recall == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_demo_tells_how_to_see_all_of_it(tmp_path):
     made = run(RunConfig(limit=5, output_path=str(tmp_path)), quiet=True)
     assert made.exit_code == 0

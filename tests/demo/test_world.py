@@ -38,6 +38,7 @@ def fingerprint(folder):
     return digest.hexdigest()[:16]
 
 
+@pytest.mark.slow
 def test_same_bytes_on_every_machine(folder):
     assert fingerprint(folder) == FINGERPRINT
 

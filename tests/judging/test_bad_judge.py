@@ -33,6 +33,7 @@ from tests.long_context.scripted import qwen_like_tokenizer, spec_of
 KEY = "sk-judge-0123456789"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_leaves_the_keyword_scores(words, server, tiny_model, capsys):
     with nobody_at_home(tiny_model) as url:
         finished = run_here(words, *judge_words(url), exit_code=70)
@@ -50,6 +51,7 @@ def test_a_server_that_is_not_there_leaves_the_keyword_scores(words, server, tin
     assert (whole_scores(healed)["judge_score"]["value"], healed.exit_code) == (6.5, 0)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_leaves_what_it_said(words, server):
     server.misbehave(503, at=range(6, 1000))
     finished = run_here(words, *judge_words(server.chat_url, "max_retries=0"), exit_code=70)
