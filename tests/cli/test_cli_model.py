@@ -168,6 +168,7 @@ def test_upcycle_prints_what_it_wrote(capsys, folder, tmp_path):
     assert config.shared_expert_intermediate_size == 64
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(folder, tmp_path):
     """A terminal's Ctrl-C, sent when the first layer is done; the message is not that of a run."""
     code = f"""

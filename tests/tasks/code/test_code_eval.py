@@ -149,6 +149,7 @@ def test_a_task_with_a_way_of_its_own_is_refused(tmp_path):
         load(tmp_path, "runs_code")
 
 
+@pytest.mark.slow
 def test_loading_touches_no_network_and_runs_nothing(tmp_path):
     """In a new process, as the modules of tasks are imported once."""
     own_task(tmp_path, "own_humaneval", "humaneval/humaneval.yaml", HUMANEVAL)
