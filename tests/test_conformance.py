@@ -162,6 +162,7 @@ def read_lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
 def test_a_run_gives_what_lm_eval_gives(tiny_model, lm, tmp_path, settings):
     theirs, their_samples = run_lm_eval(lm, tmp_path / "theirs", **settings)
@@ -216,6 +217,7 @@ def assert_scores_are_results(scores, results):
             assert row.stderr == results[row.task][f"{row.metric}_stderr,{row.filter}"], row
 
 
+@pytest.mark.slow
 def test_answers_from_the_store_give_the_same_results(tiny_model, lm, tmp_path):
     del lm  # for its number of threads
     settings = {"tasks": ("local_riddles", "local_verdicts", "local_next_letter", "local_pages"), "limit": 4}

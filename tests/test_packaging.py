@@ -52,11 +52,13 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_only_two_names_become_importable(unpacked: Path) -> None:
     names = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"qwen2eval", "decontam"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", CONTENT)
 def test_content_is_in_the_wheel(unpacked: Path, folder: str) -> None:
     expected = _files(REPOSITORY / folder)
@@ -64,6 +66,7 @@ def test_content_is_in_the_wheel(unpacked: Path, folder: str) -> None:
     assert _files(unpacked / "qwen2eval" / "shipped" / folder) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["qwen2eval", "decontam"])
 def test_every_file_of_the_packages_is_in_the_wheel(unpacked: Path, package: str) -> None:
     """The package list in pyproject.toml is written by hand: a new subpackage or data file must not be forgotten."""
@@ -76,6 +79,7 @@ def test_content_holds_no_python(folder: str) -> None:
     assert [path for path in (REPOSITORY / folder).rglob("*.py*") if "__pycache__" not in path.parts] == []
 
 
+@pytest.mark.slow
 def test_installed_wheel_finds_its_content(unpacked: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         # -I: neither this folder nor PYTHONPATH; the checkout's editable install comes after sys.path

@@ -32,6 +32,7 @@ def own_tasks(tmp_path):
     return str(folder)
 
 
+@pytest.mark.slow
 def test_each_task_is_answered_by_the_model_with_its_own_rope(own_tasks, tmp_path):
     config = RunConfig(
         model="demo",
