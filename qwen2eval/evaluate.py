@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from qwen2eval.judges.asking import ask_judge, planned_judge
 from qwen2eval.planning.plan import make_plan
 from qwen2eval.planning.planned import Plan
 from qwen2eval.planning.preflight import check_writable
+from qwen2eval.planning.requests import next_turn, prompt_form
 from qwen2eval.progress import Progress, scan_progress
 from qwen2eval.quiet import prepared_libraries
 from qwen2eval.reporting.report import with_report
@@ -123,8 +125,15 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
     with Progress(quiet=quiet) as progress:
         for name, planned in plan.tasks.items():
             try:
+                turns = partial(next_turn, planned, form=prompt_form(plan.config, plan.spec), spec=plan.spec)
                 got = answer_task(
-                    planned, backend, store, model_id=model_id, seed=plan.config.seeds.torch, progress=progress
+                    planned,
+                    backend,
+                    store,
+                    model_id=model_id,
+                    seed=plan.config.seeds.torch,
+                    progress=progress,
+                    next_requests=None if planned.task.turns is None else turns,
                 )
                 require_answers(name, got)
                 answers[name] = got

@@ -1,6 +1,7 @@
 """Scoring a finished run again from its own samples: tasks and data are loaded anew, no model is."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
                 "the run. Point --data_dir to the data of the run, or run the task again"
             )
         requests = _requests(task, docs[doc_id], doc_id, row, pool, is_chat=bool(config.apply_chat_template))
+        requests += _later_turns(task, docs[doc_id], requests, row["response"], pool)
         if row["repeat"] == 0:
             plan.requests += requests
         try:
@@ -219,6 +221,30 @@ def _requests(
             task.answered_requests(doc, doc_id, prompt, PromptForm(apply_chat_template=is_chat))
         )
     ]
+
+
+def _later_turns(
+    task: EvalTask, doc: Doc, first: Sequence[PlannedRequest], response: str | None, pool: PromptPool
+) -> list[PlannedRequest]:
+    """Return the requests of a conversation after its first, as the responses in a sample say; none without turns."""
+    if task.turns is None or response is None:
+        return []
+    try:
+        said = json.loads(response)
+    except ValueError:
+        return []
+    if not isinstance(said, list) or len(said) < 2 or not all(isinstance(text, str | None) for text in said):
+        return []
+    requests, form = list(first), PromptForm()
+    for turn in range(1, len(said)):
+        before = [text for text in said[:turn] if text is not None]
+        prompt = task.next_prompt(doc, str(first[0].prompt), before, form) if len(before) == turn else None
+        if prompt is None:  # one response that looks like a list of several
+            return []
+        requests.append(
+            replace(first[0], index=turn, prompt=pool.add(prompt), digest=first[0].digest + f":{turn}".encode())
+        )
+    return requests[len(first) :]
 
 
 def _new_health(info: RunInfo, name: str, health: HealthInfo) -> HealthInfo:

@@ -6,7 +6,7 @@ asks the same batches as the interrupted one would have.
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qwen2eval.answers.store import AnswerKey, ResponseStore
@@ -29,20 +29,53 @@ class TaskAnswers:
     n_failed: int = 0
 
 
+NextRequests = Callable[[Mapping[tuple[bytes, int], Answer]], list[PlannedRequest]]
+"""Requests that depend on the answers so far, by (digest, repeat); none: there are no more."""
+
+
 def answer_task(
-    planned: TaskPlan, backend: Backend, store: ResponseStore, *, model_id: int, seed: int, progress: Progress
+    planned: TaskPlan,
+    backend: Backend,
+    store: ResponseStore,
+    *,
+    model_id: int,
+    seed: int,
+    progress: Progress,
+    next_requests: NextRequests | None = None,
 ) -> TaskAnswers:
     """Answer every request of a task.
 
     Args:
+        planned: the task; requests of later turns are added to it.
         seed: the run's seed of sampled generations.
+        next_requests: of the next turn, for tasks with turns; asked until it returns none.
 
     Raises:
         BackendError: the backend gave up; what it answered before is in the store.
     """
     result = TaskAnswers()
-    for kind in planned.kinds:
-        keys = _unique_keys(planned, kind, seed)
+    requests = planned.requests
+    while requests:
+        _answer(planned, requests, backend, store, result, model_id=model_id, seed=seed, progress=progress)
+        requests = next_requests(result.by_request) if next_requests is not None else []
+        planned.requests += requests
+    return result
+
+
+def _answer(
+    planned: TaskPlan,
+    requests: Sequence[PlannedRequest],
+    backend: Backend,
+    store: ResponseStore,
+    result: TaskAnswers,
+    *,
+    model_id: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Answer some of a task's requests, kind by kind, and add the answers to `result`."""
+    for kind in dict.fromkeys(request.kind for request in requests):
+        keys = _unique_keys(requests, kind, seed, n_repeats=planned.repeats)
         with progress.task(planned.name, kind, total=len(keys)) as bar:
             stored = {(key.digest, key.repeat): answer for key, answer in store.find(model_id, keys)}
             result.by_request |= stored
@@ -58,21 +91,20 @@ def answer_task(
                         result.n_failed += answer.error is not None
                         result.n_answered += answer.error is None
                     bar.advance(len(batch))
-    return result
 
 
-def _unique_keys(planned: TaskPlan, kind: RequestKind, seed: int) -> dict[AnswerKey, PlannedRequest]:
+def _unique_keys(
+    requests: Sequence[PlannedRequest], kind: RequestKind, seed: int, *, n_repeats: int
+) -> dict[AnswerKey, PlannedRequest]:
     """Return the distinct requests of one kind, longest docs first; equal requests of two docs are asked once."""
     lengths: dict[int, int] = {}
-    for request in planned.requests:
+    for request in requests:
         lengths[request.doc_id] = max(lengths.get(request.doc_id, 0), _length(request))
-    ordered = sorted(
-        (r for r in planned.requests if r.kind == kind), key=lambda r: (-lengths[r.doc_id], r.doc_id, r.index)
-    )
+    ordered = sorted((r for r in requests if r.kind == kind), key=lambda r: (-lengths[r.doc_id], r.doc_id, r.index))
     keys: dict[AnswerKey, PlannedRequest] = {}
     for request in ordered:
         own_seed = seed if request.gen_kwargs is not None and is_sampled(request.gen_kwargs) else 0
-        for repeat in range(planned.repeats):
+        for repeat in range(n_repeats):
             keys.setdefault(AnswerKey(request.digest, own_seed, repeat), request)
     return keys
 

@@ -121,6 +121,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
     if task.is_multimodal:
         raise TaskFileError(f"Task {name!r} asks about images or audio; this version evaluates text only")
     _check_answer_room(name, task, spec)
+    _check_turns(name, task)
     try:
         if task.sized is not None:  # its prompts are as long as asked, in tokens of this model
             task.sized.build_docs(spec, config)
@@ -146,6 +147,16 @@ def set_seeds(seeds: Seeds) -> None:
 
     random.seed(seeds.python)
     np.random.seed(seeds.numpy)  # noqa: NPY002 - lm-eval's tasks draw from the legacy global generator
+
+
+def _check_turns(name: str, task: EvalTask) -> None:
+    """Refuse a conversation that can't be continued: examples are lost in it, and each repeat would go another way."""
+    if task.turns is None:
+        return
+    if task.output_type != "generate_until" or task.num_fewshot or task.repeats > 1:
+        raise TaskFileError(
+            f"Task {name!r} has turns, so its output_type must be generate_until, with num_fewshot 0 and repeats 1"
+        )
 
 
 def _check_answer_room(name: str, task: EvalTask, spec: ModelSpec) -> None:

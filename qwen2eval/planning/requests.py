@@ -5,8 +5,8 @@ depends on its task, doc and seed alone.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qwen2eval.backends.model_spec import ModelSpec
@@ -14,7 +14,7 @@ from qwen2eval.config import RunConfig
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.planning.request_key import Tokens, context_tokens, request_digest
 from qwen2eval.prompts import PrefixCounter, PromptPool, PromptText, TokenCounter
-from qwen2eval.requests import Doc
+from qwen2eval.requests import Answer, Doc
 from qwen2eval.tasks.lm_eval_task import PromptForm, TaskRequest
 
 TOKENIZE_DOCS = 256
@@ -76,6 +76,38 @@ def add_requests(planned: TaskPlan, all_docs: list[Doc], *, form: PromptForm, sp
             batch, n_chars = [], 0
     _finish(batch, planned, counter, prefixes, spec)
     planned.shared_prefix_ratio = prefixes.shared_ratio
+
+
+def next_turn(
+    planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer], *, form: PromptForm, spec: ModelSpec
+) -> list[PlannedRequest]:
+    """Return the requests of each conversation's next turn; none: all conversations are over.
+
+    A conversation with a turn that was not answered is over, too: its doc is not scored.
+
+    Args:
+        planned: a task with turns; all requests of its turns so far.
+        answers: by (digest, repeat), to all of these.
+    """
+    turns: dict[int, list[PlannedRequest]] = defaultdict(list)
+    for request in planned.requests:
+        turns[request.doc_id].append(request)
+    n_turns = max(map(len, turns.values()))
+    pool, counter = PromptPool(), None if spec.tokenizer is None else TokenCounter(spec.tokenizer)
+    made = []
+    for doc_id, doc in zip(planned.doc_ids, planned.docs, strict=True):
+        asked = turns[doc_id]
+        responses = [answers[request.digest, 0].response for request in asked]
+        said = [response for response in responses if response is not None]
+        if len(asked) < n_turns or len(said) < n_turns:
+            continue
+        text = planned.task.next_prompt(doc, str(asked[0].prompt), said, form)
+        if text is not None:
+            turn = TaskRequest(n_turns, "generate_until", text, gen_kwargs=asked[0].gen_kwargs)
+            drafted = _Drafted(doc_id, turn, pool.add(text))
+            context = context_tokens(drafted.prompt, None if counter is None else counter.pieces(drafted.prompt))
+            made.append(_planned_request(drafted, planned, context, counter, spec))
+    return made
 
 
 def _task_requests(planned: TaskPlan, all_docs: list[Doc], form: PromptForm) -> Iterator[tuple[int, TaskRequest]]:

@@ -16,7 +16,7 @@ from qwen2eval.errors import TaskFileError
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks import lm_eval_internals as internals
 from qwen2eval.tasks.metric_spec import MetricSpec, spec_from_metadata, standard_metric
-from qwen2eval.tasks.protocols import DescribesMetrics, Judged, PublishedDocs, RunsPrograms, SizedPrompts
+from qwen2eval.tasks.protocols import DescribesMetrics, HasTurns, Judged, PublishedDocs, RunsPrograms, SizedPrompts
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -97,6 +97,7 @@ class EvalTask:
         self.sized: SizedPrompts | None = lm_eval if isinstance(lm_eval, SizedPrompts) else None
         self.published: PublishedDocs | None = lm_eval if isinstance(lm_eval, PublishedDocs) else None
         self.judged: Judged | None = lm_eval if isinstance(lm_eval, Judged) else None
+        self.turns: HasTurns | None = lm_eval if isinstance(lm_eval, HasTurns) else None
         own_programs: RunsPrograms | None = lm_eval if isinstance(lm_eval, RunsPrograms) else None
         self.programs = programs or own_programs
         # a task whose programs are run for it has tests as its target, and these are no answer
@@ -317,6 +318,28 @@ class EvalTask:
                 )
             )
         return requests
+
+    def next_prompt(self, doc: Doc, first_prompt: str, responses: Sequence[str], form: PromptForm) -> str | None:
+        """Return the prompt of a conversation's next turn, all turns so far in it; None: the conversation is over.
+
+        With a chat template the turns are its messages; without one they follow one another, a blank line between.
+        """
+        from lm_eval.api.utils import maybe_delimit
+
+        assert self.turns is not None, "only tasks with turns are asked"
+        said = [self.turns.next_turn(doc, responses[:n]) for n in range(1, len(responses) + 1)]
+        if any(text is None for text in said):
+            return None
+        users = [text for text in said if text is not None]
+        if form.chat_template is None:
+            turns = zip(responses, users, strict=True)
+            return first_prompt + "".join(f"{response}\n\n{user}" for response, user in turns)
+        system = maybe_delimit(form.system_instruction, self.lm_eval.config.description or "", "\n\n")
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": str(self.lm_eval.doc_to_text(doc))})
+        for response, user in zip(responses, users, strict=True):
+            messages += [{"role": "assistant", "content": response}, {"role": "user", "content": user}]
+        return form.chat_template(messages, add_generation_prompt=True)
 
     def answered_requests(self, doc: Doc, doc_id: int, prompt: str, form: PromptForm) -> list[TaskRequest]:
         """Return the requests of a doc whose prompt is known already, as a finished run's samples hold it."""

@@ -72,6 +72,22 @@ class Judged(Protocol):
 
 
 @runtime_checkable
+class HasTurns(Protocol):
+    """A task whose docs are conversations: what the user says next is asked after the model has answered."""
+
+    def next_turn(self, doc: Doc, responses: Sequence[str]) -> str | None:
+        """Return what the user says next.
+
+        Args:
+            doc: the conversation; its first turn is the task's ordinary prompt.
+            responses: what the model said in each turn so far, in order, at least one.
+
+        Returns:
+            None: the conversation is over.
+        """
+
+
+@runtime_checkable
 class DescribesMetrics(Protocol):
     """A task that says unit, scale and direction of its metrics, those of a judge among them."""
 
