@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -39,3 +40,21 @@ def test_run_is_the_function_whatever_was_imported_before(first):
     """No module may be called like a public function: importing it would hide the function, which users call."""
     code = f"{first}\nimport qwen2eval\nassert qwen2eval.run.__name__ == 'run'\nassert callable(qwen2eval.load_run)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("qwen2eval.code_task:CodeTask", "qwen2eval.tasks.code.task:CodeTask"),
+        ("qwen2eval.clustered_task:ClusteredTask", "qwen2eval.tasks.clustered:ClusteredTask"),
+        ("qwen2eval.long_context.niah:NiahTask", "qwen2eval.long_context.niah.task:NiahTask"),
+        (
+            "qwen2eval.long_context.needlebench:NeedleBenchGroup",
+            "qwen2eval.long_context.needlebench.task:NeedleBenchGroup",
+        ),
+        ("qwen2eval.long_context.lveval:LVEvalGroup", "qwen2eval.long_context.lveval.task:LVEvalGroup"),
+    ],
+)
+def test_names_that_task_files_of_users_hold_keep_working(former, now):
+    found = [getattr(import_module(name.split(":")[0]), name.split(":")[1]) for name in (former, now)]
+    assert found[0] is found[1]
