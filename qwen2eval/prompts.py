@@ -12,7 +12,10 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qwen2eval.tokenizer import Tokenizer
 
 TURN = "<|im_start|>"
 PIECE_BOUNDARY = re.compile(r"\n\n(?=\S)|<\|im_start\|>")
@@ -109,7 +112,7 @@ class TokenCounter:
         tokenizer: a Hugging Face tokenizer.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: dict[str, array[int]] = {}
         self.is_piecewise = _cuts_at_pieces(tokenizer)
@@ -192,7 +195,7 @@ def _batches(texts: list[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def has_cutting_pattern(tokenizer: Any) -> bool:
+def has_cutting_pattern(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer parts words by one of `CUTTING_PATTERNS`, and does nothing else that crosses them."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
@@ -205,6 +208,6 @@ def has_cutting_pattern(tokenizer: Any) -> bool:
     return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and not takes_space_before
 
 
-def _cuts_at_pieces(tokenizer: Any) -> bool:
+def _cuts_at_pieces(tokenizer: Tokenizer) -> bool:
     """Whether tokenizing at `PIECE_BOUNDARY` gives the tokens of the whole text, by the rules of its pre-tokenizer."""
     return has_cutting_pattern(tokenizer) and tokenizer("")["input_ids"] == []

@@ -8,11 +8,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen2eval.cli.decontam import add_decontam_verbs
 from qwen2eval.cli.model import add_model_verbs
-from qwen2eval.cli.parser import Parser, add_verb
+from qwen2eval.cli.parser import Parser, Subparsers, add_verb
 from qwen2eval.cli.run_flags import MOVED_DATA, add_flags, add_run_flags, config_from_args, flag_value
 from qwen2eval.cli.sandbox import add_sandbox_verbs
 from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, summarize_names
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_verbs(verbs: Any) -> None:
+def _add_run_verbs(verbs: Subparsers) -> None:
     """Add the commands that take all settings."""
     run = add_verb(
         verbs,
@@ -94,7 +94,7 @@ def _add_run_verbs(verbs: Any) -> None:
     add_run_flags(plan)
 
 
-def _add_finished_run_verbs(verbs: Any) -> None:
+def _add_finished_run_verbs(verbs: Subparsers) -> None:
     """Add the commands that work on finished runs."""
     score = add_verb(
         verbs,

@@ -4,13 +4,16 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
 
 MAX_COLUMNS = 100
+# a text, because argparse's class can't be subscripted at run time
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""The commands of a parser or of a command group: `add_verb` adds one."""
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -20,7 +23,9 @@ class HelpFormatter(argparse.HelpFormatter):
         width = min(_columns(os.environ.get("COLUMNS", "")), MAX_COLUMNS)
         super().__init__(prog, max_help_position=32 if width > 70 else 20, width=width, **options)
 
-    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
+    def _format_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
+    ) -> str:
         """Name what a command can't do without: what it works on, then the flags that it needs."""
         if prefix is not None:  # argparse asks for the words before a subcommand
             return super()._format_usage(usage, actions, groups, prefix)
@@ -83,7 +88,9 @@ class Parser(argparse.ArgumentParser):
         return known + equals + value if is_flag else word
 
 
-def add_verb(verbs: Any, name: str, do: Callable[[argparse.Namespace], int], description: str, example: str) -> Parser:
+def add_verb(
+    verbs: Subparsers, name: str, do: Callable[[argparse.Namespace], int], description: str, example: str
+) -> Parser:
     """Add a command.
 
     Args:
@@ -92,7 +99,7 @@ def add_verb(verbs: Any, name: str, do: Callable[[argparse.Namespace], int], des
         description: its first sentence is shown in the list of commands.
         example: a command line that can be run, or several, each indented by two spaces.
     """
-    parser: Parser = verbs.add_parser(
+    parser = verbs.add_parser(
         name,
         help=description.split(". ", maxsplit=1)[0].rstrip("."),
         description=description,
@@ -103,7 +110,7 @@ def add_verb(verbs: Any, name: str, do: Callable[[argparse.Namespace], int], des
     return parser
 
 
-def add_verb_group(verbs: Any, name: str, description: str, example: str) -> Any:
+def add_verb_group(verbs: Subparsers, name: str, description: str, example: str) -> Subparsers:
     """Add a command that only holds others, and return the subparsers for these."""
     parser = verbs.add_parser(
         name, help=description.rstrip("."), description=description, epilog=f"example:\n  {example}"
