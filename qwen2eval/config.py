@@ -51,9 +51,7 @@ class Seeds:
         if not isinstance(value, Mapping):
             return cls.parse(value)
         if set(value) - {f.name for f in fields(cls)}:
-            raise ConfigError(
-                f"Setting 'seeds' is {value!r}; it takes python, numpy, torch and fewshot, or use seed: 7"
-            )
+            raise ConfigError(f"Setting 'seeds' is {value!r}: give python, numpy, torch and fewshot, or use seed: 7")
         return cls(**value)
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         quiet: no progress bars.
 
     Raises:
-        Qwen2EvalError: nothing could be scored; what was answered is kept, and the same call goes on from there.
+        Qwen2EvalError: nothing could be scored; answers are kept, and the same call resumes.
     """
     config, clock, folder = with_demo_corpus(config), Clock(), Path(config.output_path)
     with prepared_libraries(offline=config.offline):
@@ -87,7 +87,7 @@ class Asked(NamedTuple):
 def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
     """Open the model, answer what the store lacks, and close it: nothing of it is left in memory for a judge to miss.
 
-    Tasks with a `rope` of their own are asked after the others, of the model as it is with that.
+    Tasks with their own `rope` are asked last, each of the model with that `rope`.
 
     Raises:
         BackendError: no task could be answered.
@@ -117,7 +117,7 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
 
 
 def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: bool = False) -> dict[str, TaskAnswers]:
-    """Answer task by task; one whose backend gives up is moved to `plan.failures`, the others go on."""
+    """Answer task by task; a task whose backend fails is moved to `plan.failures`, and the next ones continue."""
     model_id = store.model_id(store_identity(plan, backend))
     answers: dict[str, TaskAnswers] = {}
     with Progress(quiet=quiet) as progress:
@@ -134,7 +134,7 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
 
 
 def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> dict[str, TaskSamples]:
-    """Filter and score; a task whose own code fails is moved to `plan.failures`, the others go on.
+    """Filter and score; a task whose own code fails is moved to `plan.failures`, and the next ones continue.
 
     Raises:
         TaskFileError: no task could be scored.
@@ -149,7 +149,7 @@ def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> dict[str, Task
 
 
 def aggregate_samples(plan: Plan, samples: dict[str, TaskSamples]) -> list[Score]:
-    """Return the scores of tasks and groups; a task whose own aggregation fails leaves `samples`, the others go on.
+    """Return the scores of tasks and groups; a task whose own aggregation fails is removed from `samples`.
 
     Raises:
         TaskFileError: no task could be scored.
@@ -167,7 +167,7 @@ def aggregate_samples(plan: Plan, samples: dict[str, TaskSamples]) -> list[Score
 
 @contextmanager
 def _task_code(plan: Plan, name: str) -> Iterator[None]:
-    """Make whatever a task author's filters and aggregations raise that task's failure."""
+    """Record any error of a task author's filters and aggregations as that task's failure."""
     try:
         yield
     except Exception as err:  # noqa: BLE001

@@ -1,4 +1,4 @@
-"""No connection beyond this machine, where it is forbidden, and the hub's libraries told not to try."""
+"""No connection beyond this machine, where it is forbidden, and the hub's libraries set to offline mode."""
 
 import ipaddress
 import os
@@ -18,7 +18,7 @@ TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 
 @contextmanager
 def forbid_network() -> Iterator[None]:
-    """Refuse every connection that would leave this machine, and tell the hub libraries not to try.
+    """Refuse every connection that would leave this machine, and set the hub's libraries to offline mode.
 
     Connections to loopback stay possible for model servers on this machine; `connect` and name look-ups of anything
     else raise `ConfigError`.
@@ -53,7 +53,7 @@ def forbid_network() -> Iterator[None]:
 
 @contextmanager
 def hub_libraries_offline() -> Iterator[None]:
-    """Run the block with the hub's libraries told that there is no network: they look into their caches only."""
+    """Run the block with the hub's libraries in offline mode: they use only their caches."""
     before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
     os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
     _switch_loaded_libraries(offline=True)

@@ -71,7 +71,7 @@ def _parts(piece: str) -> Iterable[str]:
 
 
 def _new_parts(piece: str) -> tuple[str, ...]:
-    """Cut at every fourth end or so, chosen by what stands between two ends: an insertion moves no cut behind it."""
+    """Cut at every fourth end or so, chosen by the text between two ends: an insertion moves no cut behind it."""
     parts, begin, last = [], 0, 0
     for match in _PART_END.finditer(piece):
         end = match.end()

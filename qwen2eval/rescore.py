@@ -45,7 +45,7 @@ def rescore(
 ) -> Run:
     """Score a run again with today's filters and metrics and replace its scores, samples and report.
 
-    The answers are those of the run's samples. A judge is asked, if one is named, through the store beside the run;
+    The answers are those of the run's samples. A judge is asked, if one is named, through the store next to the run;
     without one, verdicts that the run has are read again.
 
     Args:
@@ -57,10 +57,10 @@ def rescore(
         quiet: no progress bars.
 
     Raises:
-        ConfigError: none of the run's tasks can be judged, or the judge's settings are no judge.
-        BackendError: the judge gave up; the run stays as it is, and the same call asks only what is left.
-        RunFolderError: no run is there, or its docs are not those of today's data.
-        MissingDataError: the data is gone.
+        ConfigError: none of the run's tasks can be judged, or the judge's settings are not valid.
+        BackendError: the judge failed; the run is unchanged, and the same call asks only what is left.
+        RunFolderError: the folder holds no run, or today's data has other docs.
+        MissingDataError: the data is missing.
     """
     run = load_run(path)
     config = config_of(run)
@@ -113,15 +113,15 @@ def config_of(run: Run) -> RunConfig:
 def _judge_again(
     judge: Judge, samples: Mapping[str, TaskSamples], run: Run, config: RunConfig, *, quiet: bool
 ) -> RunInfo:
-    """Ask a judge about a run's answers and return run.json with what the judge said.
+    """Ask a judge about a run's answers and return run.json with the judge's part.
 
     Raises:
-        Qwen2EvalError: the judge can't be asked, or gave up.
+        Qwen2EvalError: the judge can't be asked, or failed.
     """
     judge = judge.with_spec()
     judged = ask_judge(judge, samples, run.path.parent / STORE_FILE, quiet=quiet)
     if judged.error is not None:
-        raise BackendError(f"{judged.error} The run is left as it was; the same command asks only what is left")
+        raise BackendError(f"{judged.error} The run is unchanged; the same command asks only what is left")
     settings = {name: value for name, value in config.as_dict().items() if name in ("judge", "judge_args")}
     return replace(run.info, judge=judged, config={**run.info.config, **settings})
 
@@ -143,7 +143,7 @@ def _docs_of(task: EvalTask, config: RunConfig, *, is_part: bool) -> list[Doc]:
 
 
 def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -> tuple[TaskPlan, TaskAnswers]:
-    """Return a task's plan and answers as its samples tell them."""
+    """Return a task's plan and answers as recorded in its samples."""
     if name not in loaded.tasks:
         raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} is not registered any more")
     task = loaded.tasks[name]

@@ -10,7 +10,7 @@ The flag with its help, type and default, the check of values and the reading of
 >>> check_types(Config(limit="few"))
 Traceback (most recent call last):
     ...
-qwen2eval.errors.ConfigError: Setting 'limit' is 'few'; it takes an integer, a number or nothing
+qwen2eval.errors.ConfigError: Setting 'limit' is 'few'; it must be an integer, a number or nothing
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ _WORDS: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Flag:
-    """What the command line says of a setting beside its type and default."""
+    """What the command line says of a setting in addition to its type and default."""
 
     help: str
     """One sentence with the unit, for a reader who knows no other flag; the default is appended."""
@@ -120,12 +120,12 @@ def check_types(config: object) -> None:
     """Refuse a value that is not of its field's type, or not one of the choices.
 
     Raises:
-        ConfigError: the first such value, and what the setting takes.
+        ConfigError: the first such value, and what the setting accepts.
     """
     for name, known in settings_of(type(config)).items():
         value: Any = getattr(config, name)
         if not _fits(value, known.accepted):
-            raise ConfigError(f"Setting {name!r} is {value!r}; it takes {_in_words(known.accepted)}")
+            raise ConfigError(f"Setting {name!r} is {value!r}; it must be {_in_words(known.accepted)}")
         if known.is_list and not all(isinstance(item, str) and item for item in value):
             raise ConfigError(f"Setting {name!r} must be a list of names, not {list(value)!r}")
         if known.about.choices and value not in known.about.choices:
@@ -136,7 +136,7 @@ def by_field(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain values by field name, from any of the settings' names, with `-` or `_`.
 
     Raises:
-        ConfigError: a key that is no setting; the message suggests the nearest one.
+        ConfigError: a key that is not a setting; the message suggests the nearest one.
     """
     fields_by_name = {
         name: known.field_name
@@ -197,7 +197,7 @@ def _setting(declared: "Field[Any]") -> Setting:
 
 
 def _accepted(annotation: Any) -> Iterator[type]:
-    """Yield the types of an annotation's values: `float` takes an int, too, and `tuple[str, ...]` a tuple."""
+    """Yield the types of an annotation's values: `float` accepts an int, too, and `tuple[str, ...]` a tuple."""
     if isinstance(annotation, UnionType):
         for part in get_args(annotation):
             yield from _accepted(part)

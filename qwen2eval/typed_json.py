@@ -25,7 +25,7 @@ class Record:
     """A JSON object of a known form."""
 
     extra: Mapping[str, object] = dataclasses.field(default_factory=dict, kw_only=True)
-    """Keys that this version doesn't know, as a newer one may write them: kept, and written back after the others."""
+    """Keys that this version doesn't know, as a newer one may write them; written back after the known ones."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, keys in the order of the fields."""
@@ -42,8 +42,8 @@ def read_json(kind: type[T], value: object, *, key: str = "") -> T:
     """Return a JSON value as a type: a record, a named tuple (a JSON list), a tuple, a mapping or a plain value.
 
     Args:
-        kind: the type; `object` takes anything as it is.
-        key: where the value stands, for messages.
+        kind: the type; `object` accepts any value.
+        key: the path of the value, for messages.
 
     Raises:
         ShapeError: a key is missing, or a value has another type.

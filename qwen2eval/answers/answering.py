@@ -38,7 +38,7 @@ def answer_task(
         seed: the run's seed of sampled generations.
 
     Raises:
-        BackendError: the backend gave up; what it answered before is in the store.
+        BackendError: the backend failed; the answers before that are in the store.
     """
     result = TaskAnswers()
     for kind in planned.kinds:
@@ -121,7 +121,7 @@ def _ask(
 
 
 def _request_seed(key: AnswerKey) -> int:
-    """Return a seed of its own for each sampled request and repeat."""
+    """Return a separate seed for each sampled request and repeat."""
     text = key.digest + key.seed.to_bytes(8, "big", signed=True) + key.repeat.to_bytes(4, "big")
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 

@@ -2,7 +2,7 @@
 
 An answer is found again only by the same model (fingerprint, backend and version, dtype, tokenizer, chat template) for
 the same request (kind, exact tokens, generation arguments), seed and repeat. Answers are committed as they arrive, so a
-run that was killed goes on where it stopped. Neither torch nor lm-eval is needed to read it.
+run that was killed resumes where it stopped. Neither torch nor lm-eval is needed to read it.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class ResponseStore:
         path: the SQLite file; made, with its folder, if it isn't there.
 
     Raises:
-        StoreError: another version wrote the file, or it is no store, or it can't be opened.
+        StoreError: another version wrote the file, or it is not a store, or it can't be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,7 +138,7 @@ class ResponseStore:
             yield
         except sqlite3.Error as err:
             raise StoreError(
-                f"The response store {str(self.path)!r} can't be used ({err}). Mend the cause (a full disk, a program "
+                f"The response store {str(self.path)!r} can't be used ({err}). Fix the cause (a full disk, a program "
                 "that holds the file) and run the same command again: what was answered is kept. If the file itself "
                 "is damaged, move it away to begin a new one"
             ) from err

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nqwen2eval: stopped. Finished answers are kept: run the same command again to resume.", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
+    except BrokenPipeError:  # the reader of our output (head, less) has closed the pipe
         sys.stderr.close()
         return ExitCode.OK
 
@@ -216,7 +216,7 @@ def do_report(args: argparse.Namespace) -> int:
 
 
 def _readable_runs(paths: Sequence[str]) -> "list[Run]":
-    """Return the runs whose record and scores can be read; what is wrong with the others is said on stderr."""
+    """Return the runs whose record and scores can be read; the errors of the other runs are printed on stderr."""
     from qwen2eval.run_folder.folder import load_run
 
     runs = []
@@ -231,7 +231,7 @@ def _readable_runs(paths: Sequence[str]) -> "list[Run]":
 
 
 def _warn(message: str | None) -> None:
-    """Say on stderr, in one line, what went wrong without stopping the command."""
+    """Print a warning on stderr, in one line; nothing if there is none."""
     if message is not None:
         print(f"qwen2eval: {visible(message)}", file=sys.stderr)
 

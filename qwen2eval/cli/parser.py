@@ -1,4 +1,4 @@
-"""The parser of the command line: one spelling in the help, both accepted; help that fits the terminal."""
+"""The parser of the command line: flags are shown with `_` and accepted with `-` too; help fits the terminal."""
 
 import argparse
 import os
@@ -26,8 +26,8 @@ class HelpFormatter(argparse.HelpFormatter):
     def _format_usage(
         self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
     ) -> str:
-        """Name what a command can't do without: what it works on, then the flags that it needs."""
-        if prefix is not None:  # argparse asks for the words before a subcommand
+        """Show the required parts of a command only: positional arguments, then required flags."""
+        if prefix is not None:  # argparse asks for the part before a subcommand
             return super()._format_usage(usage, actions, groups, prefix)
         places = [self._format_args(one, one.dest) for one in actions if not one.option_strings]
         needed = [self._format_action_invocation(one) for one in actions if one.option_strings and one.required]
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args([self._with_underscores(word) for word in words], namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Exit with one line: what is wrong, the nearest flag, where to read more."""
+        """Exit with one line: the error, the nearest known flag, the command that shows the help."""
         import difflib
 
         flags = [flag for action in self._actions for flag in action.option_strings]
@@ -121,7 +121,7 @@ def add_verb_group(verbs: Subparsers, name: str, description: str, example: str)
 
 @cache  # argparse makes a formatter for each flag
 def _columns(given: str) -> int:
-    """Return the terminal's width less argparse's margin, or the most where the output is no terminal.
+    """Return the terminal's width less argparse's margin, or the maximum if the output is not a terminal.
 
     Args:
         given: the environment's COLUMNS, which wins.

@@ -32,13 +32,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str, has_defaults: bool = False, **helps: str) -> None:
-    """Add some settings' flags to a command that is no run.
+    """Add some settings' flags to a command other than `run` and `plan`.
 
     Args:
         parser: the command's parser.
         names: the settings' fields.
         has_defaults: whether a flag that is not given has its field's default; otherwise it is None.
-        helps: the help, by field, of flags that mean something more special here.
+        helps: the help, by field, of flags whose meaning differs in this command.
     """
     for name in names:
         known = settings_of(RunConfig)[name]
@@ -79,7 +79,7 @@ def flag_value(args: argparse.Namespace, name: str, *, in_file: Any = None) -> A
         return value
     pairs = {} if in_file is None else read_value(known, in_file)
     if not isinstance(pairs, Mapping):
-        return pairs  # of a wrong type, which the config refuses
+        return pairs  # a value of the wrong type: the config refuses it
     given = [parse_key_values(text, flag=f"--{known.name}") for texts in value or () for text in texts]
     return {key: one for group in (pairs, *given) for key, one in group.items()}
 

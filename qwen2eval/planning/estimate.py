@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 
     seconds: float
     run_id: str | None
-    """The run whose speed it is; None: by arithmetic, from the machine's matrix product."""
+    """The run whose speed it is; None: estimated from this machine's matrix-multiplication speed."""
 
 
 class Cost(NamedTuple):
@@ -68,7 +68,7 @@ def prompt_flops(config: Qwen2Config, lengths: Iterable[int]) -> float:
 
 
 def model_config(plan: Plan) -> Qwen2Config | None:
-    """Return the shapes of the model under test; None if it is no Qwen2, or its config isn't on this machine."""
+    """Return the shapes of the model under test; None if it is another model, or its config isn't on this machine."""
     if plan.spec.path is None or not Path(plan.spec.path).exists():
         return None
     try:

@@ -56,7 +56,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
 
 
 def _own_model(task: EvalTask, config: RunConfig, opened: dict[str, ModelSpec]) -> tuple[RunConfig, ModelSpec] | None:
-    """Return config and model of a task with a `rope` of its own.
+    """Return config and model of a task with its own `rope`.
 
     Args:
         config: what the user asked for.
@@ -89,7 +89,7 @@ def _with_room(config: RunConfig, spec: ModelSpec, tasks: Iterable[EvalTask]) ->
 
 
 def _has_data(task: EvalTask) -> bool:
-    """Tell whether the published files that a task is made of can be read; planning it will say why not."""
+    """Return whether a task's published files can be read; if not, planning the task reports the reason."""
     try:
         if task.published is not None:
             task.published.read_docs()

@@ -147,7 +147,7 @@ def _planned_request(
 
 
 def _is_truncated(request: TaskRequest, n_context: int | None, n_continuation: int, spec: ModelSpec) -> bool:
-    """Tell whether the prompt has to be cut; a rolling log-likelihood is read in windows and never is."""
+    """Return whether the prompt has to be cut; a rolling log-likelihood is read in windows and never is."""
     if spec.max_length is None or n_context is None or request.kind == "loglikelihood_rolling":
         return False
     if request.kind == "generate_until":

@@ -55,7 +55,7 @@ class ContaminationRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Where a doc stands in the corpus."""
+    """Where a doc occurs in the corpus."""
 
     doc: str
     place: str
@@ -109,7 +109,7 @@ def contamination_warnings(found: ContaminationInfo | None) -> tuple[str, ...]:
     if n_problems := sum(found.problems.values()):
         kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.problems.items())
         warnings.append(
-            f"{n_problems:,} records of the corpus could not be read as they should ({kinds}): docs may stand there"
+            f"{n_problems:,} corpus records could not be read correctly ({kinds}); leaked items in them would be missed"
         )
     return tuple(warnings)
 
@@ -120,13 +120,13 @@ def corpus_line(found: ContaminationInfo | None) -> str | None:
         return None
     corpus, rule = found.corpus, found.rule
     text = f"{corpus.n_documents:,} documents, {corpus.n_bytes / 1e6:,.1f} MB"
-    line = f"Corpus: {text}. Contaminated: a doc that shares {rule.ngram_size} tokens in a row with it"
+    line = f"Corpus: {text}. Contaminated: a doc that shares {rule.ngram_size} consecutive tokens with it"
     if rule.ngram_size_cjk not in (None, rule.ngram_size):
         line += f" ({rule.ngram_size_cjk} where most tokens are single characters, as in Chinese)"
     if rule.min_lcs or rule.min_lcs_ratio:
         line += (
-            f"; LCS rule: and a common subsequence of at least {rule.min_lcs} tokens and {rule.min_lcs_ratio:g} "
-            f"of the shorter text ({rule.sequence})"
+            f"; LCS rule: in addition a common subsequence of at least {rule.min_lcs} tokens and "
+            f"{rule.min_lcs_ratio:g} of the shorter text ({rule.sequence})"
         )
     return line + "."
 
@@ -199,7 +199,7 @@ def _not_testable(task: TaskContaminationInfo) -> str | None:
     count, n_whole = task.n_not_testable, task.n_found_whole
     if not count:
         return None
-    return f"{count:,} not testable" + (f", {n_whole:,} of them in the corpus as a whole" if n_whole else "")
+    return f"{count:,} not testable" + (f", {n_whole:,} of them occur in full" if n_whole else "")
 
 
 def _warning(task: TaskContaminationInfo) -> str | None:
@@ -208,5 +208,5 @@ def _warning(task: TaskContaminationInfo) -> str | None:
     if task.n_clean == 0:
         return "no doc is clean, so there is no clean score"
     if task.n_clean < FEW_DOCS:
-        return f"only {task.n_clean} docs are clean: their score says little"
+        return f"only {task.n_clean} docs are clean: their score is not reliable"
     return None

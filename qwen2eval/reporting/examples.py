@@ -50,13 +50,13 @@ class Example:
     """Why the doc is not scored."""
     outcomes: tuple[Outcome, ...]
     evidence: Evidence | None
-    """Where the doc stands in the corpus that was searched."""
+    """Where the doc occurs in the corpus that was searched."""
 
 
 def run_examples(run: Run, *, n_each: int = 2) -> dict[str, tuple[Example, ...]]:
     """Pick examples of each task of a finished run.
 
-    All docs are looked at, but by the few columns that tell their verdict; prompts and responses are read only of the
+    All docs are read, but only the few columns that give their verdict; prompts and responses are read only of the
     docs that are picked.
     """
     chosen = {}

@@ -10,7 +10,7 @@ from qwen2eval.run_folder.folder import ScoreRecord
 from qwen2eval.run_info import RunInfo
 
 Place = tuple[int | None, float | None]
-"""Length and depth; None stands for all."""
+"""Length and depth; None: all of them."""
 
 
 class HeatCell(NamedTuple):

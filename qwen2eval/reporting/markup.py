@@ -38,7 +38,7 @@ def visible(text: str) -> str:
 
 
 def group_by_message(messages: Mapping[str, str]) -> list[tuple[list[str], str]]:
-    """Return each message once, with the names that it stands for, in order.
+    """Return each message once, with the names that it applies to, in order.
 
     >>> group_by_message({"a": "no data", "b": "no room", "c": "no data"})
     [(['a', 'c'], 'no data'), (['b'], 'no room')]
@@ -77,7 +77,7 @@ class Markdown(str):
     __slots__ = ()
 
 
-# What GitHub and other readers make into a link, a mention, a formula or an emoji, wherever it stands in prose.
+# What GitHub and other readers make into a link, a mention, a formula or an emoji, anywhere in prose.
 _TAKEN_FOR_A_LINK = re.compile(
     r"@\w|[$`\\_]|://|www\.|\w\w\.[a-z]{2}|#\d|\bgh-\d|\b[0-9a-f]{7}|:[\w+-]+:|^(?:javascript|data|mailto|xmpp):",
     re.IGNORECASE,
@@ -110,7 +110,7 @@ def _md_word(word: str) -> str:
 def md_code(text: str) -> Markdown:
     """Write text as inline code on one line, also fit for a table cell.
 
-    A pipe would end the cell in some readers even when escaped, so it stands between two pieces of code.
+    A pipe would end the cell in some readers even when escaped, so it is set between two pieces of code.
 
     >>> md_code("exact_match"), md_code("a|b")
     ('`exact_match`', '`a`&#124;`b`')

@@ -114,6 +114,6 @@ def _time_text(estimate: "Estimate") -> str:
     if estimate.run_id is not None:
         return f"about {format_seconds(estimate.seconds)}, at the speed of {estimate.run_id}"
     return (
-        f"about {format_seconds(estimate.seconds)} for the prompts, by arithmetic (half of this machine's matrix "
-        "product); answers come on top. A run with --limit tells more"
+        f"about {format_seconds(estimate.seconds)} for the prompts (estimated from this machine's "
+        "matrix-multiplication speed), plus generation. Run with --limit once for a better estimate"
     )

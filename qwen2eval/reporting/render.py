@@ -112,7 +112,7 @@ def _finish_markdown(value: Any) -> Any:
 
 
 def _write_whole(path: Path, text: str) -> Path:
-    """Write beside the target and rename, so that a reader meets the old file or the new one, never a half."""
+    """Write a temporary file and rename it: a reader finds the old file or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(text, encoding="utf-8", newline="\n")

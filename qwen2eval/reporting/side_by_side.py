@@ -31,7 +31,7 @@ _PROTOCOL: Mapping[str, Callable[[TaskInfo], object]] = {
 
 
 class ComparedRun(NamedTuple):
-    """A run that stands beside others."""
+    """One of the runs that are compared."""
 
     name: str
     """What the page calls it: no two are called the same."""
@@ -84,7 +84,7 @@ class ComparedScore:
     filter: str | None
     """None: the task has no named filter."""
     direction: str
-    """An arrow to the better side; empty where nobody said which it is."""
+    """An arrow to the better side; empty if the direction is not specified."""
     cells: tuple[ScoreCell, ...]
     """In the order of the runs."""
 

@@ -1,8 +1,8 @@
 """A scan's matches joined with a run's samples: which docs were in the corpus, and the scores with and without them.
 
 As in the Qwen2 report (arXiv 2407.10671, section 5.2.6, Table 15): a doc is contaminated if it shares an n-gram with
-the corpus (the strict rule), and the clean score is that of the others. What its LCS rule says stands beside. Docs too
-short for an n-gram are neither: they count in the original score only.
+the corpus (the strict rule), and the clean score is that of all other docs. The verdict of its LCS rule is recorded,
+too. Docs that are shorter than an n-gram are neither: they count in the original score only.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class TaskContamination:
     matches: Mapping[int, Sequence[Mapping[str, Any]]]
     """By doc_id: rows of the scan's matches; a document with many items in it has rows for some of them only."""
     n_found_whole: int
-    """Docs too short for an n-gram that stand in the corpus as a whole."""
+    """Docs that are shorter than an n-gram and occur in the corpus in full."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find_contamination(
 ) -> Contamination | None:
     """Look up a run's docs in a finished scan, or in a new one of its corpus; None: the config names neither.
 
-    A scan of the same corpus for the same items goes on where it was.
+    A scan of the same corpus for the same items resumes.
 
     Raises:
         ConfigError: no such scan or corpus, one of which nothing could be read, or a scan for other tasks or docs.
@@ -93,7 +93,7 @@ def find_contamination(
 def own_contamination(run: "Run") -> Contamination | None:
     """Return what a finished run's own files say of its docs; None: it was never joined with a corpus.
 
-    The scan may be gone since, or its folder hold another one.
+    The scan may have been removed since, or replaced by another one.
     """
     source = run.info.contamination
     if source is None:
@@ -125,17 +125,17 @@ def join(
     """
     if contamination is None:
         return Joined()
-    told: dict[str, TaskContaminationInfo] = {}
+    described: dict[str, TaskContaminationInfo] = {}
     parts: list[Score] = []
     matches: dict[str, list[dict[str, Any]]] = {}
     for name, task_samples in samples.items():
         task = contamination.tasks[name]
         task_samples.contamination, task_samples.contamination_qwen2 = task.strict, task.qwen2
         own = subset_scores(name, task_samples, task, seed=seed)
-        told[name] = _describe_task(name, task_samples, [*scores, *own], task, seed=seed)
+        described[name] = _describe_task(name, task_samples, [*scores, *own], task, seed=seed)
         parts += own
         matches[name] = match_rows(task.matches)
-    return Joined(replace(contamination.source, tasks=told), parts, matches)
+    return Joined(replace(contamination.source, tasks=described), parts, matches)
 
 
 def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, seed: int) -> list[Score]:
@@ -156,7 +156,7 @@ def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, s
 def _scan_corpus(
     config: "RunConfig", plans: "Mapping[str, TaskPlan]", on_progress: "Callable[[Progress], None] | None"
 ) -> "Results":
-    """Scan a run's corpus for the docs of its tasks, into a folder of its own beside the runs."""
+    """Scan a run's corpus for the docs of its tasks, into a separate folder next to the runs."""
     from decontam import ReferenceIndex, Rule, scan
 
     references = [item for name, plan in plans.items() for item in task_references(name, plan.task)]
@@ -172,7 +172,7 @@ class _Item(NamedTuple):
     strict: Status
     qwen2: Status
     is_whole: bool
-    """Found as a whole."""
+    """Found in full, although shorter than an n-gram."""
 
 
 class _Scanned:

@@ -69,8 +69,8 @@ def _program_flags(executions: "Sequence[Execution]") -> Iterable[FlagInfo]:
         yield FlagInfo(
             "no_sandbox",
             "warning",
-            f"{len(executions)} programs of the model's ran without a sandbox (--sandbox none): each could read, "
-            "change and send what you can, and forge its verdict. Don't publish this score",
+            f"{len(executions)} programs that the model wrote ran without a sandbox (--sandbox none): each could "
+            "read, change and send all that you can, and forge its verdict. Don't publish this score",
         )
 
 
@@ -119,7 +119,7 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagI
         yield FlagInfo(
             "degenerate_logprobs",
             "error",
-            f"{flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scores none",
+            f"{flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scored none",
         )
     if len(scored) < MIN_DOCS_FOR_TESTS:
         return
@@ -129,7 +129,7 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagI
             "tied_choices",
             "warning",
             f"the best choices have equal log-probabilities in {tied} of {len(scored)} docs: the dtype is too coarse "
-            "to tell them apart (try dtype=float32)",
+            "to rank them (try dtype=float32)",
         )
     chosen = Counter(max(range(len(lp)), key=lp.__getitem__) for lp in choices)
     choice, n_chosen = chosen.most_common(1)[0]

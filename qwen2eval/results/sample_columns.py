@@ -151,7 +151,7 @@ JUDGE_COLUMNS = (
     SampleColumn(
         "judge_error",
         "string",
-        "Why there is no verdict of the judge; only in runs with a judge.",
+        "Why the judge gave no verdict; only in runs with a judge.",
         lambda at: _judgement(at).error,
     ),
 )

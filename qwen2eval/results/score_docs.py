@@ -59,7 +59,7 @@ def _filter_answered(
     given: Mapping[int, list[list[Answer]]],
     problems: Mapping[int, str | None],
 ) -> dict[str, dict[int, list[Any]]]:
-    """Return filter -> doc id -> filtered responses, of the docs that were answered whole."""
+    """Return filter -> doc id -> filtered responses, of the docs whose requests were all answered."""
     owners: list[int] = []
     docs: list[Doc] = []
     responses: list[Any] = []
@@ -95,7 +95,7 @@ def _score_doc(
     if filtered is not None:
         try:
             metrics = planned.task.score(doc, filtered)
-        # a task author's scorer may raise anything on one odd answer: that doc is not scored, the others are
+        # a task author's scorer may raise anything on one odd answer: only that doc is not scored
         except Exception as err:  # noqa: BLE001
             problem = f"the scorer failed: {type(err).__name__}: {err}"
     programs = planned.task.programs

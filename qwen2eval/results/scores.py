@@ -136,7 +136,7 @@ def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_
 
     Args:
         is_part: the items are some of a task's; an aggregation that doesn't survive this has no value there, as the
-            score of all docs stands all the same.
+            score of all docs is reported anyway.
     """
     if not items:
         return None

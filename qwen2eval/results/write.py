@@ -64,7 +64,7 @@ def _is_running(pid: int) -> bool:
 
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that takes its place when the block ends well, and is removed if not."""
+    """Yield an empty folder next to `target`; it replaces `target` if the block succeeds, and is removed otherwise."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:

@@ -1,4 +1,4 @@
-"""Where a doc stands in a corpus: rows of contamination/<task>.parquet, and what of them a report shows.
+"""Where a doc occurs in a corpus: rows of contamination/<task>.parquet, and what of them a report shows.
 
 Plain values only, so that a report needs neither tasks nor the engine that found them.
 """
@@ -13,7 +13,7 @@ MATCH_COLUMNS = (
     *("lcs_length", "lcs_ratio", "min_df", "spans", "excerpt", "excerpt_begin"),
 )
 N_EVIDENCE, CONTEXT_CHARACTERS, FOUND_CHARACTERS = 5, 120, 600
-"""Matches of a task that stand under the table, and how much of their text."""
+"""Matches of a task that are shown below the table, and how much of their text."""
 
 
 def match_rows(matches: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -89,5 +89,5 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, int]:
 
 
 def _count(value: float | None) -> int | None:
-    """Return a count: where some rows have none, pandas has made floats of the others."""
+    """Return a count: where some rows have none, pandas has converted all others to floats."""
     return None if value is None else int(value)

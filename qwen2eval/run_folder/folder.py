@@ -105,7 +105,7 @@ def score_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[ScoreRecord, ...]:
 
 
 def known_number(cell: Any) -> float | None:
-    """Return a table's cell as a number; None for NaN, for other ways to say "nothing", and for what is no number.
+    """Return a table's cell as a number; None for NaN, other missing values and everything that is not a number.
 
     >>> known_number(2), known_number(float("nan")), known_number(None), known_number([1, 2]), known_number("3")
     (2.0, None, None, None, None)
@@ -152,7 +152,7 @@ class Run:
     info: RunInfo
     """run.json; `info.to_json()` is the file's own form."""
     report_fault: str | None = None
-    """Why its report could not be written just now, and what to do; None: it is there, or nobody has tried."""
+    """Why the report could not be written by this call, and what to do; None: it was written, or not requested."""
 
     @cached_property
     def scores(self) -> "pd.DataFrame":
@@ -298,14 +298,14 @@ class FoundRuns(NamedTuple):
     runs: tuple[Run, ...]
     """Newest first."""
     unreadable: tuple[RunFolderError, ...]
-    """Why each folder that has a run.json and yet is no run of this version can't be read."""
+    """Why each folder that has a run.json can't be read as a run of this version."""
 
 
 def find_runs(folder: str | Path) -> FoundRuns:
     """Read the run.json of all runs of an output folder; foreign and damaged folders are passed over, and named."""
     runs: list[Run] = []
     unreadable: list[RunFolderError] = []
-    # `latest` is a link to one of the others, and names with a dot are drafts
+    # `latest` is a link to one of the run folders, and names with a dot are drafts
     paths = [file.parent for file in Path(folder).glob("*/run.json")]
     for path in sorted((p for p in paths if not p.is_symlink() and not p.name.startswith(".")), reverse=True):
         try:

@@ -42,7 +42,7 @@ def load_entry(name: str, known: Mapping[str, TaskEntry], metadata: Mapping[str,
 
     Args:
         name: what to build.
-        known: every entry that it may refer to; lm-eval's own index, which takes seconds to make, is left out.
+        known: every entry that it may refer to; lm-eval's own index, which takes seconds to build, is left out.
         metadata: goes into the metadata of every task that is built.
 
     Returns:
@@ -97,7 +97,7 @@ def forget_metadata(task: "Task | Group", names: Iterable[str]) -> None:
 
 
 def draws_at_random(task: "Task") -> bool:
-    """Tell whether building a prompt may draw from the task's random stream, so that later prompts depend on it."""
+    """Return whether building a prompt may draw from the task's random stream, so that later prompts depend on it."""
     from lm_eval.api.samplers import FirstNSampler
 
     templates = (task.config.doc_to_text, task.config.doc_to_target, task.config.doc_to_choice, task.config.description)

@@ -1,4 +1,4 @@
-"""`EvalTask`: one lm-eval task as a run uses it. Past it nobody reads lm-eval's objects.
+"""`EvalTask`: one lm-eval task as a run uses it. No other module reads lm-eval's objects.
 
 lm-eval's tasks have no types, and much of what a run needs of them is spread over `task.config`, `task.dataset`,
 attributes that only some have, and methods that mean something else in each kind of task. All of it is asked here.
@@ -99,7 +99,7 @@ class EvalTask:
         self.judged: Judged | None = lm_eval if isinstance(lm_eval, Judged) else None
         own_programs: RunsPrograms | None = lm_eval if isinstance(lm_eval, RunsPrograms) else None
         self.programs = programs or own_programs
-        # a task whose programs are run for it has tests as its target, and these are no answer
+        # if programs are run for a task, its target is the tests, which are not an answer
         self.target_is_answer = programs is None and bool(getattr(lm_eval, "target_is_answer", True))
         self._score = score or lm_eval.process_results
 
@@ -148,7 +148,7 @@ class EvalTask:
 
     @property
     def rope(self) -> str | None:
-        """How this task alone wants the context stretched; None: as the run does."""
+        """How the context is extended for this task only; None: as the run's settings say."""
         rope = self.metadata.get("rope")
         return None if rope in (None, "auto") else str(rope)
 
@@ -331,7 +331,7 @@ class EvalTask:
 
     @cached_property
     def filter_names(self) -> list[str]:
-        """Names of its filter chains; "none" where it has none of its own."""
+        """Names of its filter chains; "none" if the task defines no chain."""
         return [str(chain.name) for chain in internals.filter_chains(self.lm_eval)]
 
     def filtered(self, docs: Sequence[Doc], responses: Sequence[Any]) -> dict[str, list[Any]]:
@@ -345,7 +345,7 @@ class EvalTask:
         return {str(chain.name): internals.apply_chain(chain, docs, responses) for chain in chains}
 
     def extracts(self, filter_name: str) -> bool:
-        """Tell whether a filter chain looks for an answer in the response."""
+        """Return whether a filter chain looks for an answer in the response."""
         for chain in self.lm_eval.get_config("filter_list") or []:
             if chain["name"] == filter_name:
                 return any("regex" in str(step.get("function", "")) for step in chain["filter"])
@@ -355,13 +355,13 @@ class EvalTask:
         """Return a doc's metrics; a metric without a value for this doc is left out.
 
         Raises:
-            Exception: whatever the task author's code raises.
+            Exception: any error of the task author's code.
         """
         return self._score(doc, filtered)
 
     @property
     def aggregations(self) -> dict[str, Callable[[list[Any]], float]]:
-        """How each of its own metrics is aggregated, by name."""
+        """How each of the task's metrics is aggregated, by name."""
         return dict(self.lm_eval.aggregation() or {})
 
     def aggregation(self, metric: str) -> Aggregation:
@@ -402,7 +402,7 @@ class EvalTask:
 
 
 class EvalGroup:
-    """A group of tasks with a score of its own.
+    """A group of tasks with its own score.
 
     Args:
         lm_eval: the group as lm-eval built it.

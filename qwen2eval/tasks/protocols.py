@@ -22,7 +22,7 @@ class SizedPrompts(Protocol):
 
     @property
     def longest_context(self) -> int | None:
-        """Tokens of the longest context that the task asks for, whatever the model takes; None: not known."""
+        """Tokens of the longest context that the task asks for, independent of the model; None: not known."""
 
     def build_docs(self, spec: "ModelSpec", config: "RunConfig") -> None:
         """Build the docs for a model; `eval_docs` has them from then on."""

@@ -86,8 +86,9 @@ def task_references(name: str, task: EvalTask) -> "list[Reference]":
 def reference_of(name: str, doc_id: int, task: EvalTask, doc: Doc) -> "Reference":
     """Return a doc as a reference.
 
-    The task's `metadata.reference_fields` say what is compared: the first is the question, the others follow it. A task
-    without them gives lm-eval's `doc_to_decontamination_query`, or else its prompt without examples; and its target.
+    The task's `metadata.reference_fields` say what is compared: the first is the question, the other fields follow it.
+    A task without them gives lm-eval's `doc_to_decontamination_query`, or else its prompt without examples; and its
+    target.
     """
     from decontam import Reference
 

@@ -104,7 +104,7 @@ def find_tasks(names: Iterable[str], *, include_path: Sequence[str] = ()) -> lis
 def load_tasks(config: RunConfig) -> LoadedTasks:
     """Build the tasks and groups of a run, with the run's overrides applied.
 
-    A task that can't be built is kept in `failures` with its error; the others are loaded.
+    A task that can't be built is kept in `failures` with its error; all other tasks are loaded.
 
     Raises:
         TaskNotFoundError: an unknown name; nothing is loaded then.
@@ -218,7 +218,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     """Build one entry with lm-eval's own factory.
 
     Raises:
-        Qwen2EvalError: whatever went wrong, named after the task.
+        Qwen2EvalError: any error, with the task's name.
     """
     known = registry.needed_by(entry)
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
@@ -234,7 +234,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
         tasks = {name: _evaluated(task, config) for name, task in built["tasks"].items()}
     except Qwen2EvalError:
         raise
-    # task files name functions and data sets of anyone's: whatever they raise is that task's failure, not the run's
+    # functions and data sets that a task file names may raise anything: then that task fails, not the run
     except Exception as err:
         raise _explain(entry, err) from err
     # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each
@@ -287,7 +287,7 @@ def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
 
 
 def _broken_line(entry: TaskEntry) -> str | None:
-    """Return which line of the JSON-lines files that a task's YAML names is broken, which `datasets` doesn't tell."""
+    """Return which line of the JSON-lines files that a task's YAML names is broken, which `datasets` doesn't report."""
     files = (read_task_yaml(Path(entry.path or "")).get("dataset_kwargs") or {}).get("data_files") or ()
     groups = files.values() if isinstance(files, dict) else [files]
     for path in [Path(p) for group in groups for p in ([group] if isinstance(group, str) else group)]:

@@ -1,4 +1,4 @@
-"""Scores with and without the docs that a corpus holds, and where they stand in it."""
+"""Scores with and without the docs that a corpus holds, and where these docs occur in it."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -36,7 +36,7 @@ _SECRET = secrets.token_hex(16)
 
 
 class CodeEval:
-    """Stands in for `evaluate.load("code_eval")`; outside of a task's scoring it runs nothing and passes nothing."""
+    """Replaces `evaluate.load("code_eval")`; outside of a task's scoring it runs nothing and passes nothing."""
 
     def __init__(self) -> None:
         self.asking: _Asking | None = None
@@ -209,8 +209,8 @@ def sandboxed(task: "Task", level: str) -> EvalTask:
         is_routed |= any(value is CODE_EVAL for value in names.values())
     if not is_routed:
         raise TaskFileError(
-            f"Task {task.task_name!r} runs code that the model wrote, in a way of its own. Only what goes through HF's "
-            "`code_eval` (or a `check_correctness` as CRUXEval's) can be run in the sandbox; nothing is run unprotected"
+            f"Task {task.task_name!r} runs code that the model wrote, but not with HF's `code_eval` or a "
+            "`check_correctness` like CRUXEval's. Only these can be run in the sandbox; nothing is run unprotected"
         )
     scorer = SandboxedScorer(task, level)
     return EvalTask(task, programs=scorer, score=scorer.process_results)
@@ -224,7 +224,7 @@ def check_of(program: str, tests: str, *, timeout_seconds: float) -> Check:
     entry_point, source = "", tests
     try:
         tree = ast.parse(tests)
-    except (SyntaxError, ValueError, RecursionError):  # the sandbox tells what is wrong with them
+    except (SyntaxError, ValueError, RecursionError):  # the sandbox reports the error
         return Check(program, entry_point="candidate", tests=tests, timeout_seconds=timeout_seconds)
     match tree.body[-1] if tree.body else None:
         case ast.Expr(value=ast.Call(func=ast.Name(id="check"), args=[ast.Name(id=name)], keywords=[])):

@@ -90,7 +90,7 @@ class CodeTask(ConfigurableTask):
                 self._runs.note_not_run(key, str(err))
 
     def executions(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[Execution]:
-        """Return what came of a doc's programs, in the order of the responses."""
+        """Return the results of a doc's programs, in the order of the responses."""
         self.run_programs([(doc, results)])
         return [self._runs[self.key(doc, program)] for program in results[0]]
 

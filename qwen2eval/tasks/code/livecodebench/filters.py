@@ -9,7 +9,7 @@ from qwen2eval.tasks.code.task import CodeTask, digest
 
 
 class LiveCodeBenchTask(CodeTask):
-    """A `CodeTask` whose docs' tests are in their data's `case_file`; each test is a run of its own.
+    """A `CodeTask` whose docs' tests are in their data's `case_file`; each test is a separate run.
 
     As LiveCodeBench does it (`lcb_runner/evaluation/testing_util.py`): lines are compared without outer white space, or
     as decimal numbers; of what a method returns a tuple counts as a list. Otherwise than there, programs get a real

@@ -64,7 +64,7 @@ def language_of(configuration: str) -> str:
     language = configuration.rpartition("-")[2]
     if language not in LANGUAGES:
         raise TaskFileError(
-            f"MultiPL-E configuration {configuration!r}: {language!r} is no language here; there are: "
+            f"MultiPL-E configuration {configuration!r}: unknown language {language!r}; available: "
             f"{', '.join(LANGUAGES)}"
         )
     return language
