@@ -27,7 +27,7 @@ def is_secret(name: str) -> bool:
     return bool(_SECRET_NAME.search(name)) and not re.match(r"(?:eos|bos|pad|think_end|add_bos|prefix)_", name)
 
 
-def redacted(value: Any) -> Any:
+def redacted(value: object) -> Any:
     """Return `value` with the values of secret names blotted out, also deep inside, and addresses without passwords.
 
     >>> redacted({"model": "m", "header": {"Authorization": "Bearer x"}, "base_url": "http://me:pw@h/v1?key=1"})

@@ -8,7 +8,8 @@ from typing import Any
 from qwen2eval.answers.answering import TaskAnswers
 from qwen2eval.answers.store import STORE_FILE
 from qwen2eval.backends import load_spec
-from qwen2eval.config import RunConfig
+from qwen2eval.columns import Row
+from qwen2eval.config import ModelArgs, RunConfig
 from qwen2eval.errors import BackendError, ConfigError, RunFolderError
 from qwen2eval.judges.asking import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.planning.plan import own_config, set_seeds
@@ -31,7 +32,7 @@ from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from qwen2eval.tasks.lm_eval_task import EvalTask, PromptForm, doc_hash
 from qwen2eval.tasks.registry import LoadedTasks, load_tasks
 
-_FINISH_REASONS: dict[Any, FinishReason] = {"stop": "stop", "length": "length"}
+_FINISH_REASONS: dict[object, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 def rescore(
@@ -40,7 +41,7 @@ def rescore(
     data_dir: str | None = None,
     matches: str | None = None,
     judge: str | None = None,
-    judge_args: Mapping[str, Any] | None = None,
+    judge_args: ModelArgs | None = None,
     quiet: bool = False,
 ) -> Run:
     """Score a run again with today's filters and metrics and replace its scores, samples and report.
@@ -64,6 +65,7 @@ def rescore(
     """
     run = load_run(path)
     config = config_of(run)
+    # without its corpus: the run keeps its marks, and a new search is `decontam apply` with the matches of a scan
     config = replace(config, data_dir=data_dir or config.data_dir, matches=matches, corpus=())
     if judge is not None or judge_args:
         config = replace(config, judge=judge, judge_args=judge_args or {})
@@ -77,22 +79,27 @@ def rescore(
         info = run.info
         if asked is not None:
             info = _judge_again(asked, samples, run, config, quiet=quiet)
-        elif info.judge is not None:
-            for name, task_samples in samples.items():
-                restore_verdicts(task_samples, run.samples(name))
+        else:
+            _restore_judge(run, samples)
         scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
         joined = join(samples, scores, found or own_contamination(run), seed=config.seeds.numpy)
-        info = replace(
-            info,
-            health={name: _new_health(info, name, check_health(s)) for name, s in samples.items()},
-            tasks={
-                name: replace(task, **describe_scoring(samples[name])._asdict()) if name in plans else task
-                for name, task in info.tasks.items()
-            },
-            contamination=joined.info,
-        )
+        info = replace(_described_again(info, samples), contamination=joined.info)
         made = write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
         return with_report(made)
+
+
+def _restore_judge(run: Run, samples: Mapping[str, TaskSamples]) -> None:
+    """Read the verdicts that a run has again, if it had a judge."""
+    if run.info.judge is not None:
+        for name, task_samples in samples.items():
+            restore_verdicts(task_samples, run.samples(name))
+
+
+def _described_again(info: RunInfo, samples: Mapping[str, TaskSamples]) -> RunInfo:
+    """Return run.json with the health and the scoring of today; failed tasks stay as they are."""
+    health = {name: _new_health(info, name, check_health(one)) for name, one in samples.items()}
+    scored = {name: replace(info.tasks[name], **describe_scoring(one)._asdict()) for name, one in samples.items()}
+    return replace(info, health=health, tasks={**info.tasks, **scored})
 
 
 def config_of(run: Run) -> RunConfig:
@@ -199,7 +206,7 @@ def _answered_rows(run: Run, name: str) -> list[dict[str, Any]]:
 
 
 def _requests(
-    task: EvalTask, doc: Doc, doc_id: int, row: Mapping[str, Any], pool: PromptPool, *, is_chat: bool
+    task: EvalTask, doc: Doc, doc_id: int, row: Row, pool: PromptPool, *, is_chat: bool
 ) -> list[PlannedRequest]:
     """Build a doc's requests around the prompt that was asked; the texts are only for the record."""
     prompt = str(row["prompt"])

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.key_values import parse_key_values
@@ -132,7 +132,7 @@ def check_types(config: object) -> None:
             raise ConfigError(f"--{known.name} {value!r}: give one of {', '.join(known.about.choices)}")
 
 
-def by_field(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def by_field(config: type, values: Mapping[str, T]) -> dict[str, T]:
     """Return plain values by field name, from any of the settings' names, with `-` or `_`.
 
     Raises:
@@ -155,7 +155,7 @@ def by_field(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read_value(known: Setting, value: Any) -> Any:
+def read_value(known: Setting, value: object) -> Any:
     """Turn a plain value of YAML, JSON or a flag into the field's; one of a wrong type is left to `check_types`."""
     if known.about.read is not None:
         return known.about.read(value)
@@ -177,16 +177,16 @@ def _fits(value: object, types: tuple[type, ...]) -> bool:
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
-def _plain(known: Setting, value: Any) -> Any:
+def _plain(known: Setting, value: object) -> Any:
     if known.is_mapping:
-        return dict(value) if known.about.is_public else redacted(value)
+        return dict(cast(Mapping[str, Any], value)) if known.about.is_public else redacted(value)
     if known.is_list:
-        return list(value)
+        return list(cast(tuple[str, ...], value))
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 @cache
-def _settings_of(config: Any) -> Mapping[str, Setting]:
+def _settings_of(config: type) -> Mapping[str, Setting]:
     return {declared.name: _setting(declared) for declared in fields(config)}
 
 
@@ -196,7 +196,7 @@ def _setting(declared: "Field[Any]") -> Setting:
     return Setting(declared.name, default, tuple(_accepted(declared.type)), declared.metadata[_KEY])
 
 
-def _accepted(annotation: Any) -> Iterator[type]:
+def _accepted(annotation: object) -> Iterator[type]:
     """Yield the types of an annotation's values: `float` accepts an int, too, and `tuple[str, ...]` a tuple."""
     if isinstance(annotation, UnionType):
         for part in get_args(annotation):
@@ -204,7 +204,7 @@ def _accepted(annotation: Any) -> Iterator[type]:
     elif annotation is float:
         yield from (int, float)
     else:
-        yield get_origin(annotation) or annotation
+        yield cast(type, get_origin(annotation) or annotation)
 
 
 def _in_words(types: tuple[type, ...]) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.errors import StoreError
 from qwen2eval.requests import Answer
@@ -94,7 +94,7 @@ class ResponseStore:
         """Close the file; committed answers are safe without it."""
         self._db.close()
 
-    def model_id(self, identity: Mapping[str, Any]) -> int:
+    def model_id(self, identity: Mapping[str, object]) -> int:
         """Return the number under which the answers of exactly this model are kept."""
         print_ = fingerprint(identity)
         with self._explained():
@@ -191,7 +191,7 @@ class ResponseStore:
                 self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
 
 
-def fingerprint(identity: Mapping[str, Any]) -> str:
+def fingerprint(identity: Mapping[str, object]) -> str:
     """Return the sha256 of a model's identity.
 
     >>> fingerprint({"a": 1, "b": None}) == fingerprint({"b": None, "a": 1})
@@ -200,5 +200,5 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(identity).encode()).hexdigest()
 
 
-def _canonical(identity: Mapping[str, Any]) -> str:
+def _canonical(identity: Mapping[str, object]) -> str:
     return json.dumps(dict(identity), sort_keys=True, ensure_ascii=False)

@@ -64,7 +64,7 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
     return RunConfig.from_dict(in_file | given)
 
 
-def flag_value(args: argparse.Namespace, name: str, *, in_file: Any = None) -> Any:
+def flag_value(args: argparse.Namespace, name: str, *, in_file: object = None) -> Any:
     """Return the plain value of a setting's flag; of k=v pairs, none if it was not given.
 
     Args:

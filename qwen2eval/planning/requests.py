@@ -7,7 +7,7 @@ depends on its task, doc and seed alone.
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
@@ -41,7 +41,7 @@ def prompt_form(config: RunConfig, spec: ModelSpec) -> PromptForm:
     )
 
 
-def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[Any] | None = None) -> list[int]:
+def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[object] | None = None) -> list[int]:
     """Return the doc ids of a run, ascending: the first `limit`, or, with clusters, spread over them evenly.
 
     >>> pick_docs(6, limit=2), pick_docs(6, limit=0.5)
@@ -54,7 +54,7 @@ def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[Any] | Non
     n_picked = min(n_docs, math.ceil(n_docs * limit) if limit < 1 else int(limit))
     if clusters is None:
         return list(range(n_picked))
-    seen: Counter[Any] = Counter()
+    seen: Counter[object] = Counter()
     turns = []
     for doc_id, cluster in enumerate(clusters):
         turns.append((seen[cluster], doc_id))

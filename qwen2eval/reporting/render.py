@@ -5,7 +5,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -58,7 +57,7 @@ def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ..
     return tuple(written)
 
 
-def render_page(name: str, *, formats: Iterable[str] = FORMATS, **values: Any) -> dict[str, str]:
+def render_page(name: str, *, formats: Iterable[str] = FORMATS, **values: object) -> dict[str, str]:
     """Return a page as HTML, markdown or both, by file name.
 
     Args:
@@ -99,13 +98,13 @@ def _environment(templates: Path, *, is_html: bool) -> jinja2.Environment:
     return environment
 
 
-def _finish_html(value: Any) -> Any:
+def _finish_html(value: object) -> object:
     if value is None:
         return NOTHING
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _finish_markdown(value: Any) -> Any:
+def _finish_markdown(value: object) -> object:
     if value is None:
         return NOTHING
     return value if isinstance(value, Markdown) else md_prose(str(value))

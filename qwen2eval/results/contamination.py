@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from qwen2eval.columns import Row
 from qwen2eval.contamination_info import (
     ContaminationInfo,
     Difference,
@@ -26,7 +27,7 @@ from qwen2eval.results.sample import DocSample, TaskSamples
 from qwen2eval.results.scores import Score, aggregated, task_scores
 from qwen2eval.run_folder.evidence import match_rows, most_telling
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
-from qwen2eval.tasks.metric_spec import as_number
+from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
 from qwen2eval.tasks.references import reference_of, task_references
 from qwen2eval.typed_json import read_json
 
@@ -48,7 +49,7 @@ class TaskContamination:
     """By doc_id: the n-gram rule."""
     qwen2: Mapping[int, Status] | None
     """By doc_id: n-gram and longest common subsequence; None: the scan didn't ask."""
-    matches: Mapping[int, Sequence[Mapping[str, Any]]]
+    matches: Mapping[int, Sequence[Row]]
     """By doc_id: rows of the scan's matches; a document with many items in it has rows for some of them only."""
     n_found_whole: int
     """Docs that are shorter than an n-gram and occur in the corpus in full."""
@@ -110,7 +111,7 @@ class Joined:
     """For run.json; None: no corpus was searched."""
     scores: list[Score] = field(default_factory=list)
     """Of the clean and the contaminated docs."""
-    matches: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    matches: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """By task: rows of contamination/<task>.parquet."""
 
 
@@ -238,7 +239,7 @@ def _own_task(run: "Run", name: str, found: TaskContaminationInfo) -> TaskContam
         strict[row["doc_id"]] = cast(Status, row["contamination"])
         if row["contamination_qwen2"] is not None:
             qwen2[row["doc_id"]] = cast(Status, row["contamination_qwen2"])
-    matches: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    matches: dict[int, list[Row]] = defaultdict(list)
     for row in run.match_rows(name):
         matches[row["doc_id"]].append(row)
     return TaskContamination(strict, qwen2 or None, matches, found.n_found_whole)
@@ -304,7 +305,7 @@ def _delta(
         return UNKNOWN, delta
 
 
-def _as_float(aggregate: Any, items: list[Any]) -> float:
+def _as_float(aggregate: Aggregate, items: list[MetricItem]) -> float:
     return float(aggregate(items))
 
 
@@ -319,6 +320,6 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _known(value: Any) -> Any:
+def _known(value: object) -> object:
     """Return a cell of a data frame, None for a missing number."""
     return None if isinstance(value, float) and value != value else value

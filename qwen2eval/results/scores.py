@@ -10,7 +10,7 @@ from qwen2eval.columns import ArrowType, Column, Value, row_of
 from qwen2eval.results.sample import DocSample, TaskSamples, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 from qwen2eval.tasks.lm_eval_task import Aggregation, EvalGroup
-from qwen2eval.tasks.metric_spec import as_number
+from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ def _score(
     return Score(name, metric, filter_name, subset, len(docs), value, *estimate, len(docs) - len(items), naive.stderr)
 
 
-def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_part: bool) -> float | None:
+def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) -> float | None:
     """Aggregate a metric's items; None where there are none.
 
     Args:
@@ -150,9 +150,9 @@ def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_
 
 
 def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[Score]:
-    """Aggregate groups by lm-eval's own rule; their standard error is made by it of the tasks' own errors.
+    """Aggregate groups by lm-eval's own rule, which combines the standard errors of the tasks into the group's.
 
-    So clusters of a task widen its group's error, too. A group with a task that has no score has none either.
+    A clustered error of a task therefore also widens its group's. A group with an unscored task has no score.
     """
     metrics, with_clusters = lm_eval_metrics(scores), lm_eval_metrics(scores, is_clustered=True)
     rows = []
@@ -163,22 +163,40 @@ def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[S
         merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
         for key, value in merged.items():
             metric, comma, filter_name = key.partition(",")
+            # the rest of lm-eval's row are its alias, its number of samples and the errors
             if not comma or metric.endswith("_stderr"):
                 continue
             parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
-            # a mean over the tasks that happen to be there would pass for the group's
-            number = as_number(value) if tasks <= {part.task for part in parts if part.value is not None} else None
+            # a mean over the tasks that happen to have a score would be taken for the group's
+            is_complete = tasks <= {part.task for part in parts if part.value is not None}
+            number = as_number(value) if is_complete else None
             naive, stderr = (
                 None if number is None else as_number(one.get(f"{metric}_stderr,{filter_name}"))
                 for one in (merged, merged_clustered)
             )
-            reach = None if stderr is None or number is None else 1.96 * stderr
-            low, high = (None, None) if reach is None or number is None else (number - reach, number + reach)
-            n_docs, n_unscored = sum(s.n_docs for s in parts), sum(s.n_unscored for s in parts)
-            rows.append(
-                Score(name, metric, filter_name, "original", n_docs, number, stderr, low, high, n_unscored, naive)
+            score = Score(
+                task=name,
+                metric=metric,
+                filter=filter_name,
+                subset="original",
+                n_docs=sum(part.n_docs for part in parts),
+                value=number,
+                stderr=stderr,
+                ci_low=None,
+                ci_high=None,
+                n_unscored=sum(part.n_unscored for part in parts),
+                naive_stderr=naive,
             )
+            rows.append(_with_interval(score))
     return rows
+
+
+def _with_interval(score: Score) -> Score:
+    """Add the 95% interval of a normal distribution; nothing where the standard error is not known."""
+    if score.value is None or score.stderr is None:
+        return score
+    reach = 1.96 * score.stderr
+    return replace(score, ci_low=score.value - reach, ci_high=score.value + reach)
 
 
 def lm_eval_metrics(scores: list[Score], *, is_clustered: bool = False) -> dict[str, dict[str, Any]]:
@@ -210,7 +228,9 @@ def scores_frame(scores: list[Score]) -> "pd.DataFrame":
     return frame.astype(kinds | {"cell_length": "Int64"})
 
 
-def _estimate(aggregation: Aggregation, items: list[Any], clusters: list[Any] | None, *, seed: int) -> Estimate:
+def _estimate(
+    aggregation: Aggregation, items: list[MetricItem], clusters: list[object] | None, *, seed: int
+) -> Estimate:
     if aggregation.is_mean:
         numbers = [number for item in items if (number := as_number(item)) is not None]
         return mean_estimate(numbers, clusters=clusters) if len(numbers) == len(items) else UNKNOWN
@@ -221,6 +241,6 @@ def _estimate(aggregation: Aggregation, items: list[Any], clusters: list[Any] | 
         return UNKNOWN
 
 
-def _clusters(samples: TaskSamples, scored: list[DocSample]) -> list[Any] | None:
+def _clusters(samples: TaskSamples, scored: list[DocSample]) -> list[object] | None:
     column = samples.plan.task.cluster_column
     return None if column is None else [sample.doc[column] for sample in scored]

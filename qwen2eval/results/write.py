@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.columns import schema_of
+from qwen2eval.columns import Row, schema_of
 from qwen2eval.errors import RunFolderError
 from qwen2eval.results.lm_eval_format import json_text, lm_eval_results, lm_eval_samples
 from qwen2eval.results.sample import TaskSamples
@@ -91,7 +91,7 @@ def write_run(
     scores: Sequence[Score],
     groups: Mapping[str, EvalGroup],
     *,
-    matches: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    matches: Mapping[str, Sequence[Row]] | None = None,
 ) -> Run:
     """Write the data that a run leaves; `latest` points to it if it is new.
 
@@ -157,7 +157,7 @@ def _write_parquet(path: Path, samples: TaskSamples) -> None:
         writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def _write_matches(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_matches(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

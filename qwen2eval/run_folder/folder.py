@@ -7,12 +7,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat
 
 from qwen2eval.errors import RunFolderError
 from qwen2eval.exit_codes import ExitCode
@@ -79,7 +79,7 @@ class ScoreRecord:
         return self.cell_length is not None or self.cell_depth is not None
 
 
-def score_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[ScoreRecord, ...]:
+def score_records(rows: Iterable[Mapping[Hashable, Any]]) -> tuple[ScoreRecord, ...]:
     """Return rows of scores.parquet as records.
 
     Args:
@@ -104,20 +104,20 @@ def score_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[ScoreRecord, ...]:
     )
 
 
-def known_number(cell: Any) -> float | None:
+def known_number(cell: object) -> float | None:
     """Return a table's cell as a number; None for NaN, other missing values and everything that is not a number.
 
     >>> known_number(2), known_number(float("nan")), known_number(None), known_number([1, 2]), known_number("3")
     (2.0, None, None, None, None)
     """
     try:
-        number = None if isinstance(cell, str) else float(cell)
+        number = float(cell) if isinstance(cell, SupportsFloat) else None
     except (TypeError, ValueError):
         return None
     return None if number is None or math.isnan(number) else number
 
 
-def _whole(cell: Any) -> int | None:
+def _whole(cell: object) -> int | None:
     number = known_number(cell)
     return None if number is None else int(number)
 

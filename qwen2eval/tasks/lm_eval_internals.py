@@ -37,7 +37,7 @@ INTERNALS = (
 """Module and name of each; the last two are attributes that an instance has."""
 
 
-def load_entry(name: str, known: Mapping[str, TaskEntry], metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def load_entry(name: str, known: Mapping[str, TaskEntry], metadata: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """Build one task, group or tag with lm-eval's own factory.
 
     Args:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.errors import TaskFileError
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks import lm_eval_internals as internals
-from qwen2eval.tasks.metric_spec import MetricSpec, spec_from_metadata, standard_metric
-from qwen2eval.tasks.protocols import DescribesMetrics, Judged, PublishedDocs, RunsPrograms, SizedPrompts
+from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, MetricSpec, spec_from_metadata, standard_metric
+from qwen2eval.tasks.protocols import DescribesMetrics, Judged, PublishedDocs, Responses, RunsPrograms, SizedPrompts
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -41,6 +41,10 @@ class PromptForm:
     """The model's; None: prompts are plain text."""
 
 
+Prompt = str | list[str]
+"""A doc's prompt with its examples; a list where each choice has its own prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
     """One request of a doc, as lm-eval's task builds it."""
@@ -58,7 +62,7 @@ class TaskRequest:
 class Aggregation:
     """How a metric's values of docs become one."""
 
-    function: Callable[[list[Any]], float]
+    function: Aggregate
     """lm-eval's, or the task author's: it may raise anything."""
     is_mean: bool
     """Whether it is the plain mean, whose standard error has a closed form."""
@@ -90,7 +94,7 @@ class EvalTask:
         lm_eval: "Task",
         *,
         programs: RunsPrograms | None = None,
-        score: "Callable[[Doc, list[Any]], dict[str, Any]] | None" = None,
+        score: Callable[[Doc, Responses], dict[str, MetricItem]] | None = None,
     ) -> None:
         self.lm_eval = lm_eval
         # an ability of the class is asked once: some members are properties that cost something
@@ -240,7 +244,7 @@ class EvalTask:
         """Return the right answer: a text, a choice's number, or a list of them."""
         return self.lm_eval.doc_to_target(doc)
 
-    def target_text(self, doc: Doc, target: Any) -> str | None:
+    def target_text(self, doc: Doc, target: object) -> str | None:
         """Return a target as text; a choice's number becomes its text."""
         if isinstance(target, int) and self.has_choices:
             choices = self.choices(doc)
@@ -282,9 +286,9 @@ class EvalTask:
         """Whether building a prompt may draw from the task's random stream, so that later prompts depend on it."""
         return internals.draws_at_random(self.lm_eval)
 
-    def prompt(self, doc: Doc, form: PromptForm) -> Any:
+    def prompt(self, doc: Doc, form: PromptForm) -> Prompt:
         """Return lm-eval's prompt of a doc with its examples: a text, or one text for each choice."""
-        return self.lm_eval.fewshot_context(
+        prompt: Prompt = self.lm_eval.fewshot_context(
             doc,
             num_fewshot=self.lm_eval.config.num_fewshot or 0,
             system_instruction=form.system_instruction,
@@ -293,8 +297,9 @@ class EvalTask:
             chat_template=form.chat_template,
             gen_prefix=self.lm_eval.doc_to_prefix(doc),
         )
+        return prompt
 
-    def requests(self, doc: Doc, doc_id: int, prompt: Any, form: PromptForm) -> list[TaskRequest]:
+    def requests(self, doc: Doc, doc_id: int, prompt: Prompt, form: PromptForm) -> list[TaskRequest]:
         """Return the requests of a doc around its prompt."""
         built = self.lm_eval.construct_requests(
             doc=doc,
@@ -320,7 +325,7 @@ class EvalTask:
 
     def answered_requests(self, doc: Doc, doc_id: int, prompt: str, form: PromptForm) -> list[TaskRequest]:
         """Return the requests of a doc whose prompt is known already, as a finished run's samples hold it."""
-        around: Any = [prompt] * len(self.choices(doc)) if self._has_many_prompts else prompt
+        around: Prompt = [prompt] * len(self.choices(doc)) if self._has_many_prompts else prompt
         return self.requests(doc, doc_id, around, form)
 
     @property
@@ -334,7 +339,7 @@ class EvalTask:
         """Names of its filter chains; "none" if the task defines no chain."""
         return [str(chain.name) for chain in internals.filter_chains(self.lm_eval)]
 
-    def filtered(self, docs: Sequence[Doc], responses: Sequence[Any]) -> dict[str, list[Any]]:
+    def filtered(self, docs: Sequence[Doc], responses: Responses) -> dict[str, list[Any]]:
         """Apply each filter chain to all responses at once, as lm-eval does.
 
         Args:
@@ -351,7 +356,7 @@ class EvalTask:
                 return any("regex" in str(step.get("function", "")) for step in chain["filter"])
         return False
 
-    def score(self, doc: Doc, filtered: list[Any]) -> dict[str, Any]:
+    def score(self, doc: Doc, filtered: Responses) -> dict[str, MetricItem]:
         """Return a doc's metrics; a metric without a value for this doc is left out.
 
         Raises:
@@ -360,7 +365,7 @@ class EvalTask:
         return self._score(doc, filtered)
 
     @property
-    def aggregations(self) -> dict[str, Callable[[list[Any]], float]]:
+    def aggregations(self) -> dict[str, Aggregate]:
         """How each of the task's metrics is aggregated, by name."""
         return dict(self.lm_eval.aggregation() or {})
 

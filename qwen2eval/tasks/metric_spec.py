@@ -5,9 +5,9 @@ name a metric: `STANDARD_METRICS` says it for the names that lm-eval itself defi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, get_args
 
 from qwen2eval.errors import TaskFileError
 
@@ -19,6 +19,11 @@ _ENDS: Mapping[Unit, tuple[float | None, float | None]] = {
     "rating": (None, None),
     "number": (None, None),
 }
+
+MetricItem = Any
+"""A metric's value for one doc: mostly a number; a pair for perplexity, or what else the task's aggregation takes."""
+Aggregate = Callable[[list[MetricItem]], float]
+"""Turns the items of all docs into the task's score."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,11 @@ def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
     return MetricSpec(is_better, unit, low, high)
 
 
-def as_number(value: Any) -> float | None:
+def as_number(value: object) -> float | None:
     """Return a metric's value as a float; None for pairs, lists and texts, which only an aggregation understands."""
-    if isinstance(value, bool | int | float) or (hasattr(value, "item") and getattr(value, "ndim", 0) == 0):
-        return float(value)
-    return None
+    # numpy's numbers and torch's scalars are not int or float, but have `item`
+    is_scalar = hasattr(value, "item") and getattr(value, "ndim", 0) == 0
+    return float(value) if isinstance(value, int | float) or (is_scalar and isinstance(value, SupportsFloat)) else None
 
 
 def _is_end(value: object) -> bool:

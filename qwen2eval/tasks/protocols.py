@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from qwen2eval.config import RunConfig
     from qwen2eval.sandbox import Execution
 
+Responses = Sequence[Any]
+"""What lm-eval gives `process_results`: one entry for each request of a doc, of the type that the filter returns."""
+
 
 @runtime_checkable
 class SizedPrompts(Protocol):
@@ -49,10 +52,10 @@ class RunsPrograms(Protocol):
     def sandbox_level(self) -> str | None:
         """The level that programs ran at; None: none has run."""
 
-    def run_programs(self, answered: Iterable[tuple[Doc, Sequence[Any]]]) -> None:
+    def run_programs(self, answered: Iterable[tuple[Doc, Responses]]) -> None:
         """Run the programs of docs, all at once; each doc comes with what `process_results` gets."""
 
-    def executions(self, doc: Doc, results: Sequence[Any]) -> "Sequence[Execution] | None":
+    def executions(self, doc: Doc, results: Responses) -> "Sequence[Execution] | None":
         """Return the result of each program of a doc, in the order of the responses; None: it has not one for each."""
 
 

@@ -22,6 +22,8 @@ from qwen2eval.tasks.code.program_runs import ProgramRuns
 from qwen2eval.tasks.code.task import PACKAGES, digest, pass_at_k
 from qwen2eval.tasks.lm_eval_internals import scorer_namespaces
 from qwen2eval.tasks.lm_eval_task import EvalTask
+from qwen2eval.tasks.metric_spec import MetricItem
+from qwen2eval.tasks.protocols import Responses
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -124,7 +126,7 @@ class SandboxedScorer:
     """
 
     def __init__(self, task: "Task", level: str) -> None:
-        self._score: Callable[[Doc, list[Any]], dict[str, Any]] = task.process_results
+        self._score: Callable[[Doc, Responses], dict[str, MetricItem]] = task.process_results
         compiles = any(CPP_NAME in names for names in scorer_namespaces(task))
         self._runs = ProgramRuns(lambda: CompiledSandbox(level) if compiles else Sandbox(level, packages=PACKAGES))
 
@@ -133,19 +135,19 @@ class SandboxedScorer:
         """The level that programs ran at; None: none has run."""
         return self._runs.level
 
-    def process_results(self, doc: Doc, results: list[Any]) -> dict[str, Any]:
+    def process_results(self, doc: Doc, results: Responses) -> dict[str, Any]:
         """Score a doc as the task does."""
         with self._asking(answers=True):
             return self._score(doc, results)
 
-    def run_programs(self, answered: Iterable[tuple[Doc, Sequence[Any]]]) -> None:
+    def run_programs(self, answered: Iterable[tuple[Doc, Responses]]) -> None:
         """Run the programs of docs, all at once."""
         noted: dict[str, Check | CompiledCheck] = {}
         for doc, results in answered:
             noted |= self._note(doc, results).noted
         self._runs.run({key: [check] for key, check in noted.items()})
 
-    def executions(self, doc: Doc, results: Sequence[Any]) -> list[Execution] | None:
+    def executions(self, doc: Doc, results: Responses) -> list[Execution] | None:
         """Return the result of each of a doc's programs; None if the task has not one for each response."""
         n_programs = len(results[0]) if isinstance(results[0], list) else 1
         noted = self._note(doc, results)
@@ -158,7 +160,7 @@ class SandboxedScorer:
             replace(one, separated=False) if key in whole else one for key, one in zip(noted.keys, done, strict=True)
         ]
 
-    def _note(self, doc: Doc, results: Sequence[Any]) -> _Asking:
+    def _note(self, doc: Doc, results: Responses) -> _Asking:
         with (
             self._asking(answers=False) as asking,
             contextlib.suppress(Exception),

@@ -7,11 +7,14 @@ from typing import Any, Protocol
 
 from qwen2eval.sandbox import Execution
 
+AnyCheck = Any
+"""A check of the kind that the task's sandbox runs: `Check` for Python, `CompiledCheck` for other languages."""
+
 
 class RunsChecks(Protocol):
     """A `Sandbox`, or one for other languages, with its own kind of checks."""
 
-    def check_many(self, checks: Iterable[Any], /) -> list[Execution]:
+    def check_many(self, checks: Iterable[AnyCheck], /) -> list[Execution]:
         """Run checks and return the result of each."""
 
 
@@ -44,7 +47,7 @@ class ProgramRuns:
         """Record that a program can't be run, for a reason outside of it."""
         self._done[key] = Execution("not_run", why, "", "", 0.0, 0.0, level="")
 
-    def run(self, programs: Mapping[str, Sequence[Any]]) -> None:
+    def run(self, programs: Mapping[str, Sequence[AnyCheck]]) -> None:
         """Run programs, those that ran before not again.
 
         Args:

@@ -75,7 +75,7 @@ class LiveCodeData(LoadedData):
 
 
 def load(
-    *, data_dir: str | None = None, offline: bool = False, window: tuple[str, str] = WINDOW, **_: Any
+    *, data_dir: str | None = None, offline: bool = False, window: tuple[str, str] = WINDOW, **_: object
 ) -> LiveCodeData:
     """Return the split `test`: problems with the published columns and `func_name`, by contest date.
 
@@ -128,7 +128,7 @@ class _TextUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, and may hold a text only")
 
-    def persistent_load(self, pid: Any) -> NoReturn:
+    def persistent_load(self, pid: object) -> NoReturn:
         raise pickle.UnpicklingError(f"it refers to {pid!r} outside")
 
 
