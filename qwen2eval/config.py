@@ -13,6 +13,7 @@ from qwen2eval.errors import ConfigError
 from qwen2eval.requests import GenKwargs
 from qwen2eval.settings import Flag, by_field, check_types, plain_values, read_value, setting, settings_of
 
+# The defaults of lm-eval's `simple_evaluate`: with them a run draws the same few-shot examples as lm-eval
 LM_EVAL_SEEDS = (0, 1234, 1234, 1234)
 ModelArgs = Mapping[str, Any]
 """Arguments of a backend by name, as `--model_args` gives them."""

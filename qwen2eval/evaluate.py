@@ -45,8 +45,10 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
     with prepared_libraries(offline=config.offline):
         with clock.time("plan_seconds"):
             plan = make_plan(config, load_spec(config))
+            # A judge or a folder that can't be used must be found now, not after hours of answers
             judge = planned_judge(plan)
             check_writable(folder)
+        # Before the model is opened: a scan takes all cores and its own memory
         with clock.time("corpus_seconds"), scan_progress(quiet=quiet) as show:
             contamination = find_contamination(config, plan.tasks, on_progress=show)
         answers, asked = ask_model(plan, clock, quiet=quiet)
@@ -56,6 +58,7 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         if judge is not None:
             with clock.time("judge_seconds"):
                 judged = ask_judge(judge, samples, folder / STORE_FILE, quiet=quiet)
+        # Only now, because the verdicts of a judge are metrics, too
         with clock.time("score_seconds"):
             scores = aggregate_samples(plan, samples)
             joined = join(samples, scores, contamination, seed=config.seeds.numpy)
@@ -102,6 +105,7 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
         except Qwen2EvalError as err:
             if not answers:
                 raise
+            # The answers of the models before are worth keeping: only this model's tasks fail
             plan.failures |= dict.fromkeys(part.tasks, err)
             continue
         with (

@@ -71,6 +71,7 @@ def _unique_keys(planned: TaskPlan, kind: RequestKind, seed: int) -> dict[Answer
     )
     keys: dict[AnswerKey, PlannedRequest] = {}
     for request in ordered:
+        # A greedy answer does not depend on the seed, so runs with other seeds share it in the store
         own_seed = seed if request.gen_kwargs is not None and is_sampled(request.gen_kwargs) else 0
         for repeat in range(planned.repeats):
             keys.setdefault(AnswerKey(request.digest, own_seed, repeat), request)
@@ -96,6 +97,7 @@ def _ask(
     if not any(pending):
         return
     keys, wanted = list(window), [i for i, is_pending in enumerate(pending) if is_pending]
+    # The choices of a doc share one prompt object, whose text is made once
     contexts: dict[int, str] = {}
     requests = [
         Request(
@@ -123,6 +125,7 @@ def _ask(
 def _request_seed(key: AnswerKey) -> int:
     """Return a separate seed for each sampled request and repeat."""
     text = key.digest + key.seed.to_bytes(8, "big", signed=True) + key.repeat.to_bytes(4, "big")
+    # 31 bits, because some engines take a signed 32-bit seed
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 
 

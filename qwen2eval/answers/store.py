@@ -68,6 +68,7 @@ class ResponseStore:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # No isolation level: transactions begin and end where this class says, not where Python guesses
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         except (OSError, sqlite3.Error) as err:
             raise StoreError(f"The response store {str(path)!r} can't be opened: {err}") from err

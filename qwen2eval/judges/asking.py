@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen2eval.answers.answering import answer_task
 from qwen2eval.answers.store import AnswerKey, ResponseStore
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MAX_GEN_TOKS = 256
 """Tokens of a verdict, unless `max_gen_toks` is among the judge's arguments (judges that think need more)."""
+_IDENTITY_FIELDS = ("name", "path", "dtype", "fingerprint", "tokenizer_hash", "chat_template_hash", "note")
+"""What run.json says of a judge as of the model under test, by the same names."""
 Place = tuple[str, int]
 """Filter and doc id of a sample."""
 
@@ -222,10 +224,9 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
         model_id = store.model_id(store_identity(plan, backend))
         for name, asked in questions.items():
             stored = _stored(asked.plan, store, model_id)
-            answers: Mapping[bytes, Answer] = stored
             try:
-                if failure is None:
-                    answers = _answered(asked.plan, backend, store, model_id, progress)
+                # After a failure, the store may still have verdicts of an earlier run for the next tasks
+                answers = stored if failure is not None else _answered(asked.plan, backend, store, model_id, progress)
             except Exception as err:  # noqa: BLE001 - answers from before any error are kept
                 failure, answers = err, _stored(asked.plan, store, model_id)
             verdicts.n_from_store += len(stored)
@@ -312,15 +313,11 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
 def _describe(judge: Judge, tasks: Mapping[str, TaskSamples], verdicts: _Verdicts, error: str | None) -> JudgeInfo:
     """Return what run.json says of the judge; who it is stays unknown where it could not be opened."""
     model = None if verdicts.judge is None else verdicts.judge.model
+    # None has none of these attributes, so they are None for a judge that was not opened
+    identity: dict[str, Any] = {name: getattr(model, name, None) for name in _IDENTITY_FIELDS}
     return JudgeInfo(
         backend=judge.config.model,
-        name=None if model is None else model.name,
-        path=None if model is None else model.path,
-        dtype=None if model is None else model.dtype,
-        fingerprint=None if model is None else model.fingerprint,
-        tokenizer_hash=None if model is None else model.tokenizer_hash,
-        chat_template_hash=None if model is None else model.chat_template_hash,
-        note=None if model is None else model.note,
+        **identity,
         args=redacted({**judge.config.model_args, "max_gen_toks": judge.max_gen_toks}),
         apply_chat_template=bool(judge.config.apply_chat_template) and model is not None,
         prompt_hashes={

@@ -27,6 +27,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
     """
     set_seeds(config.seeds)
     loaded = load_tasks(config)
+    # A task with its own `rope` starts from what the user asked for, not from what `auto` makes of it
     asked = config
     config, spec, stretched = _with_room(asked, spec, loaded.tasks.values())
     made = Plan(config, spec, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
@@ -104,6 +105,7 @@ def _stretch_advice(planned: TaskPlan, spec: ModelSpec) -> str | None:
         return None
     longest = max(r.n_context_tokens or 0 for r in planned.requests)
     longest += max(r.n_continuation_tokens or spec.answer_tokens(r.gen_kwargs) for r in planned.requests)
+    # YaRN's factor is a multiple of the trained length, which a smaller max_length limits further
     factor = math.ceil(longest / min(spec.original_max_length, spec.max_length or longest))
     return (
         f"{planned.name}: {planned.n_truncated} docs have prompts over the model's {spec.max_length:,} tokens and are "

@@ -139,18 +139,8 @@ def print_contamination(info: RunInfo, *, console: Console) -> None:
     for name in ("Found\n(LCS)", "Original", "Clean", "On found", "Clean -\noriginal"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in contamination_rows(info):
-        names = (row.task, row.metric, *([row.filter] if row.filter else []))
-        cells = (
-            (row.contaminated_share, *([f"({row.qwen2_share})"] if row.qwen2_share != numbers.NOTHING else [])),
-            (row.original, row.original_interval, f"n = {row.n_original}"),
-            (row.clean, row.clean_interval, f"n = {row.n_clean}"),
-            (row.contaminated, row.contaminated_interval, f"n = {row.n_contaminated}"),
-            (row.delta, row.delta_interval),
-        )
-        table.add_row(
-            Text("\n".join(fold_name(line, room) for line in names)),
-            *(Text("\n".join(line for line in lines if line)) for lines in cells),
-        )
+        names = [name for name in (row.task, row.metric, row.filter) if name]
+        table.add_row(Text("\n".join(fold_name(line, room) for line in names)), *_cells(row))
     console.print(table)
     console.print()
     console.print(Text(visible(corpus_line(info.contamination) or "")))
@@ -159,6 +149,19 @@ def print_contamination(info: RunInfo, *, console: Console) -> None:
             console.print(Text(visible(f"{name}: {words}; they count in the original score only.")))
     for warning in contamination_warnings(info.contamination):
         console.print(Text(f"warning  {visible(warning)}", style="yellow"))
+
+
+def _cells(row: ContaminationRow) -> list[Text]:
+    """Return the cells of a row after its name, each of several lines; empty lines are left out."""
+    has_lcs = row.qwen2_share != numbers.NOTHING
+    cells = (
+        (row.contaminated_share, f"({row.qwen2_share})" if has_lcs else ""),
+        (row.original, row.original_interval, f"n = {row.n_original}"),
+        (row.clean, row.clean_interval, f"n = {row.n_clean}"),
+        (row.contaminated, row.contaminated_interval, f"n = {row.n_contaminated}"),
+        (row.delta, row.delta_interval),
+    )
+    return [Text("\n".join(filter(None, lines))) for lines in cells]
 
 
 def _row(name: str, task: TaskContaminationInfo, scores: SubsetScores, metric: ShownMetric) -> ContaminationRow:

@@ -65,6 +65,29 @@ def print_plan(
         n_judge: requests to a judge, at most.
     """
     console = Console(file=file, highlight=False, emoji=False, soft_wrap=False)
+    length = f", context {format_count(plan.spec.max_length)} tokens" if plan.spec.max_length else ""
+    console.print(Text(f"model {plan.spec.name} ({plan.spec.backend}{length})"))
+    console.print(_task_table(plan, costs))
+    if any(task.n_prompt_tokens is None for task in plan.tasks.values()):
+        console.print(
+            Text("tokens: not known before the server is asked (name a tokenizer= in --model_args)", style="dim")
+        )
+    if estimate is not None:
+        console.print(Text(f"time: {_time_text(estimate)}"))
+    if n_judge:
+        console.print(Text(f"judge: {plan.config.judge}, asked about {format_count(n_judge)} answers at most"))
+    notes = {name: task.preflight for name, task in plan.tasks.items() if task.preflight != "ok"}
+    notes |= {name: str(err) for name, err in plan.failures.items()}
+    for names, message in group_by_message(notes):
+        console.print(Text(f"! {summarize_names(names)}: {message}", style="yellow"))
+    for warning in plan.warnings:
+        console.print(Text(f"! {warning}", style="yellow"))
+    for name, task in plan.tasks.items():
+        console.print(Text(f"\nfirst prompt of {name}", style="bold"))
+        console.print(Text(visible(clip(task.first_prompt, limit=PROMPT_CHARS))), soft_wrap=True)
+
+
+def _task_table(plan: "Plan", costs: "Mapping[str, Cost]") -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", overflow="fold")
     for name in ("docs", "shots", "requests", "tokens", "computed", "shared", "KV", "cut"):
@@ -83,26 +106,7 @@ def print_plan(
             _gigabytes(costs[name].kv_bytes),
             format_count(task.n_truncated),
         )
-    length = f", context {format_count(plan.spec.max_length)} tokens" if plan.spec.max_length else ""
-    console.print(Text(f"model {plan.spec.name} ({plan.spec.backend}{length})"))
-    console.print(table)
-    if any(task.n_prompt_tokens is None for task in plan.tasks.values()):
-        console.print(
-            Text("tokens: not known before the server is asked (name a tokenizer= in --model_args)", style="dim")
-        )
-    if estimate is not None:
-        console.print(Text(f"time: {_time_text(estimate)}"))
-    if n_judge:
-        console.print(Text(f"judge: {plan.config.judge}, asked about {format_count(n_judge)} answers at most"))
-    notes = {name: task.preflight for name, task in plan.tasks.items() if task.preflight != "ok"}
-    notes |= {name: str(err) for name, err in plan.failures.items()}
-    for names, message in group_by_message(notes):
-        console.print(Text(f"! {summarize_names(names)}: {message}", style="yellow"))
-    for warning in plan.warnings:
-        console.print(Text(f"! {warning}", style="yellow"))
-    for name, task in plan.tasks.items():
-        console.print(Text(f"\nfirst prompt of {name}", style="bold"))
-        console.print(Text(visible(clip(task.first_prompt, limit=PROMPT_CHARS))), soft_wrap=True)
+    return table
 
 
 def _gigabytes(n_bytes: int | None) -> str:

@@ -159,10 +159,8 @@ def _draw(grouped: Sequence[Sequence[HeatMap]], folder: Path) -> tuple[list[Pict
 
 def score_table(runs: Sequence[ComparedRun]) -> ScoreTable:
     """Return the scores of all docs of each task and group, one row a metric and filter, one cell a run."""
-    by_run = [
-        {(row.task, row.metric, row.filter): row for row in run.scores if row.subset == "original" and not row.is_cell}
-        for run in runs
-    ]
+    by_run = [_scores_of_all_docs(run) for run in runs]
+    # An ordered set: rows are in the order of the first run that has them
     keys = dict.fromkeys(key for rows in by_run for key in rows)
     rows = []
     for task, metric, filter_name in keys:
@@ -174,6 +172,12 @@ def score_table(runs: Sequence[ComparedRun]) -> ScoreTable:
     tasks = dict.fromkeys(task for run in runs for task in run.info.scored_tasks)
     differing = ((task, _differences([run.info for run in runs], task)) for task in tasks)
     return ScoreTable(tuple(rows), tuple((task, said) for task, said in differing if said))
+
+
+def _scores_of_all_docs(run: ComparedRun) -> dict[tuple[str, str, str | None], ScoreRecord]:
+    """Return the scores by task, metric and filter; without subsets and parts of heat maps."""
+    rows = (row for row in run.scores if row.subset == "original" and not row.is_cell)
+    return {(row.task, row.metric, row.filter): row for row in rows}
 
 
 def _score_cell(info: RunInfo, row: ScoreRecord | None) -> ScoreCell:

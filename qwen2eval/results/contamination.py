@@ -27,6 +27,7 @@ from qwen2eval.results.sample import DocSample, TaskSamples
 from qwen2eval.results.scores import Score, aggregated, task_scores
 from qwen2eval.run_folder.evidence import match_rows, most_telling
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
+from qwen2eval.tasks.lm_eval_task import Aggregation
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
 from qwen2eval.tasks.references import reference_of, task_references
 from qwen2eval.typed_json import read_json
@@ -288,21 +289,28 @@ def _delta(
     if not any(is_clean):
         return UNKNOWN, None
     aggregation = samples.plan.task.aggregation(metric)
-    aggregate = aggregation.function
-    of_clean = aggregated(aggregate, [item for item, clean in zip(items, is_clean, strict=True) if clean], is_part=True)
-    of_all = as_number(aggregate(items))
+    clean_items = [item for item, clean in zip(items, is_clean, strict=True) if clean]
+    of_clean = aggregated(aggregation.function, clean_items, is_part=True)
+    of_all = as_number(aggregation.function(items))
     delta = None if of_clean is None or of_all is None else of_clean - of_all
     column = samples.plan.task.cluster_column
     clusters = None if column is None else [sample.doc[column] for sample in scored]
+    return _delta_estimate(aggregation, items, is_clean, clusters, seed=seed), delta
+
+
+def _delta_estimate(
+    aggregation: Aggregation, items: list[MetricItem], is_clean: list[bool], clusters: list[object] | None, *, seed: int
+) -> Estimate:
+    """Return the error of clean - original: in closed form for a mean of numbers, else from resamples."""
     numbers = [as_number(item) for item in items]
     values = [number for number in numbers if number is not None]
     if aggregation.is_mean and len(values) == len(items):
-        return part_difference(values, is_clean, clusters=clusters), delta
+        return part_difference(values, is_clean, clusters=clusters)
     try:
-        return bootstrap_difference(partial(_as_float, aggregate), items, is_clean, seed=seed), delta
-    # an aggregation of a task author's may not survive a resample
+        return bootstrap_difference(partial(_as_float, aggregation.function), items, is_clean, seed=seed)
+    # An aggregation of a task author may fail on a resample
     except (ValueError, ZeroDivisionError, TypeError, IndexError):
-        return UNKNOWN, delta
+        return UNKNOWN
 
 
 def _as_float(aggregate: Aggregate, items: list[MetricItem]) -> float:

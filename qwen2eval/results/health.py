@@ -23,6 +23,7 @@ SAME_ANSWER_RATIO = 0.5
 MANY_FAILURES_RATIO = 0.1
 MANY_TIES_RATIO = 0.03
 Z_95 = 1.96
+"""Half the width of a 95 % interval of a normal distribution, in standard deviations."""
 
 
 def check_health(samples: TaskSamples) -> HealthInfo:

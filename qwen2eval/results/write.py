@@ -70,6 +70,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         yield draft
+        # The old folder is moved away first and removed last: at every moment one complete folder is on the disk
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         if target.exists():
             target.rename(old)
@@ -117,6 +118,7 @@ def write_run(
         (folder / "results.json").write_text(json_text(results), encoding="utf-8")
         # last: a folder that has it has everything
         (folder / "run.json").write_text(json_text(info.to_json()), encoding="utf-8")
+    # A run that is scored again does not become the latest one
     if is_new:
         _point_latest(target)
     return load_run(target)

@@ -309,6 +309,7 @@ def _runs_programs(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int 
             return True
         members = config.get("task") if isinstance(config.get("task"), list) else ()  # type: ignore[assignment]
     names = [member if isinstance(member, str) else member.get("task") or member.get("group") for member in members]
+    # The depth ends the search where groups name each other in a circle
     return any(
         _runs_programs(known[name], known, depth + 1)
         for name in names
