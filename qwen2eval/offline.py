@@ -62,7 +62,7 @@ def hub_libraries_offline() -> Iterator[None]:
     try:
         yield
     finally:
-        # the user's own variables may have said the same
+        # The user's own variables may have said the same
         _switch_loaded_libraries(offline=any((value or "0").upper() in TRUE_WORDS for value in before.values()))
         for name, value in before.items():
             if value is None:

@@ -53,7 +53,7 @@ def cut_pieces(text: str) -> Iterator[str]:
     >>> list(cut_pieces("Rules.\n\nQ: 1\n\nQ: 2"))
     ['Rules.\n\n', 'Q: 1\n\n', 'Q: 2']
     """
-    # plain patterns with the position picked here: look-behinds would make this four times slower
+    # Plain patterns with the position picked here: look-behinds would make this four times slower
     begin = 0
     for match in PIECE_BOUNDARY.finditer(text):
         end = match.end() if match[0] == "\n\n" else match.start()
@@ -153,7 +153,7 @@ class PrefixCounter:
     """Counts how many prompt tokens are new if every shared prefix is computed once (at piece boundaries)."""
 
     def __init__(self) -> None:
-        # of each prefix the hash of its pieces: a tree of millions of nodes would take a gigabyte
+        # Of each prefix the hash of its pieces: a tree of millions of nodes would take a gigabyte
         self._prefixes: set[int] = set()
         self.n_tokens = 0
         self.n_new_tokens = 0
@@ -200,7 +200,7 @@ def has_cutting_pattern(tokenizer: Tokenizer) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
         return False
-    # the state of a part is its JSON; that of the whole tokenizer would take 0.1 s for its vocabulary
+    # The state of a part is its JSON; that of the whole tokenizer would take 0.1 s for its vocabulary
     splits = json.loads(backend.pre_tokenizer.__getstate__()).get("pretokenizers") or []
     pattern = splits[0].get("pattern", {}).get("Regex") if splits else None
     normalizer = backend.normalizer and json.loads(backend.normalizer.__getstate__())["type"]

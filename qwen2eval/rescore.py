@@ -65,7 +65,7 @@ def rescore(
     """
     run = load_run(path)
     config = config_of(run)
-    # without its corpus: the run keeps its marks, and a new search is `decontam apply` with the matches of a scan
+    # Without its corpus: the run keeps its marks, and a new search is `decontam apply` with the matches of a scan
     config = replace(config, data_dir=data_dir or config.data_dir, matches=matches, corpus=())
     if judge is not None or judge_args:
         config = replace(config, judge=judge, judge_args=judge_args or {})

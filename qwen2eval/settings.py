@@ -73,7 +73,8 @@ def setting(default: T, flag: Flag) -> T:
         if isinstance(default, dict)
         else field(default=default, metadata={_KEY: flag})
     )
-    declared: T = made  # as `dataclasses.field`, which claims to return the default
+    # Typed as the default, as `dataclasses.field` is: a class body then type-checks
+    declared: T = made
     return declared
 
 
@@ -112,7 +113,8 @@ class Setting:
 
 def settings_of(config: type) -> Mapping[str, Setting]:
     """Return the settings of a dataclass by field name, in order."""
-    key: Any = config  # a class is hashable, which mypy doesn't see
+    # mypy doesn't accept a class as hashable
+    key: Any = config
     return _settings_of(key)
 
 

@@ -83,7 +83,8 @@ def _read_plain(kind: Any, value: object, key: str) -> Any:
     # JSON has one kind of number: a whole one may be written as 3.0, and a float as 3
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, bool):  # True and False are integers to isinstance
+    # True and False are integers to isinstance
+    if isinstance(value, bool):
         is_right = kind is bool
     else:
         is_right = isinstance(value, kind) or (kind is float and isinstance(value, int))

@@ -151,12 +151,14 @@ class ResponseStore:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # a full disk has ended it already
+            # A full disk has ended the transaction already
+            if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
 
     def _prepare(self) -> None:
-        self._db.execute("BEGIN")  # one view of both: another process may be making the tables
+        # One view of both: another process may be making the tables
+        self._db.execute("BEGIN")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         self._db.execute("COMMIT")
@@ -166,7 +168,7 @@ class ResponseStore:
                 f"{STORE_VERSION}: move the file away to begin a new one, or use the qwen2eval that wrote it"
             )
         self._switch_to_wal()
-        # with WAL, NORMAL loses nothing when the process dies; only a power cut may lose the last answers
+        # With WAL, NORMAL loses nothing when the process dies; only a power cut may lose the last answers
         self._db.execute("PRAGMA synchronous = NORMAL")
         if not version:
             self._create()

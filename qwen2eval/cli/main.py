@@ -182,7 +182,8 @@ def do_tasks(args: argparse.Namespace) -> int:
     if not entries:
         from qwen2eval.tasks.registry import find_tasks
 
-        find_tasks([args.query], include_path=tuple(args.include_path))  # raises with the nearest names
+        # Nothing was found: this raises an error that suggests the nearest names
+        find_tasks([args.query], include_path=tuple(args.include_path))
     return ExitCode.OK
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeAlias
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
 
 MAX_COLUMNS = 100
-# a text, because argparse's class can't be subscripted at run time
+# A text, because argparse's class can't be subscripted at run time
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 """The commands of a parser or of a command group: `add_verb` adds one."""
 
@@ -27,7 +27,8 @@ class HelpFormatter(argparse.HelpFormatter):
         self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
     ) -> str:
         """Show the required parts of a command only: positional arguments, then required flags."""
-        if prefix is not None:  # argparse asks for the part before a subcommand
+        # With a prefix, argparse asks for the text before a subcommand's name, not for the usage
+        if prefix is not None:
             return super()._format_usage(usage, actions, groups, prefix)
         places = [self._format_args(one, one.dest) for one in actions if not one.option_strings]
         needed = [self._format_action_invocation(one) for one in actions if one.option_strings and one.required]
@@ -55,7 +56,7 @@ class HelpFormatter(argparse.HelpFormatter):
     def _wrapped(text: str, width: int, *, hanging: str = "") -> list[str]:
         import textwrap
 
-        # names of models and flags are not broken at their hyphens
+        # Names of models and flags are not broken at their hyphens
         return textwrap.wrap(text, width, subsequent_indent=hanging, break_on_hyphens=False, break_long_words=False)
 
 

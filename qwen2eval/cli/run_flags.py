@@ -79,7 +79,8 @@ def flag_value(args: argparse.Namespace, name: str, *, in_file: object = None) -
         return value
     pairs = {} if in_file is None else read_value(known, in_file)
     if not isinstance(pairs, Mapping):
-        return pairs  # a value of the wrong type: the config refuses it
+        # A value of the wrong type: the config refuses it
+        return pairs
     given = [parse_key_values(text, flag=f"--{known.name}") for texts in value or () for text in texts]
     return {key: one for group in (pairs, *given) for key, one in group.items()}
 

@@ -63,7 +63,7 @@ class Judge:
             spec = load_spec(self.config)
         except Qwen2EvalError as err:
             raise _as_judges(err) from err
-        # a judge has to follow an instruction, so its chat template is used if it has one
+        # A judge has to follow an instruction, so its chat template is used if it has one
         config = replace(self.config, apply_chat_template=spec.chat_template_text is not None)
         return replace(self, config=config, spec=spec)
 
@@ -159,7 +159,7 @@ def ask_judge(judge: Judge, samples: Mapping[str, TaskSamples], store_path: Path
         _ask(judge if judge.spec is not None else judge.with_spec(), tasks, store_path, verdicts, quiet=quiet)
     except Qwen2EvalError as err:
         error = str(err)
-    # weights, templates and libraries of a judge may raise anything, and the answers are finished by now
+    # Weights, templates and libraries of a judge may raise anything, and the answers are finished by now
     except Exception as err:  # noqa: BLE001
         error = f"The judge: {type(err).__name__}: {err}"
     for name, task_samples in tasks.items():
@@ -251,7 +251,7 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -
             continue
         try:
             text = judged.judge_prompt(sample.doc, str(sample.extracted[0]))
-        # a task author's method may raise anything on one odd answer: only that answer is not judged
+        # A task author's method may raise anything on one odd answer: only that answer is not judged
         except Exception as err:  # noqa: BLE001
             made.refused[_place(sample)] = Judgement(None, f"judge_prompt failed: {type(err).__name__}: {err}")
             continue
@@ -302,11 +302,11 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
         try:
             if judgement.verdict is not None:
                 found = judged.judge_metrics(judgement.verdict)
-        # as with judge_prompt
+        # As with judge_prompt
         except Exception as err:  # noqa: BLE001
             judgement = judgement._replace(error=f"judge_metrics failed: {type(err).__name__}: {err}")
         sample.judgement = judgement
-        # a metric that is not there is counted as not scored
+        # A metric that is not there is counted as not scored
         sample.metrics = {**sample.metrics, **{name: value for name, value in found.items() if value is not None}}
 
 

@@ -49,7 +49,8 @@ def _task_cost(task: TaskPlan, plan: Plan, config: Qwen2Config | None) -> Cost:
     n_tokens, ratio = task.n_prompt_tokens, task.shared_prefix_ratio
     if n_tokens is None or ratio is None:
         return Cost(n_tokens, None, None, None)
-    new_share = (1 - ratio) / task.repeats  # the repeats of a prompt share all of it
+    # The repeats of a request have the same prompt, which is computed once
+    new_share = (1 - ratio) / task.repeats
     if config is None:
         return Cost(n_tokens, round(n_tokens * new_share), None, None)
     lengths = [(r.n_context_tokens or 0) + r.n_continuation_tokens for r in task.requests]

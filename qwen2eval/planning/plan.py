@@ -38,7 +38,8 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
     opened: dict[str, ModelSpec] = {}
     with compiled_templates():
         for name, task in loaded.tasks.items():
-            set_seeds(config.seeds)  # a prompt never depends on the tasks before it
+            # Seeded again for each task, so that its prompts don't depend on the tasks before it
+            set_seeds(config.seeds)
             try:
                 model = _own_model(task, asked, opened)
                 task_config, task_spec = model or (config, spec)
@@ -124,7 +125,8 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         raise TaskFileError(f"Task {name!r} asks about images or audio; this version evaluates text only")
     _check_answer_room(name, task, spec)
     try:
-        if task.sized is not None:  # its prompts are as long as asked, in tokens of this model
+        # Prompts of a given length can only be built when the model's tokenizer is known
+        if task.sized is not None:
             task.sized.build_docs(spec, config)
         all_docs = task.docs
         clusters = [doc[column] for doc in all_docs] if (column := task.cluster_column) else None
@@ -134,7 +136,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         planned.preflight = check_scorer(task, planned.docs[0], [r for r in planned.requests if r.doc_id == doc_ids[0]])
     except Qwen2EvalError:
         raise
-    # templates and scorers are the task author's: what they raise is this task's failure
+    # Templates and scorers are the task author's: what they raise is this task's failure
     except Exception as err:
         raise TaskFileError(f"Task {name!r} fails on its own docs: {type(err).__name__}: {err}") from err
     return planned

@@ -69,7 +69,8 @@ def add_requests(planned: TaskPlan, all_docs: list[Doc], *, form: PromptForm, sp
     batch, n_chars = list[_Drafted](), 0
     for doc_id, request in _task_requests(planned, all_docs, form):
         batch.append(_Drafted(doc_id, request, pool.add(request.context)))
-        is_repeated = len(batch) > 1 and batch[-2].prompt is batch[-1].prompt  # the choices of one doc
+        # The choices of one doc share their prompt object
+        is_repeated = len(batch) > 1 and batch[-2].prompt is batch[-1].prompt
         n_chars += 0 if is_repeated else sum(map(len, batch[-1].prompt.pieces))
         if len(batch) >= 4 * TOKENIZE_DOCS or n_chars >= TOKENIZE_CHARS:
             _finish(batch, planned, counter, prefixes, spec)
@@ -112,7 +113,7 @@ def _finish(
             last = drafted.prompt
             ids = None if counter is None else counter.pieces(last)
             context = context_tokens(last, ids)
-            # characters count instead of tokens where a piece's tokens are not known by themselves
+            # Characters count instead of tokens where a piece's tokens are not known by themselves
             is_piecewise = ids is not None and counter is not None and counter.is_piecewise
             prefixes.add(last, [len(piece) for piece in (ids if is_piecewise and ids else last.pieces)])
         planned.requests.append(_planned_request(drafted, planned, context, counter, spec))
@@ -152,5 +153,5 @@ def _is_truncated(request: TaskRequest, n_context: int | None, n_continuation: i
         return False
     if request.kind == "generate_until":
         return n_context > spec.max_length - spec.answer_tokens(request.gen_kwargs)
-    # the last token of a continuation is predicted, never read
+    # The last token of a continuation is predicted, never read
     return n_context + n_continuation > spec.max_length + 1

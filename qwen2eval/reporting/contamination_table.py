@@ -133,7 +133,8 @@ def corpus_line(found: ContaminationInfo | None) -> str | None:
 
 def print_contamination(info: RunInfo, *, console: Console) -> None:
     """Print the table of a run that was joined with a corpus."""
-    room = max(console.width - 64, 12)  # beside the names the table takes 64
+    # All columns but the names take 64 characters
+    room = max(console.width - 64, 12)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
     table.add_column("Task, metric", overflow="fold", min_width=12)
     for name in ("Found\n(LCS)", "Original", "Clean", "On found", "Clean -\noriginal"):
@@ -207,7 +208,8 @@ def _not_testable(task: TaskContaminationInfo) -> str | None:
 
 def _warning(task: TaskContaminationInfo) -> str | None:
     if task.n_clean == task.n_docs:
-        return None  # clean is all there is
+        # All docs are clean: the clean score is the original one
+        return None
     if task.n_clean == 0:
         return "no doc is clean, so there is no clean score"
     if task.n_clean < FEW_DOCS:

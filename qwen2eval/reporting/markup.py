@@ -123,7 +123,7 @@ def _code_span(part: str) -> str:
     if not part.strip():
         return part
     fence = "`" * (_longest_run(part) + 1)
-    # a reader takes one space off each end where both have one
+    # A reader takes one space off each end where both have one
     pad = " " if "`" in (part[0], part[-1]) or part[0] == part[-1] == " " else ""
     return f"{fence}{pad}{part}{pad}{fence}"
 

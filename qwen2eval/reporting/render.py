@@ -50,7 +50,8 @@ def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ..
     scores = run.score_rows()
     texts = render_report(run.info, scores, examples=run_examples(run), formats=formats)
     written = [_write_whole(run.path / name, text) for name, text in texts.items()]
-    if maps := heat_maps(run.info, scores):  # matplotlib takes a second to load
+    # Imported only if needed: matplotlib takes a second to load
+    if maps := heat_maps(run.info, scores):
         from qwen2eval.reporting.heat_map_figure import write_figures
 
         written += write_figures(run.path / "figures", maps, names=figure_names(maps))

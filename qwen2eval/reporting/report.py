@@ -69,7 +69,7 @@ def _reported(what: str, remedy: str, write: Callable[[], tuple[Path, ...]]) -> 
         return Report(write())
     except Qwen2EvalError as err:
         return Report(fault=str(err), exit_code=err.exit_code)
-    # a library or its setting (MPLBACKEND), a template, an unforeseen value: no such error may cost a finished run
+    # A library or its setting (MPLBACKEND), a template, an unforeseen value: no such error may cost a finished run
     except Exception as err:  # noqa: BLE001
         reason = " ".join(str(err).split())
         return Report(

@@ -247,6 +247,6 @@ def _group_scores(scores: Sequence[ScoreRecord]) -> dict[Column, tuple[str, str]
         match = _GROUP.fullmatch(row.task)
         if match and row.subset == "original" and not row.is_cell:
             interval = "" if row.interval is None else format_interval(row.interval, in_percent=True)
-            # the first metric is the one that is reported
+            # The first metric is the one that is reported
             found.setdefault(Column(match[1], int(match[2])), (format_value(row.value, in_percent=True), interval))
     return found

@@ -183,7 +183,8 @@ class _Scanned:
     def __init__(self, results: "Results") -> None:
         self._path, manifest = results.path, results.manifest
         problems, totals, rule = manifest["problems"], manifest["totals"], manifest["rule"]
-        if not totals["n_documents"]:  # or else every doc would pass for clean
+        # With no document read, every doc would be reported as clean
+        if not totals["n_documents"]:
             why = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in problems.items()) or "it is empty"
             raise ConfigError(
                 f"{self._path}: no document of the corpus could be read ({why}), so nothing is known of "

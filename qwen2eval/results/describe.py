@@ -92,7 +92,8 @@ class ModelRecord:
         """Return the first of several that answered one run, with the work of all."""
         usage = Counter[str]()
         for record in records:
-            usage.update(record.usage)  # a sum of counters would lose what is 0
+            # Not the sum of counters, which would drop entries that are 0
+            usage.update(record.usage)
         return cls(records[0].model, usage)
 
 

@@ -117,7 +117,7 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagI
             "error",
             f"{n_flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scored none",
         )
-    # of fewer docs, the same choice or an accuracy near guessing is no surprise
+    # Of fewer docs, the same choice or an accuracy near guessing is no surprise
     if len(scored) >= MIN_DOCS_FOR_TESTS:
         yield from _preference_flags(logprobs)
         yield from _chance_flags(scored, chance_score(samples))
@@ -154,7 +154,7 @@ def _chance_flags(scored: list[DocSample], chance: float | None) -> Iterable[Fla
     if chance is None or len(values) < len(scored):
         return
     acc = sum(values) / len(values)
-    # the normal approximation of the binomial distribution, under the hypothesis of guessing
+    # The normal approximation of the binomial distribution, under the hypothesis of guessing
     if abs(acc - chance) <= Z_95 * math.sqrt(chance * (1 - chance) / len(values)):
         yield FlagInfo(
             "chance_level", "warning", f"acc {acc:.3f} is within noise of guessing ({chance:.3f}, n = {len(values)})"

@@ -95,7 +95,7 @@ def _score_doc(planned: TaskPlan, one: _AnsweredDoc, filter_name: str, filtered:
     if filtered is not None:
         try:
             metrics = planned.task.score(one.doc, filtered)
-        # a task author's scorer may raise anything on one odd answer: only that doc is not scored
+        # A task author's scorer may raise anything on one odd answer: only that doc is not scored
         except Exception as err:  # noqa: BLE001
             problem = f"the scorer failed: {type(err).__name__}: {err}"
     programs = planned.task.programs

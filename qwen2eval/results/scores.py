@@ -142,7 +142,7 @@ def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) 
         return None
     try:
         return as_number(aggregate(items))
-    # the aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
+    # The aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
     except Exception:
         if is_part:
             return None
@@ -163,11 +163,11 @@ def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[S
         merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
         for key, value in merged.items():
             metric, comma, filter_name = key.partition(",")
-            # the rest of lm-eval's row are its alias, its number of samples and the errors
+            # The rest of lm-eval's row are its alias, its number of samples and the errors
             if not comma or metric.endswith("_stderr"):
                 continue
             parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
-            # a mean over the tasks that happen to have a score would be taken for the group's
+            # A mean over the tasks that happen to have a score would be taken for the group's
             is_complete = tasks <= {part.task for part in parts if part.value is not None}
             number = as_number(value) if is_complete else None
             naive, stderr = (
@@ -236,7 +236,7 @@ def _estimate(
         return mean_estimate(numbers, clusters=clusters) if len(numbers) == len(items) else UNKNOWN
     try:
         return bootstrap_estimate(aggregation.function, items, seed=seed)
-    # an aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
+    # An aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
     except (ValueError, ZeroDivisionError, TypeError, IndexError):
         return UNKNOWN
 

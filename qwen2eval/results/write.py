@@ -116,7 +116,7 @@ def write_run(
         frame.to_csv(folder / "scores.csv", index=False)
         results = lm_eval_results(samples, scores, groups, info)
         (folder / "results.json").write_text(json_text(results), encoding="utf-8")
-        # last: a folder that has it has everything
+        # Last: a folder that has it has everything
         (folder / "run.json").write_text(json_text(info.to_json()), encoding="utf-8")
     # A run that is scored again does not become the latest one
     if is_new:

@@ -89,7 +89,8 @@ def entries_of(path: Path, *, origin: str) -> list[TaskEntry]:
         summary=str(metadata.get("summary") or "") if isinstance(metadata, dict) else "",
         is_python="class" in config,
     )
-    if is_group:  # as in lm-eval, only tasks register under their tags
+    # As in lm-eval, only tasks are registered under their tags, groups are not
+    if is_group:
         return [entry]
     return [entry, *(TaskEntry(name=tag, kind="tag", origin=origin, members=(name,)) for tag in names if tag != name)]
 
@@ -154,7 +155,8 @@ def _index_file() -> Path:
 
 
 def _from_row(row: dict[str, Any], root: Path) -> TaskEntry:
-    path = None if row["path"] is None else f"{root}/{row['path']}"  # pathlib would take 0.2 s for all
+    # As text: with pathlib, all 14,000 rows would take 0.2 s
+    path = None if row["path"] is None else f"{root}/{row['path']}"
     return TaskEntry(**{**row, "path": path, "members": tuple(row["members"])})
 
 

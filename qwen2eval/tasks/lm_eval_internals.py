@@ -125,7 +125,8 @@ def compiled_templates() -> Iterator[None]:
     @functools.lru_cache(maxsize=4096)
     def compile_once(template: str) -> "Template":
         compiled: Template = utils.env.from_string(template)
-        compiled.globals = dict(compiled.globals)  # every rendering copies them, and a ChainMap is slow to copy
+        # Every rendering copies the globals, and a ChainMap is slow to copy
+        compiled.globals = dict(compiled.globals)
         return compiled
 
     def apply_template(template: str, doc: Doc) -> str:

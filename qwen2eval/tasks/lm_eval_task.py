@@ -97,13 +97,13 @@ class EvalTask:
         score: Callable[[Doc, Responses], dict[str, MetricItem]] | None = None,
     ) -> None:
         self.lm_eval = lm_eval
-        # an ability of the class is asked once: some members are properties that cost something
+        # An ability of the class is asked once: some members are properties that cost something
         self.sized: SizedPrompts | None = lm_eval if isinstance(lm_eval, SizedPrompts) else None
         self.published: PublishedDocs | None = lm_eval if isinstance(lm_eval, PublishedDocs) else None
         self.judged: Judged | None = lm_eval if isinstance(lm_eval, Judged) else None
         own_programs: RunsPrograms | None = lm_eval if isinstance(lm_eval, RunsPrograms) else None
         self.programs = programs or own_programs
-        # if programs are run for a task, its target is the tests, which are not an answer
+        # If programs are run for a task, its target is the tests, which are not an answer
         self.target_is_answer = programs is None and bool(getattr(lm_eval, "target_is_answer", True))
         self._score = score or lm_eval.process_results
 
@@ -264,7 +264,7 @@ class EvalTask:
         """Return the numbers of a doc's right choices; none for tasks that are not multiple choice."""
         if not self.is_multiple_choice or not hasattr(self.lm_eval, "doc_to_choice"):
             return set()
-        # in tasks with several prompts for one ending, lm-eval's "text" is the number of the right prompt
+        # In tasks with several prompts for one ending, lm-eval's "text" is the number of the right prompt
         gold = self.lm_eval.doc_to_text(doc) if self._has_many_prompts else self.target(doc)
         choices = self.choices(doc)
         listed = gold if isinstance(gold, list) else [gold]

@@ -64,7 +64,7 @@ _SHARE, _POINTS, _LESS = metric("share"), metric("points"), metric("number", hig
 STANDARD_METRICS: Mapping[str, MetricSpec] = {
     # lm_eval/api/metrics.py at 0.4.13: means of 0 and 1
     **dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match"), _SHARE),
-    # names that several tasks use in the same sense: a share of docs, instructions or parts
+    # Names that several tasks use in the same sense: a share of docs, instructions or parts
     **dict.fromkeys(("accuracy", "em", "math_verify", "extraction_rate", "non_greedy_accuracy"), _SHARE),
     **dict.fromkeys((f"{when}_level_{how}_acc" for when in ("prompt", "inst") for how in ("strict", "loose")), _SHARE),
     **dict.fromkeys(("acc_ambig", "acc_disambig", "accuracy_amb", "accuracy_disamb", "partial_accuracy"), _SHARE),

@@ -167,7 +167,8 @@ class _Registry:
 
     def needed_by(self, entry: TaskEntry) -> dict[str, TaskEntry]:
         """Return what `entry` may refer to: a task to itself only, a group of lm-eval's to lm-eval's, others to all."""
-        if entry.kind == "task":  # spares it the 14,000 entries of lm-eval
+        # A task needs only itself; without this, lm-eval would be given all 14,000 entries
+        if entry.kind == "task":
             return {entry.name: entry}
         return {**self.lm_eval, **({} if entry.origin == "lm-eval" else self.own), entry.name: entry}
 
@@ -188,7 +189,7 @@ class _Registry:
         if name.endswith((".yaml", ".yml")):
             raise TaskNotFoundError(f"There is no task file {name!r}")
         bare = name.removeprefix(LM_EVAL_PREFIX)
-        # ours first: the nearest of 20 names is more likely meant than the nearest of 14,000
+        # Ours first: the nearest of 20 names is more likely meant than the nearest of 14,000
         near = difflib.get_close_matches(bare, self.own, n=2) or difflib.get_close_matches(bare, self.lm_eval, n=3)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         raise TaskNotFoundError(f"Unknown task {name!r}.{hint} List them with `qwen2eval tasks`.")
@@ -234,7 +235,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
         tasks = {name: _evaluated(task, config) for name, task in built["tasks"].items()}
     except Qwen2EvalError:
         raise
-    # functions and data sets that a task file names may raise anything: then that task fails, not the run
+    # Functions and data sets that a task file names may raise anything: then that task fails, not the run
     except Exception as err:
         raise _explain(entry, err) from err
     # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each

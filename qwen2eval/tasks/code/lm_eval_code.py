@@ -153,7 +153,7 @@ class SandboxedScorer:
         noted = self._note(doc, results)
         if len(noted.keys) != n_programs:
             return None
-        # what runs behind the program, runs in its process
+        # What runs behind the program, runs in its process
         whole = {key for key, check in noted.noted.items() if str(getattr(check, "entry_point", "")).startswith(_END)}
         done = [self._runs[key] for key in noted.keys]
         return [
@@ -252,7 +252,7 @@ def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
     As LongProc does it: `g++ -std=c++11 -O`, three seconds (of processor time) a case, output equal to the last byte,
     any exit status.
     """
-    # all in braces, so that the shell has read it before anything of the program runs; the file goes first, it has the
+    # All in braces, so that the shell has read it before anything of the program runs; the file goes first, it has the
     # expected output in it
     script = [
         "{",
@@ -261,7 +261,7 @@ def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
         "g++ -std=c++11 -O -o program program.cpp || exit 1",
     ]
     for given, expected in cases:
-        # processor time, so that a busy machine fails no right program; 137 and 152 are its end
+        # Processor time, so that a busy machine fails no right program; 137 and 152 are its end
         script += [
             f"echo {_base64(given + chr(10))} | base64 -d > in",
             f"(ulimit -t {TIMEOUT_SECONDS:.0f}; exec ./program < in > out)",

@@ -23,7 +23,7 @@ class LiveCodeBenchTask(CodeTask):
 
     def __init__(self, config: JsonObject) -> None:
         super().__init__(config)
-        # the tests of a problem are in memory once for all of its answers
+        # The tests of a problem are in memory once for all of its answers
         self._tests_of = lru_cache(maxsize=2)(self._read_tests)
 
     def checks(self, doc: Doc, program: str) -> list[Check]:
