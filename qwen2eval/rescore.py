@@ -152,10 +152,10 @@ def _docs_of(task: EvalTask, config: RunConfig, *, is_part: bool) -> list[Doc]:
 def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -> tuple[TaskPlan, TaskAnswers]:
     """Return a task's plan and answers as recorded in its samples."""
     if name not in loaded.tasks:
-        raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} is not registered any more")
+        raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} does not exist any more")
     task = loaded.tasks[name]
     asks_another = RunFolderError(
-        f"{run.path}: task {name!r} makes other requests today than those that were answered (other choices, another "
+        f"{run.path}: task {name!r} now makes other requests than those that were answered (other choices, another "
         "output_type): run it again"
     )
     if run.info.tasks[name].output_type != task.output_type:
@@ -201,7 +201,7 @@ def _answered_rows(run: Run, name: str) -> list[dict[str, Any]]:
         if not rows or row["filter"] == rows[0]["filter"]:
             rows.append(row)
     if not rows:
-        raise RunFolderError(f"{run.path}: the samples of task {name!r} have no row: run the same command again")
+        raise RunFolderError(f"{run.path}: the samples of task {name!r} are empty: run the same command again")
     return sorted(rows, key=lambda row: (row["doc_id"], row["repeat"]))
 
 

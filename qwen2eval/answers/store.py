@@ -20,7 +20,7 @@ from qwen2eval.errors import StoreError
 from qwen2eval.requests import Answer
 
 STORE_FILE = "store.sqlite"
-"""Its name, beside the folders of the runs that share it."""
+"""Its name, next to the folders of the runs that share it."""
 STORE_VERSION = 1
 BUSY_SECONDS = 60
 SCHEMA = """
@@ -140,7 +140,7 @@ class ResponseStore:
         except sqlite3.Error as err:
             raise StoreError(
                 f"The response store {str(self.path)!r} can't be used ({err}). Fix the cause (a full disk, a program "
-                "that holds the file) and run the same command again: what was answered is kept. If the file itself "
+                "that holds the file) and run the same command again: stored answers are kept. If the file itself "
                 "is damaged, move it away to begin a new one"
             ) from err
 

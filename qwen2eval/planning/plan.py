@@ -85,8 +85,8 @@ def _with_room(config: RunConfig, spec: ModelSpec, tasks: Iterable[EvalTask]) ->
             break
         if _has_data(task):
             stretched = load_spec(wider)
-            said = f"{task.name} has texts of {task.longest_context:,} tokens: the model's context is stretched"
-            return wider, stretched, [f"{said} by {stretched.rope} (--rope auto; --rope none leaves it as it is)"]
+            said = f"{task.name} has texts of {task.longest_context:,} tokens: the model's context is extended"
+            return wider, stretched, [f"{said} by {stretched.rope} (--rope auto; --rope none turns this off)"]
     return config, spec, []
 
 

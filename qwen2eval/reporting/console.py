@@ -40,7 +40,7 @@ def _print_all(console: Console, run: Run) -> None:
     if info.model.note:
         _print_wrapped(console, "! ", f"{info.model.name}: {info.model.note}", style="bold yellow")
         console.print()
-    # Beside the two columns of names the table takes 59.
+    # All columns but the two of names take 59 characters.
     console.print(_score_table(score_rows(info, run.score_rows()), room=max(console.width - 59, 21)))
     console.print()
     programs = {name: verdicts_text(info.health.get(name)) for name in info.tasks}

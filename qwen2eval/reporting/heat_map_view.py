@@ -71,7 +71,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """A line of the table beside the picture."""
+    """A line of the table below the picture."""
 
     length: str
     depth: str

@@ -1,6 +1,6 @@
 """Text that a model or a data set wrote, made safe to show: in HTML, in GitHub-flavoured markdown, in a terminal.
 
-Markdown has no autoescape of its own, so this module makes one: `Markdown` marks what is safe, and the renderer passes
+Jinja has no autoescape for Markdown, so this module makes one: `Markdown` marks what is safe, and the renderer passes
 everything else through `md_prose`. Backslashes alone don't do: GitHub turns addresses, @names, #numbers, commit hashes
 and $…$ into links and formulas after the escapes are gone. Such words are set as code, where it leaves them alone.
 """

@@ -124,7 +124,7 @@ def write_side_by_side(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], fo
     compared = [ComparedRun(name, *run) for name, run in zip(labels(runs), runs, strict=True)]
     table, grouped = score_table(compared), grouped_maps(compared)
     if not table.rows and not grouped:
-        raise ConfigError("These runs have nothing to be put side by side: none of them has a score")
+        raise ConfigError("None of these runs has a score, so there is nothing to compare")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:

@@ -214,7 +214,7 @@ class _Scanned:
         if items is None:
             there = ", ".join(sorted(self._items)) or "none"
             raise ConfigError(
-                f"{self._path} holds no search for {name!r}, only for {there}: scan with --references {name}"
+                f"{self._path}: the scan did not search for {name!r}, only for {there}: scan with --references {name}"
             )
         found: dict[int, _Item] = {}
         for doc_id, doc in zip(plan.doc_ids, plan.docs, strict=True):

@@ -145,7 +145,7 @@ JUDGE_COLUMNS = (
     SampleColumn(
         "judge_response",
         "string",
-        "What the judge said about the answer; only in runs with a judge. Null: it said nothing.",
+        "The judge's verdict on the answer, as text; only in runs with a judge. Null: it gave none.",
         lambda at: _judgement(at).verdict,
     ),
     SampleColumn(

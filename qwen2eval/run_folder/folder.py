@@ -140,7 +140,8 @@ def _check_columns(path: Path, there: Iterable[str], wanted: Iterable[str], reme
     known = set(there)
     if missing := [name for name in wanted if name not in known]:
         raise RunFolderError(
-            f"{str(path)!r} has no column {missing[0]!r}: it is damaged, or of another version of qwen2eval: {remedy}"
+            f"{str(path)!r} has no column {missing[0]!r}: it is damaged, or another version of qwen2eval wrote it: "
+            f"{remedy}"
         )
 
 
@@ -163,7 +164,7 @@ class Run:
         """
         import pandas as pd
 
-        path, remedy = self.path / "scores.parquet", f"`qwen2eval score {self.path}` makes it again"
+        path, remedy = self.path / "scores.parquet", f"`qwen2eval score {self.path}` recreates it"
         with _named(path, remedy):
             frame = pd.read_parquet(path)
         _check_columns(path, frame.columns, SCORE_COLUMNS, remedy)
@@ -235,7 +236,7 @@ class Run:
         if self.info.contamination is None or task not in self.info.contamination.tasks:
             return []
         path = self.path / "contamination" / f"{file_name(task)}.parquet"
-        remedy = f"`qwen2eval decontam apply {self.path} --matches {self.info.contamination.matches}` makes it again"
+        remedy = f"`qwen2eval decontam apply {self.path} --matches {self.info.contamination.matches}` recreates it"
         with _named(path, remedy):
             table = pq.read_table(path)
         _check_columns(path, table.column_names, ("doc_id", *MATCH_COLUMNS), remedy)
@@ -288,7 +289,7 @@ def load_run(path: str | Path) -> Run:
         info = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as err:
         reason = err.strerror if isinstance(err, OSError) else f"it is not JSON: {err}"
-        raise RunFolderError(f"{str(file)!r} can't be read ({reason}): the run has to be made again") from err
+        raise RunFolderError(f"{str(file)!r} can't be read ({reason}): repeat the run") from err
     return Run(folder.resolve(), RunInfo.from_json(info, file=str(file)))
 
 

@@ -394,7 +394,9 @@ class EvalTask:
         described = self.lm_eval.metric_specs() if isinstance(self.lm_eval, DescribesMetrics) else {}
         said = self.metadata.get("metrics") or {}
         if not isinstance(said, Mapping):
-            raise TaskFileError(f"Task {self.name!r}: metadata.metrics is {said!r}; it takes `name: {{unit: …}}` lines")
+            raise TaskFileError(
+                f"Task {self.name!r}: metadata.metrics is {said!r}; it must hold `name: {{unit: …}}` lines"
+            )
         specs = {}
         for name in dict.fromkeys((*directions, *judged)):
             if name in said:

@@ -106,8 +106,8 @@ def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
     """
     if not isinstance(said, Mapping) or said.get("unit") not in get_args(Unit):
         raise TaskFileError(
-            f"Task {task!r}: metadata.metrics.{name} is {said!r}; it takes `unit`, one of {', '.join(get_args(Unit))}, "
-            "and may have `higher_is_better`, `low` and `high`"
+            f"Task {task!r}: metadata.metrics.{name} is {said!r}; it must have `unit`, one of "
+            f"{', '.join(get_args(Unit))}, and may have `higher_is_better`, `low` and `high`"
         )
     unit: Unit = said["unit"]
     low, high = (said.get(end, default) for end, default in zip(("low", "high"), _ENDS[unit], strict=True))
@@ -115,8 +115,8 @@ def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
     unknown = set(said) - {"unit", "higher_is_better", "low", "high"}
     if unknown or not isinstance(is_better, bool) or not all(_is_end(end) for end in (low, high)):
         raise TaskFileError(
-            f"Task {task!r}: metadata.metrics.{name} is {dict(said)!r}; `higher_is_better` takes true or false, `low` "
-            "and `high` take numbers, and it has no other keys"
+            f"Task {task!r}: metadata.metrics.{name} is {dict(said)!r}; `higher_is_better` must be true or false, "
+            "`low` and `high` must be numbers, and other keys are not allowed"
         )
     return MetricSpec(is_better, unit, low, high)
 

@@ -109,7 +109,7 @@ def test_the_report_shows_the_table(run, capsys):
     assert main(["score", str(run.path)]) == 0
     shown = capsys.readouterr().out
     assert "33.3%" in shown
-    assert "13 tokens in a row" in " ".join(shown.split())
+    assert "13 consecutive tokens" in " ".join(shown.split())
 
 
 def test_lm_evals_own_format_has_the_original_score(run):

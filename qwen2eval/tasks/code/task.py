@@ -119,7 +119,7 @@ class CodeTask(ConfigurableTask):
         setup = doc["setup"] if "setup" in doc else doc["prompt"]
         tests = doc[self._test_column]
         if not all(name.isidentifier() for name in doc["entry_point"].split(".")):
-            raise ValueError(f"the doc's entry_point is {doc['entry_point']!r}, no name of a function")
+            raise ValueError(f"the doc's entry_point is {doc['entry_point']!r}, not the name of a function")
         return [Check(program, entry_point=doc["entry_point"], tests=tests, setup=setup, **self._limits)]  # type: ignore[arg-type]
 
     def key(self, doc: Doc, program: str) -> str:

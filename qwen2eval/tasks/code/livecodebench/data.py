@@ -126,7 +126,7 @@ class _TextUnpickler(pickle.Unpickler):
     """Makes plain values only: any class or function that a pickle names is refused."""
 
     def find_class(self, module_name: str, global_name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, and may hold a text only")
+        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}; only a text is allowed")
 
     def persistent_load(self, pid: object) -> NoReturn:
         raise pickle.UnpicklingError(f"it refers to {pid!r} outside")
