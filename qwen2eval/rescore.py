@@ -1,6 +1,6 @@
 """Scoring a finished run again from its own samples: tasks and data are loaded anew, no model is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,12 +167,8 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
     plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)
     answers, pool = TaskAnswers(), PromptPool()
     for row in rows:
+        _check_doc(run, name, docs, row)
         doc_id = row["doc_id"]
-        if doc_id >= len(docs) or doc_hash(docs[doc_id]) != row["doc_hash"]:
-            raise RunFolderError(
-                f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
-                "the run. Point --data_dir to the data of the run, or run the task again"
-            )
         requests = _requests(task, docs[doc_id], doc_id, row, pool, is_chat=bool(config.apply_chat_template))
         if row["repeat"] == 0:
             plan.requests += requests
@@ -188,6 +184,16 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
             )
             answers.by_request[(request.digest, row["repeat"])] = restored
     return plan, answers
+
+
+def _check_doc(run: Run, name: str, docs: Sequence[Doc], row: Row) -> None:
+    """Refuse to score an answer with the target of another doc."""
+    doc_id = row["doc_id"]
+    if doc_id >= len(docs) or doc_hash(docs[doc_id]) != row["doc_hash"]:
+        raise RunFolderError(
+            f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
+            "the run. Point --data_dir to the data of the run, or run the task again"
+        )
 
 
 def _answered_rows(run: Run, name: str) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, keys in the order of the fields."""
+        # mypy doesn't accept a class as hashable
         kind: Any = type(self)
         shown = {}
         for field in _own_fields(kind):
@@ -78,7 +79,7 @@ def _read_generic(kind: Any, value: object, key: str) -> Any:
     return {name: _read(parameters[1], item, _join(key, name)) for name, item in mapping.items()}
 
 
-def _read_plain(kind: Any, value: object, key: str) -> Any:
+def _read_plain(kind: type, value: object, key: str) -> Any:
     """Read a text, a number, true, false or null."""
     # JSON has one kind of number: a whole one may be written as 3.0, and a float as 3
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -113,7 +114,7 @@ def _read_record(kind: Any, value: object, key: str) -> Any:
     return kind(**given, extra={name: item for name, item in value.items() if name not in known})
 
 
-def _read_named_tuple(kind: Any, value: object, key: str) -> Any:
+def _read_named_tuple(kind: type, value: object, key: str) -> Any:
     hints = _hints(kind)
     if not isinstance(value, list | tuple) or len(value) != len(hints):
         _refuse(value, key, f"a list of {len(hints)}: {', '.join(hints)}")

@@ -47,10 +47,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
                 made.tasks[name].model = model
             except Qwen2EvalError as err:
                 made.failures[name] = err
-            if (warning := task.data.warning) is not None:
-                made.warnings.append(warning)
-            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], task_spec)):
-                made.warnings.append(warning)
+            made.warnings += _task_warnings(task, made.tasks.get(name), spec)
     made.failures = merge_missing_data(made.failures)
     if not made.tasks:
         raise next(iter(made.failures.values()))
@@ -98,6 +95,19 @@ def _has_data(task: EvalTask) -> bool:
     except Qwen2EvalError:
         return False
     return True
+
+
+def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) -> list[str]:
+    """Return what to mind of a task's data and prompts.
+
+    Args:
+        planned: None: the task failed.
+        spec: the run's model, for tasks without their own.
+    """
+    advice = None
+    if planned is not None:
+        advice = _stretch_advice(planned, spec if planned.model is None else planned.model[1])
+    return [warning for warning in (task.data.warning, advice) if warning is not None]
 
 
 def _stretch_advice(planned: TaskPlan, spec: ModelSpec) -> str | None:

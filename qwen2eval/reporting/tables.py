@@ -117,6 +117,7 @@ def headline_rows(info: RunInfo, rows: Sequence[ScoreRow], *, limit: int = 8) ->
         first.setdefault(row.task, row)
     groups = [row for row in first.values() if row.is_group]
     tasks = [row for row in first.values() if not row.is_group]
+    # MMLU's 57 tasks would hide everything else; their group's score summarises them
     if len(groups) + len(tasks) > limit:
         tasks = [row for row in tasks if row.task not in grouped]
     return tuple((groups + tasks)[:limit])

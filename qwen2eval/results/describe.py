@@ -119,6 +119,7 @@ def describe_run(
         status="failed_tasks" if failed else "finished",
         qwen2eval_version=VERSION,
         command=tuple(command or ()),
+        # The environment and the current folder may differ when the run is scored again
         config={**config.as_dict(), **absolute_places(config)},
         model=asked.model,
         tasks={**tasks, **failed},

@@ -119,6 +119,7 @@ def read_task_yaml(path: Path, _seen: frozenset[Path] = frozenset()) -> dict[str
         if target in _seen:
             raise TaskFileError(f"Task file {path} includes itself through {include!r}")
         merged.update(read_task_yaml(target, _seen | {path.resolve()}))
+    # A later include overrides an earlier one, and the file itself overrides all of them
     return merged | config
 
 
@@ -131,6 +132,7 @@ def lm_eval_entries() -> dict[str, TaskEntry]:
     else:
         rows = [asdict(entry) for entry in _parse_lm_eval(root).values()]
         cache.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed into place: another process may read or build the index at the same moment
         draft = cache.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(rows), encoding="utf-8")
         draft.replace(cache)
