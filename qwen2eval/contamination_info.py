@@ -46,7 +46,7 @@ class SubsetScores(Record):
     contaminated: PartScore | None
     """On docs that do."""
     delta: Difference
-    """What the contaminated docs are worth."""
+    """The effect of the contaminated docs on the score."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Asked(NamedTuple):
 
 
 def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
-    """Open the model, answer what the store lacks, and close it: nothing of it is left in memory for a judge to miss.
+    """Open the model, answer what the store lacks, and close it, so that a judge has the memory.
 
     Tasks with their own `rope` are asked last, each of the model with that `rope`.
 
@@ -105,7 +105,7 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
         except Qwen2EvalError as err:
             if not answers:
                 raise
-            # The answers of the models before are worth keeping: only this model's tasks fail
+            # The answers of earlier models are kept: only the tasks of this model fail
             plan.failures |= dict.fromkeys(part.tasks, err)
             continue
         with (

@@ -28,7 +28,7 @@ def is_secret(name: str) -> bool:
 
 
 def redacted(value: object) -> Any:
-    """Return `value` with the values of secret names blotted out, also deep inside, and addresses without passwords.
+    """Return `value` with secrets replaced by ***, at any depth, and addresses without passwords.
 
     >>> redacted({"model": "m", "header": {"Authorization": "Bearer x"}, "base_url": "http://me:pw@h/v1?key=1"})
     {'model': 'm', 'header': '***', 'base_url': 'http://h/v1'}

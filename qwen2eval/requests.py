@@ -1,4 +1,4 @@
-"""What is asked of a model and what comes back: plain values that every backend and the store share."""
+"""Requests to a model and its answers: plain values that every backend and the store share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ class Flag:
     """What the command line says of a setting in addition to its type and default."""
 
     help: str
-    """One sentence with the unit, for a reader who knows no other flag; the default is appended."""
+    """One sentence with the unit, for a reader who has read no other help; the default is appended."""
     group: str
     """The heading of `--help` under which the flag is listed."""
     metavar: str | None = None

@@ -120,7 +120,7 @@ class ResponseStore:
                     yield key, Answer(logprob, greedy, response, finish_reason, n_tokens)
 
     def add(self, model_id: int, kind: str, answers: Iterable[tuple[AnswerKey, Answer]]) -> None:
-        """Commit answers in one transaction; one that is there already is left as it is."""
+        """Commit answers in one transaction; an answer that is already stored is not changed."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [
             (model_id, *key, kind, a.logprob, a.is_greedy, a.response, a.finish_reason, a.n_response_tokens, now)

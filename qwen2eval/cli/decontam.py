@@ -22,7 +22,7 @@ _RULE_OPTIONS = ("tokenizer", "ngram_size", "ngram_size_cjk", "min_lcs", "min_lc
 
 
 def add_decontam_verbs(verbs: Subparsers) -> None:
-    """Add `decontam` and the commands under it to the subparsers of the whole command line."""
+    """Add `decontam` and the commands under it to the top-level commands."""
     commands = add_verb_group(
         verbs,
         "decontam",

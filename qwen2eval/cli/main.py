@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+    """Return the parser of all commands."""
     parser = Parser(
         prog="qwen2eval",
         description="Evaluate language models by the protocols of the Qwen2 report, with error bars and an HTML "
@@ -149,7 +149,7 @@ def do_plan(args: argparse.Namespace) -> int:
     made = plan(config_from_args(args))
     found = find_runs(made.config.output_path)
     for err in found.unreadable:
-        _warn(f"passed over: {err}")
+        _warn(f"ignored a run: {err}")
     costs, estimate, n_judge = task_costs(made), estimate_time(made, found.runs), n_judge_requests(made)
     if args.json:
         print(json.dumps(plan_as_dict(made, costs, estimate, n_judge=n_judge), indent=1, ensure_ascii=False))

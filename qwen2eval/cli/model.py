@@ -16,7 +16,7 @@ _MODEL = "checkpoint folder with safetensors, or a GGUF file"
 
 
 def add_model_verbs(verbs: Subparsers) -> None:
-    """Add `model` and the commands under it to the subparsers of the whole command line."""
+    """Add `model` and the commands under it to the top-level commands."""
     commands = add_verb_group(
         verbs,
         "model",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_sandbox_verbs(verbs: Subparsers) -> None:
-    """Add `sandbox` and the command under it to the subparsers of the whole command line."""
+    """Add `sandbox` and the command under it to the top-level commands."""
     commands = add_verb_group(
         verbs, "sandbox", "Check how programs that a model wrote can be isolated.", "qwen2eval sandbox check"
     )

@@ -147,7 +147,7 @@ def ask_judge(judge: Judge, samples: Mapping[str, TaskSamples], store_path: Path
     No error of the judge is raised: answers without a verdict keep the task's own metrics and the reason.
 
     Args:
-        samples: by task; those of tasks that can't be judged are left alone.
+        samples: by task; those of tasks that can't be judged are not changed.
         quiet: no progress bars.
 
     Returns:
@@ -311,7 +311,7 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
 
 
 def _describe(judge: Judge, tasks: Mapping[str, TaskSamples], verdicts: _Verdicts, error: str | None) -> JudgeInfo:
-    """Return what run.json says of the judge; who it is stays unknown where it could not be opened."""
+    """Return what run.json says of the judge; its identity is None if it could not be opened."""
     model = None if verdicts.judge is None else verdicts.judge.model
     # None has none of these attributes, so they are None for a judge that was not opened
     identity: dict[str, Any] = {name: getattr(model, name, None) for name in _IDENTITY_FIELDS}

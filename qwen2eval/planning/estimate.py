@@ -15,7 +15,9 @@ from qwen2eval.run_info import RunInfo, TaskInfo
 
 MATMUL_SIZE, MATMUL_TRIES = 1_024, 5
 EFFICIENCY = 0.5
-"""Of the machine's matrix product, that a whole model reaches (docs/decisions/2026-11-24-engine.md: 0.6 and more)."""
+"""Share (0-1) of the machine's matrix-multiplication speed that a model reaches at least.
+
+docs/decisions/2026-11-24-engine.md measured 0.6 and more."""
 
 
 class Estimate(NamedTuple):

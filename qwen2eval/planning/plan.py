@@ -98,7 +98,7 @@ def _has_data(task: EvalTask) -> bool:
 
 
 def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) -> list[str]:
-    """Return what to mind of a task's data and prompts.
+    """Return the warnings about a task's data and prompts.
 
     Args:
         planned: None: the task failed.
@@ -111,7 +111,7 @@ def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) ->
 
 
 def _stretch_advice(planned: TaskPlan, spec: ModelSpec) -> str | None:
-    """Say what would make room for prompts that have to be cut, where the backend can stretch the context."""
+    """Say which yarn_factor would hold prompts that are cut, if the backend can extend the context."""
     if spec.original_max_length is None or not planned.n_truncated:
         return None
     longest = max(r.n_context_tokens or 0 for r in planned.requests)
@@ -163,7 +163,7 @@ def set_seeds(seeds: Seeds) -> None:
 
 
 def _check_answer_room(name: str, task: EvalTask, spec: ModelSpec) -> None:
-    """lm-eval cuts the prompt away altogether when the answer may be as long as the model's context."""
+    """Refuse answers as long as the context: lm-eval would then cut the whole prompt."""
     if task.generation_kwargs is None or spec.max_length is None:
         return
     if (room := spec.answer_tokens(task.generation_kwargs)) >= spec.max_length:

@@ -80,7 +80,7 @@ def match_evidence(task: str, match: ShownMatch) -> Evidence:
         facts.append(f"common subsequence {match.lcs_length:,} tokens, {numbers.format_percent(match.lcs_ratio)}")
     if match.min_df is not None:
         facts.append(f"rarest n-gram in {match.min_df:,} document{'s' if match.min_df != 1 else ''}")
-    rule = "found whole" if match.rule == "whole" else f"{match.rule} rule"
+    rule = "occurs in full" if match.rule == "whole" else f"{match.rule} rule"
     return Evidence(
         doc=f"{task} {match.doc_id}",
         place=clip(f"{match.document_path}, record {match.document_row}", limit=300),
@@ -102,7 +102,7 @@ def contamination_rows(info: RunInfo) -> tuple[ContaminationRow, ...]:
 
 
 def contamination_warnings(found: ContaminationInfo | None) -> tuple[str, ...]:
-    """Return what to mind of the clean scores: of each task, then of the corpus."""
+    """Return the warnings about the clean scores: of each task, then of the corpus."""
     if found is None:
         return ()
     warnings = [f"{name}: {warning}" for name, task in found.tasks.items() if (warning := _warning(task))]

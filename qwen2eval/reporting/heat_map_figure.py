@@ -19,7 +19,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "font.size": 9,
     "svg.hashsalt": "qwen2eval",  # the same map is the same file
-    "text.parse_math": False,  # a name with dollar signs is no formula
+    "text.parse_math": False,  # a name may contain dollar signs
 }
 _MISSING = "#e6e6e6"
 

@@ -22,7 +22,7 @@ def is_ratio(metric: str, value: float | None = None) -> bool:
 
     Args:
         metric: lm-eval's name, such as "acc_norm", "exact_match" or "pass@1".
-        value: a value outside 0-1 proves that the name misleads; None is no proof.
+        value: a value outside 0-1 proves that it is not a ratio; None proves nothing.
     """
     named = not _RATIO_WORDS.isdisjoint(re.split(r"[^a-z]+", metric.lower()))
     return named and (value is None or -_SLACK <= value <= 1 + _SLACK)

@@ -42,7 +42,7 @@ def render_report(
 
 
 def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ...]:
-    """Render the reports and figures of a run into its folder, each whole or not at all, and return their paths.
+    """Render the reports and figures of a run into its folder, each completely or not at all, and return their paths.
 
     Raises:
         RunFolderError: the folder can't be written to, or a file of it can't be read.

@@ -110,7 +110,7 @@ def score_rows(info: RunInfo, scores: Sequence[ScoreRecord]) -> tuple[ScoreRow, 
 
 
 def headline_rows(info: RunInfo, rows: Sequence[ScoreRow], *, limit: int = 8) -> tuple[ScoreRow, ...]:
-    """Return the first row of each group and task, at most `limit`; tasks that a group shows give way first."""
+    """Return the first row of each group and task, at most `limit`; tasks of a group are left out if there are more."""
     grouped = {task for group in info.groups.values() for task in group.tasks}
     first: dict[str, ScoreRow] = {}
     for row in rows:

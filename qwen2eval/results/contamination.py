@@ -283,7 +283,7 @@ def _part_score(score: Score | None) -> PartScore | None:
 def _delta(
     samples: TaskSamples, docs: Sequence[DocSample], metric: str, task: TaskContamination, *, seed: int
 ) -> tuple[Estimate, float | None]:
-    """Return clean - original of a metric, and how sure it is."""
+    """Return the error of clean - original of a metric, and the difference itself."""
     scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
     items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
     is_clean = [task.strict[sample.doc_id] == "clean" for sample in scored]

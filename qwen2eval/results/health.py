@@ -117,7 +117,7 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagI
             "error",
             f"{n_flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scored none",
         )
-    # Of fewer docs, the same choice or an accuracy near guessing is no surprise
+    # With fewer docs, the same choice or an accuracy near guessing is likely by chance
     if len(scored) >= MIN_DOCS_FOR_TESTS:
         yield from _preference_flags(logprobs)
         yield from _chance_flags(scored, chance_score(samples))

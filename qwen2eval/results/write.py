@@ -1,4 +1,4 @@
-"""Writing the run folder, whole or not at all. It holds data only: the report is made from it afterwards."""
+"""Writes the run folder, completely or not at all. It holds data only: the report is made from it afterwards."""
 
 import itertools
 import os
@@ -125,7 +125,7 @@ def write_run(
 
 
 def _with_heat_maps(info: RunInfo, samples: Mapping[str, TaskSamples]) -> RunInfo:
-    """Return run.json with what tasks say of their heat maps besides the scores; what a run has already stays.
+    """Return run.json with what tasks say of their heat maps besides the scores; existing entries are kept.
 
     Args:
         samples: of the tasks that have heat maps.

@@ -76,7 +76,7 @@ def shown_match(match: Row) -> ShownMatch:
 
 
 def _longest(rows: Iterable[Row]) -> dict[int, Row]:
-    """Return each doc's match with the longest run, one by an n-gram rule before one that is whole."""
+    """Return each doc's match with the longest run, matches of n-grams before those of short items."""
     found: dict[int, Row] = {}
     for row in rows:
         before = found.get(row["doc_id"])

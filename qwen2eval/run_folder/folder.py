@@ -1,6 +1,6 @@
 """Reading what a run left: the folder as a `Run`, and all runs of an output folder.
 
-Knows neither tasks nor models, so that reports, estimates and comparisons can read a run without them.
+Independent of tasks and models, so that reports, estimates and comparisons can read a run without them.
 """
 
 import hashlib
@@ -303,7 +303,7 @@ class FoundRuns(NamedTuple):
 
 
 def find_runs(folder: str | Path) -> FoundRuns:
-    """Read the run.json of all runs of an output folder; foreign and damaged folders are passed over, and named."""
+    """Read the run.json of all runs of an output folder; unreadable ones are listed with the reason."""
     runs: list[Run] = []
     unreadable: list[RunFolderError] = []
     # `latest` is a link to one of the run folders, and names with a dot are drafts

@@ -232,7 +232,7 @@ class EvalTask:
 
     @property
     def longest_context(self) -> int:
-        """Tokens of its longest text that the run's model is to have room for; 0: no length is asked for."""
+        """Tokens of its longest text, which the run's context should hold; 0: the task sets no length."""
         return 0 if self.rope or self.sized is None else self.sized.longest_context or 0
 
     @property

@@ -189,7 +189,7 @@ class _Registry:
         if name.endswith((".yaml", ".yml")):
             raise TaskNotFoundError(f"There is no task file {name!r}")
         bare = name.removeprefix(LM_EVAL_PREFIX)
-        # Ours first: the nearest of 20 names is more likely meant than the nearest of 14,000
+        # Our tasks first: a near name among 20 is a better guess than one among 14,000
         near = difflib.get_close_matches(bare, self.own, n=2) or difflib.get_close_matches(bare, self.lm_eval, n=3)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         raise TaskNotFoundError(f"Unknown task {name!r}.{hint} List them with `qwen2eval tasks`.")

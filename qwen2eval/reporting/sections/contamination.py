@@ -25,7 +25,7 @@ class ContaminationSection(Section):
     corpus: str
     """What was searched, and by which rule."""
     warnings: tuple[str, ...]
-    """What to mind of the clean scores."""
+    """Warnings about the clean scores."""
     evidence: tuple[Evidence, ...]
     """Passages of the corpus."""
 

@@ -1,6 +1,6 @@
 """Tasks whose answers are programs: each is run against the doc's tests in the sandbox, and pass@k counted.
 
-YAML selects it with `class:`; a filter of `scoring.programs` makes whole programs of the responses. All of a task's
+YAML selects it with `class:`; a filter of `scoring.programs` turns responses into complete programs. All of a task's
 programs run at once, on all cores, before its docs are scored.
 """
 
@@ -86,7 +86,7 @@ class CodeTask(ConfigurableTask):
             self._runs.run(dict(self._checks_of(some)))
 
     def _checks_of(self, programs: Iterable[tuple[str, tuple[Doc, str]]]) -> Iterator[tuple[str, Sequence[AnyCheck]]]:
-        """Yield the checks of programs; of a doc whose tests can't be had it is noted that they were not run."""
+        """Yield the checks of programs; of a doc whose tests can't be read, record that they were not run."""
         for key, (doc, program) in programs:
             try:
                 yield key, self.checks(doc, program)
@@ -114,7 +114,7 @@ class CodeTask(ConfigurableTask):
         """Return what decides on a program, for the task's sandbox: it has to pass all of these.
 
         Raises:
-            ValueError, Qwen2EvalError: the doc's tests can't be had.
+            ValueError, Qwen2EvalError: the doc's tests can't be read.
         """
         setup = doc["setup"] if "setup" in doc else doc["prompt"]
         tests = doc[self._test_column]

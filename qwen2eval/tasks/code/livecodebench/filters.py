@@ -1,4 +1,4 @@
-"""LiveCodeBench: contest problems, whole programs with stdin and stdout or a method that is called."""
+"""LiveCodeBench: contest problems, complete programs with stdin and stdout or a method that is called."""
 
 from functools import lru_cache
 from typing import Any
