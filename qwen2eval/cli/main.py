@@ -160,15 +160,12 @@ def do_plan(args: argparse.Namespace) -> int:
 
 def do_tasks(args: argparse.Namespace) -> int:
     """qwen2eval tasks."""
-    from qwen2eval.reporting.task_table import print_suites, print_tasks
+    from qwen2eval.reporting.task_table import print_tasks
     from qwen2eval.tasks.index import index_is_built
-    from qwen2eval.tasks.registry import search_tasks, suites
+    from qwen2eval.tasks.registry import search_tasks
 
     if args.suites:
-        found = list(suites().values())
-        rows = [{"suite": s.name, "summary": s.summary, "tasks": list(s.tasks)} for s in found]
-        print(json.dumps(rows, indent=1)) if args.json else print_suites(found, file=sys.stdout)
-        return ExitCode.OK
+        return _show_suites(as_json=args.json)
     if not index_is_built():
         print("Indexing lm-eval's tasks, once for each version of it (a few seconds) …", file=sys.stderr)
     entries = search_tasks(args.query, include_path=tuple(args.include_path))
@@ -184,6 +181,19 @@ def do_tasks(args: argparse.Namespace) -> int:
 
         # Nothing was found: this raises an error that suggests the nearest names
         find_tasks([args.query], include_path=tuple(args.include_path))
+    return ExitCode.OK
+
+
+def _show_suites(*, as_json: bool) -> int:
+    from qwen2eval.reporting.task_table import print_suites
+    from qwen2eval.tasks.registry import suites
+
+    found = list(suites().values())
+    if as_json:
+        rows = [{"suite": s.name, "summary": s.summary, "tasks": list(s.tasks)} for s in found]
+        print(json.dumps(rows, indent=1))
+    else:
+        print_suites(found, file=sys.stdout)
     return ExitCode.OK
 
 

@@ -181,13 +181,11 @@ def _verdict(row: Row, metrics: Sequence[ShownMetric]) -> Verdict:
 
 def _response_text(cell: object, output_type: str | None) -> str | None:
     """Return a response as text; log-probabilities, stored as `[[logprob, is_greedy], …]`, one a line."""
-    pairs = None
     if cell is None:
         return None
-    if isinstance(cell, str) and output_type != "generate_until":
-        with suppress(ValueError):
-            pairs = json.loads(cell)
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+    # A generated text may look like such a list, and is shown as it is
+    pairs = None if output_type == "generate_until" else _logprob_pairs(cell)
+    if pairs is None:
         return _text(cell, limit=LONG_TEXT_CHARS)
     lines = [
         f"log-probability {numbers.format_number(known_number(logprob))}{', greedy' if is_greedy is True else ''}"
@@ -196,6 +194,17 @@ def _response_text(cell: object, output_type: str | None) -> str | None:
     if len(lines) > 1:
         lines = [f"{number}: {line}" for number, line in enumerate(lines, start=1)]
     return clip("\n".join(lines), limit=LONG_TEXT_CHARS)
+
+
+def _logprob_pairs(cell: object) -> list[list[object]] | None:
+    """Read `[[logprob, is_greedy], …]`; None for any other value."""
+    pairs: object = None
+    if isinstance(cell, str):
+        with suppress(ValueError):
+            pairs = json.loads(cell)
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return None
+    return pairs
 
 
 def _text(cell: object, *, limit: int) -> str:

@@ -1,7 +1,7 @@
 """Samples -> scores: each task's metrics by lm-eval's own aggregation, with errors, intervals and counts."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -161,11 +161,7 @@ def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[S
             continue
         tasks = set(group.task_names)
         merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
-        for key, value in merged.items():
-            metric, comma, filter_name = key.partition(",")
-            # The rest of lm-eval's row are its alias, its number of samples and the errors
-            if not comma or metric.endswith("_stderr"):
-                continue
+        for metric, filter_name, value in _metrics_of(merged):
             parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
             # A mean over the tasks that happen to have a score would be taken for the group's
             is_complete = tasks <= {part.task for part in parts if part.value is not None}
@@ -189,6 +185,14 @@ def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[S
             )
             rows.append(_with_interval(score))
     return rows
+
+
+def _metrics_of(row: Mapping[str, MetricItem]) -> Iterator[tuple[str, str, MetricItem]]:
+    """Yield (metric, filter, value) of a row of lm-eval's scores; it also has an alias, a count and the errors."""
+    for key, value in row.items():
+        metric, comma, filter_name = key.partition(",")
+        if comma and not metric.endswith("_stderr"):
+            yield metric, filter_name, value
 
 
 def _with_interval(score: Score) -> Score:
