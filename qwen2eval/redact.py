@@ -63,6 +63,7 @@ def redacted_command(words: Sequence[str]) -> list[str]:
             values = parse_key_values(text, flag="") if text.startswith("{") or "=" in text else None
         except ConfigError:
             values = None
+        # Other arguments are kept as they were typed, so that the command can be copied
         if values is not None and redacted(values) != values:
             hidden = redacted(values)
             text = json.dumps(hidden) if text.startswith("{") else ",".join(f"{k}={v}" for k, v in hidden.items())

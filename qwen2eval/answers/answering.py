@@ -97,7 +97,7 @@ def _ask(
     if not any(pending):
         return
     keys, wanted = list(window), [i for i, is_pending in enumerate(pending) if is_pending]
-    # The choices of a doc share one prompt object, whose text is made once
+    # The choices of a doc share one prompt object, whose text is made once for all of them
     contexts: dict[int, str] = {}
     requests = [
         Request(

@@ -92,6 +92,7 @@ def _add_flag(parser: _TakesFlags, known: Setting) -> argparse.Action:
 
 def _options(known: Setting) -> dict[str, Any]:
     """Return what argparse has to know to read a setting's flag, by the types of the setting."""
+    # None when the flag is not given, which `store_true` would make False: then the YAML file's value is used
     if known.accepted == (bool,) and known.default is False:
         return {"action": "store_const", "const": True}
     shown = {"metavar": known.about.metavar}

@@ -87,6 +87,18 @@ class _Verdicts:
     n_from_store: int = 0
     n_answered: int = 0
 
+    def add(self, name: str, asked: _Questions, answers: Mapping[bytes, Answer], *, n_stored: int) -> None:
+        """Add the answers about one task; equal questions about two docs share an answer.
+
+        Args:
+            n_stored: how many of `answers` were in the store.
+        """
+        self.n_from_store += n_stored
+        self.n_answered += sum(answer.error is None for answer in answers.values()) - n_stored
+        said = {place: answers[digest] for place, digest in asked.digests.items() if digest in answers}
+        judged = {place: Judgement(answer.response, answer.error) for place, answer in said.items()}
+        self.by_task[name] = asked.refused | judged
+
 
 def find_judge(config: RunConfig, tasks: Mapping[str, EvalTask]) -> Judge | None:
     """Return the judge that a config names; None: it names none.
@@ -229,10 +241,7 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
                 answers = stored if failure is not None else _answered(asked.plan, backend, store, model_id, progress)
             except Exception as err:  # noqa: BLE001 - answers from before any error are kept
                 failure, answers = err, _stored(asked.plan, store, model_id)
-            verdicts.n_from_store += len(stored)
-            verdicts.n_answered += sum(answer.error is None for answer in answers.values()) - len(stored)
-            said = {place: answers[digest] for place, digest in asked.digests.items() if digest in answers}
-            verdicts.by_task[name] = asked.refused | {p: Judgement(a.response, a.error) for p, a in said.items()}
+            verdicts.add(name, asked, answers, n_stored=len(stored))
     if isinstance(failure, Qwen2EvalError):
         raise _as_judges(failure) from failure
     if failure is not None:

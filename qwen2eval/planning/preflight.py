@@ -55,6 +55,7 @@ def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -
     if not comparable:
         return "ok"
     metrics = task.metrics()
+    # One metric that rates the right answer higher is enough: others may not depend on the answer
     for key in comparable:
         spec = metrics.get(key.split(",")[0])
         if _is_better(right[key], wrong[key], None if spec is None else spec.higher_is_better):

@@ -107,6 +107,7 @@ def _save(figure: "Figure", stem: Path) -> list[Path]:
     written = []
     for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160})):
         path = stem.with_name(f"{stem.name}.{ending}")
+        # Another name until the file is complete; no date in it, so that the same run gives the same bytes
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             figure.savefig(draft, format=ending, **options)

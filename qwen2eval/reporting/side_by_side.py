@@ -169,6 +169,7 @@ def score_table(runs: Sequence[ComparedRun]) -> ScoreTable:
         cells = (_score_cell(run.info, row) for run, row in zip(runs, found, strict=True))
         direction = _ARROWS[metric_of(first.info, task, metric).higher_is_better]
         rows.append(ComparedScore(task, metric, filter_name, direction, tuple(cells)))
+    # Another protocol may explain a difference of the scores, not only the model
     tasks = dict.fromkeys(task for run in runs for task in run.info.scored_tasks)
     differing = ((task, _differences([run.info for run in runs], task)) for task in tasks)
     return ScoreTable(tuple(rows), tuple((task, said) for task, said in differing if said))

@@ -171,6 +171,7 @@ def _write_matches(path: Path, rows: Sequence[Row]) -> None:
 
 def _point_latest(target: Path) -> None:
     link = target.parent / "latest"
+    # A link can't be changed in place: a new one takes its name
     draft = target.parent / f".latest.{os.getpid()}"
     try:
         draft.symlink_to(target.name)

@@ -217,6 +217,7 @@ class Run:
         Raises:
             RunFolderError: the run has no such task, or its file is missing or damaged.
         """
+        # Row group by row group: the prompts of a long-context task would fill the memory
         file, begin = self._open_samples(task), 0
         with _named(self._samples_path(task), _ASK_AGAIN):
             for group in range(file.num_row_groups):

@@ -264,6 +264,7 @@ def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
         "HfHubHTTPError",
         "LocalEntryNotFoundError",
     )
+    # By name, so that neither datasets nor huggingface_hub has to be imported for their exceptions
     if isinstance(err, ConnectionError) or type(err).__name__ in network:
         return MissingDataError(
             f"The data of task {entry.name!r} could not be read from the Hugging Face hub or its cache. Download it "
