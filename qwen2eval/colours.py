@@ -9,4 +9,4 @@ COLOUR_STOPS: Mapping[str, tuple[str, ...]] = {
     "cividis": ("#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838"),
     "classic": ("#f0496e", "#ebb839", "#0cd79f"),
 }
-"""The first two can be told apart by the colour-blind and in grey; classic is red to green."""
+"""The first two can be distinguished by colour-blind readers and in grey; classic is red to green."""

@@ -1,8 +1,8 @@
 """A table's columns as values: rows, arrow schema and documentation are made from one list of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 ArrowType = Literal["string", "int64", "float64", "bool"]
 Value = str | int | float | bool | None
 """What a cell holds; None is a null."""
+Row = Mapping[str, Any]
+"""One row read from a table: cells by column name; columns of older files may be missing."""
 Source = TypeVar("Source")
 
 

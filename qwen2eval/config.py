@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.errors import ConfigError
+from qwen2eval.requests import GenKwargs
 from qwen2eval.settings import Flag, by_field, check_types, plain_values, read_value, setting, settings_of
 
+# The defaults of lm-eval's `simple_evaluate`: with them a run draws the same few-shot examples as lm-eval
 LM_EVAL_SEEDS = (0, 1234, 1234, 1234)
+ModelArgs = Mapping[str, Any]
+"""Arguments of a backend by name, as `--model_args` gives them."""
 ROPES = ("auto", "none", "yarn", "yarn+dca")
 """The values of `rope`."""
 MODEL, TASKS, PROMPTS = "model", "tasks and data", "prompts and generation"
@@ -46,14 +50,12 @@ class Seeds:
         return cls(*numbers)
 
     @classmethod
-    def read(cls, value: Any) -> "Seeds":
+    def read(cls, value: object) -> "Seeds":
         """Read what `parse` reads, or the seeds by name, as run.json holds them."""
         if not isinstance(value, Mapping):
-            return cls.parse(value)
+            return cls.parse(str(value))
         if set(value) - {f.name for f in fields(cls)}:
-            raise ConfigError(
-                f"Setting 'seeds' is {value!r}; it takes python, numpy, torch and fewshot, or use seed: 7"
-            )
+            raise ConfigError(f"Setting 'seeds' is {value!r}: give python, numpy, torch and fewshot, or use seed: 7")
         return cls(**value)
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class RunConfig:
             unset="demo, the embedded model",
         ),
     )
-    model_args: Mapping[str, Any] = setting(
+    model_args: ModelArgs = setting(
         {},
         Flag(
             "arguments of the backend, as k=v or JSON, e.g. pretrained=DIR,dtype=float32; may be repeated",
@@ -188,7 +190,7 @@ class RunConfig:
         None,
         Flag("system message, placed before the task's description", group=PROMPTS, metavar="TEXT", unset="no message"),
     )
-    gen_kwargs: Mapping[str, Any] = setting(
+    gen_kwargs: GenKwargs = setting(
         {},
         Flag(
             "generation arguments that override those of every generating task, as k=v or JSON, e.g. "
@@ -243,7 +245,7 @@ class RunConfig:
             unset="no judge",
         ),
     )
-    judge_args: Mapping[str, Any] = setting(
+    judge_args: ModelArgs = setting(
         {},
         Flag(
             "arguments of the judge's backend, as --model_args, e.g. pretrained=DIR,max_gen_toks=512; may be repeated",
@@ -310,7 +312,7 @@ class RunConfig:
         return plain_values(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+    def from_dict(cls, values: Mapping[str, object]) -> "RunConfig":
         """Build a config from plain values, as a YAML file or run.json holds them.
 
         Raises:

@@ -46,7 +46,7 @@ class SubsetScores(Record):
     contaminated: PartScore | None
     """On docs that do."""
     delta: Difference
-    """What the contaminated docs are worth."""
+    """The effect of the contaminated docs on the score."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class ShownMatch(Record):
     longest_match: int
     """Tokens in a row that both have."""
     lcs_length: int | None
-    """Tokens of the longest common subsequence; None: not looked at."""
+    """Tokens of the longest common subsequence; None: not computed."""
     lcs_ratio: float | None
-    """Its share of the shorter text, 0-1; None: not looked at."""
+    """Its share of the shorter text, 0-1; None: not computed."""
     min_df: int | None
     """Documents that hold the rarest shared n-gram; None: not counted."""
     before: str

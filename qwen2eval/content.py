@@ -1,4 +1,4 @@
-"""Where the shipped content (`tasks/`, `reports/`) and the caches lie."""
+"""Where the shipped content (`tasks/`, `reports/`) and the caches are."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def content_dir(name: str) -> Path:
-    """Return the folder of content `name`: in `qwen2eval/shipped` of a wheel, else beside the package in a checkout."""
+    """Return the folder of content `name`: `qwen2eval/shipped` in a wheel, else next to the package in a checkout."""
     shipped = _PACKAGE / "shipped" / name
     return shipped if shipped.is_dir() else _PACKAGE.parent / name
 

@@ -55,7 +55,8 @@ def _memory_gb() -> float | None:
 
 
 def _gpus() -> tuple[str, ...]:
-    torch = sys.modules.get("torch")  # a run without torch needs no torch to say that it used no GPU
+    # A run without torch needs no torch to say that it used no GPU
+    torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return ()
     return tuple(str(torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count()))

@@ -41,14 +41,16 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         quiet: no progress bars.
 
     Raises:
-        Qwen2EvalError: nothing could be scored; what was answered is kept, and the same call goes on from there.
+        Qwen2EvalError: nothing could be scored; answers are kept, and the same call resumes.
     """
     config, clock, folder = with_demo_corpus(config), Clock(), Path(config.output_path)
     with prepared_libraries(offline=config.offline):
         with clock.time("plan_seconds"):
             plan = make_plan(config, load_spec(config))
+            # A judge or a folder that can't be used must be found now, not after hours of answers
             judge = planned_judge(plan)
             check_writable(folder)
+        # Before the model is opened: a scan takes all cores and its own memory
         with clock.time("corpus_seconds"), scan_progress(quiet=quiet) as show:
             contamination = find_contamination(config, plan.tasks, on_progress=show)
         answers, asked = ask_model(plan, clock, quiet=quiet)
@@ -58,6 +60,7 @@ def run(config: RunConfig, *, command: list[str] | None = None, quiet: bool = Fa
         if judge is not None:
             with clock.time("judge_seconds"):
                 judged = ask_judge(judge, samples, folder / STORE_FILE, quiet=quiet)
+        # Only now, because the verdicts of a judge are metrics, too
         with clock.time("score_seconds"):
             scores = aggregate_samples(plan, samples)
             joined = join(samples, scores, contamination, seed=config.seeds.numpy)
@@ -87,9 +90,9 @@ class Asked(NamedTuple):
 
 
 def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
-    """Open the model, answer what the store lacks, and close it: nothing of it is left in memory for a judge to miss.
+    """Open the model, answer what the store lacks, and close it, so that a judge has the memory.
 
-    Tasks with a `rope` of their own are asked after the others, of the model as it is with that.
+    Tasks with their own `rope` are asked last, each of the model with that `rope`.
 
     Raises:
         BackendError: no task could be answered.
@@ -104,6 +107,7 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
         except Qwen2EvalError as err:
             if not answers:
                 raise
+            # The answers of earlier models are kept: only the tasks of this model fail
             plan.failures |= dict.fromkeys(part.tasks, err)
             continue
         with (
@@ -119,7 +123,7 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
 
 
 def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: bool = False) -> dict[str, TaskAnswers]:
-    """Answer task by task; one whose backend gives up is moved to `plan.failures`, the others go on."""
+    """Answer task by task; a task whose backend fails is moved to `plan.failures`, and the next ones continue."""
     model_id = store.model_id(store_identity(plan, backend))
     answers: dict[str, TaskAnswers] = {}
     with Progress(quiet=quiet) as progress:
@@ -143,7 +147,7 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
 
 
 def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> dict[str, TaskSamples]:
-    """Filter and score; a task whose own code fails is moved to `plan.failures`, the others go on.
+    """Filter and score; a task whose own code fails is moved to `plan.failures`, and the next ones continue.
 
     Raises:
         TaskFileError: no task could be scored.
@@ -158,7 +162,7 @@ def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> dict[str, Task
 
 
 def aggregate_samples(plan: Plan, samples: dict[str, TaskSamples]) -> list[Score]:
-    """Return the scores of tasks and groups; a task whose own aggregation fails leaves `samples`, the others go on.
+    """Return the scores of tasks and groups; a task whose own aggregation fails is removed from `samples`.
 
     Raises:
         TaskFileError: no task could be scored.
@@ -176,7 +180,7 @@ def aggregate_samples(plan: Plan, samples: dict[str, TaskSamples]) -> list[Score
 
 @contextmanager
 def _task_code(plan: Plan, name: str) -> Iterator[None]:
-    """Make whatever a task author's filters and aggregations raise that task's failure."""
+    """Record any error of a task author's filters and aggregations as that task's failure."""
     try:
         yield
     except Exception as err:  # noqa: BLE001

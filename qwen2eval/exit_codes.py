@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130, "Ctrl-C stopped the command. Finished answers are kept."
 
     def __new__(cls, value: int, meaning: str) -> "ExitCode":
-        """Make an integer that knows its meaning."""
+        """Make an integer with its meaning."""
         member = int.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning

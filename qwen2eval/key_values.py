@@ -21,6 +21,7 @@ def parse_key_values(text: str, *, flag: str) -> dict[str, Any]:
             raise ConfigError(f"{flag} {text!r} starts like JSON but is not valid: {err}") from err
         return dict(values)
     result: dict[str, Any] = {}
+    # Commas inside lists and quotes belong to the value, as in until=['x','y']
     for part in _split_outside_brackets(text):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():

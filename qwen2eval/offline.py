@@ -1,4 +1,4 @@
-"""No connection beyond this machine, where it is forbidden, and the hub's libraries told not to try."""
+"""No connection beyond this machine, where it is forbidden, and the hub's libraries set to offline mode."""
 
 import ipaddress
 import os
@@ -12,13 +12,15 @@ from qwen2eval.errors import ConfigError
 
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
 
+_Address = tuple[Any, ...] | str | bytes
+"""As `socket.connect` takes it: (host, port, …), or the path of a Unix socket."""
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 """What huggingface_hub reads as yes."""
 
 
 @contextmanager
 def forbid_network() -> Iterator[None]:
-    """Refuse every connection that would leave this machine, and tell the hub libraries not to try.
+    """Refuse every connection that would leave this machine, and set the hub's libraries to offline mode.
 
     Connections to loopback stay possible for model servers on this machine; `connect` and name look-ups of anything
     else raise `ConfigError`.
@@ -26,15 +28,15 @@ def forbid_network() -> Iterator[None]:
     _import_urllib3_without_socket()
     connect, connect_ex, lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
-    def guarded_connect(self: socket.socket, address: Any) -> Any:
+    def guarded_connect(self: socket.socket, address: _Address) -> Any:
         _refuse_remote(self.family, address)
         return connect(self, address)
 
-    def guarded_connect_ex(self: socket.socket, address: Any) -> Any:
+    def guarded_connect_ex(self: socket.socket, address: _Address) -> Any:
         _refuse_remote(self.family, address)
         return connect_ex(self, address)
 
-    def guarded_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+    def guarded_lookup(host: str | bytes | None, *args: Any, **kwargs: Any) -> Any:
         if not _is_loopback(host):
             raise ConfigError(
                 f"--offline: something asked for the address of {host!r}; run without --offline to allow it"
@@ -53,14 +55,14 @@ def forbid_network() -> Iterator[None]:
 
 @contextmanager
 def hub_libraries_offline() -> Iterator[None]:
-    """Run the block with the hub's libraries told that there is no network: they look into their caches only."""
+    """Run the block with the hub's libraries in offline mode: they use only their caches."""
     before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
     os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
     _switch_loaded_libraries(offline=True)
     try:
         yield
     finally:
-        # the user's own variables may have said the same
+        # The user's own variables may have said the same
         _switch_loaded_libraries(offline=any((value or "0").upper() in TRUE_WORDS for value in before.values()))
         for name, value in before.items():
             if value is None:
@@ -69,12 +71,13 @@ def hub_libraries_offline() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _refuse_remote(family: int, address: Any) -> None:
-    if family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+def _refuse_remote(family: int, address: _Address) -> None:
+    is_internet = family in (socket.AF_INET, socket.AF_INET6)
+    if is_internet and isinstance(address, tuple) and not _is_loopback(address[0]):
         raise ConfigError(f"--offline: something tried to connect to {address[0]!r}; run without --offline to allow it")
 
 
-def _is_loopback(host: Any) -> bool:
+def _is_loopback(host: str | bytes | None) -> bool:
     if host in (None, "", "localhost", b"localhost"):
         return True
     try:

@@ -42,7 +42,7 @@ class Progress:
     """The bars of a run; `with Progress() as progress`.
 
     Args:
-        quiet: no output whatever stderr is.
+        quiet: no output, even on a terminal.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:

@@ -12,7 +12,10 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qwen2eval.tokenizer import Tokenizer
 
 TURN = "<|im_start|>"
 PIECE_BOUNDARY = re.compile(r"\n\n(?=\S)|<\|im_start\|>")
@@ -50,7 +53,7 @@ def cut_pieces(text: str) -> Iterator[str]:
     >>> list(cut_pieces("Rules.\n\nQ: 1\n\nQ: 2"))
     ['Rules.\n\n', 'Q: 1\n\n', 'Q: 2']
     """
-    # plain patterns with the position picked here: look-behinds would make this four times slower
+    # Plain patterns with the position picked here: look-behinds would make this four times slower
     begin = 0
     for match in PIECE_BOUNDARY.finditer(text):
         end = match.end() if match[0] == "\n\n" else match.start()
@@ -68,7 +71,7 @@ def _parts(piece: str) -> Iterable[str]:
 
 
 def _new_parts(piece: str) -> tuple[str, ...]:
-    """Cut at every fourth end or so, chosen by what stands between two ends: an insertion moves no cut behind it."""
+    """Cut at every fourth end or so, chosen by the text between two ends: an insertion moves no cut behind it."""
     parts, begin, last = [], 0, 0
     for match in _PART_END.finditer(piece):
         end = match.end()
@@ -109,7 +112,7 @@ class TokenCounter:
         tokenizer: a Hugging Face tokenizer.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: dict[str, array[int]] = {}
         self.is_piecewise = _cuts_at_pieces(tokenizer)
@@ -150,7 +153,7 @@ class PrefixCounter:
     """Counts how many prompt tokens are new if every shared prefix is computed once (at piece boundaries)."""
 
     def __init__(self) -> None:
-        # of each prefix the hash of its pieces: a tree of millions of nodes would take a gigabyte
+        # Of each prefix the hash of its pieces: a tree of millions of nodes would take a gigabyte
         self._prefixes: set[int] = set()
         self.n_tokens = 0
         self.n_new_tokens = 0
@@ -192,12 +195,12 @@ def _batches(texts: list[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def has_cutting_pattern(tokenizer: Any) -> bool:
+def has_cutting_pattern(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer parts words by one of `CUTTING_PATTERNS`, and does nothing else that crosses them."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
         return False
-    # the state of a part is its JSON; that of the whole tokenizer would take 0.1 s for its vocabulary
+    # The state of a part is its JSON; that of the whole tokenizer would take 0.1 s for its vocabulary
     splits = json.loads(backend.pre_tokenizer.__getstate__()).get("pretokenizers") or []
     pattern = splits[0].get("pattern", {}).get("Regex") if splits else None
     normalizer = backend.normalizer and json.loads(backend.normalizer.__getstate__())["type"]
@@ -205,6 +208,6 @@ def has_cutting_pattern(tokenizer: Any) -> bool:
     return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and not takes_space_before
 
 
-def _cuts_at_pieces(tokenizer: Any) -> bool:
+def _cuts_at_pieces(tokenizer: Tokenizer) -> bool:
     """Whether tokenizing at `PIECE_BOUNDARY` gives the tokens of the whole text, by the rules of its pre-tokenizer."""
     return has_cutting_pattern(tokenizer) and tokenizer("")["input_ids"] == []

@@ -45,7 +45,7 @@ def quiet_libraries() -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     levels = {name: logging.getLogger(name).level for name in NOISY}
     for name in NOISY:
-        # datasets logs what it raises, too: a broken file would be told twice
+        # datasets logs what it raises, too: a broken file would be reported twice
         logging.getLogger(name).setLevel(logging.CRITICAL if name == "datasets" else logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(_nowhere()):
@@ -65,7 +65,7 @@ def _nowhere() -> TextIO:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Switch off the bars of libraries that the caller has imported already; the others read the variables."""
+    """Switch off the bars of libraries that are already imported; libraries imported later read the variables."""
     with contextlib.ExitStack() as back:
         datasets, transformers = sys.modules.get("datasets"), sys.modules.get("transformers.utils.logging")
         if datasets is not None and not datasets.are_progress_bars_disabled():

@@ -27,8 +27,8 @@ def is_secret(name: str) -> bool:
     return bool(_SECRET_NAME.search(name)) and not re.match(r"(?:eos|bos|pad|think_end|add_bos|prefix)_", name)
 
 
-def redacted(value: Any) -> Any:
-    """Return `value` with the values of secret names blotted out, also deep inside, and addresses without passwords.
+def redacted(value: object) -> Any:
+    """Return `value` with secrets replaced by ***, at any depth, and addresses without passwords.
 
     >>> redacted({"model": "m", "header": {"Authorization": "Bearer x"}, "base_url": "http://me:pw@h/v1?key=1"})
     {'model': 'm', 'header': '***', 'base_url': 'http://h/v1'}
@@ -63,6 +63,7 @@ def redacted_command(words: Sequence[str]) -> list[str]:
             values = parse_key_values(text, flag="") if text.startswith("{") or "=" in text else None
         except ConfigError:
             values = None
+        # Other arguments are kept as they were typed, so that the command can be copied
         if values is not None and redacted(values) != values:
             hidden = redacted(values)
             text = json.dumps(hidden) if text.startswith("{") else ",".join(f"{k}={v}" for k, v in hidden.items())

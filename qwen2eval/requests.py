@@ -1,4 +1,4 @@
-"""What is asked of a model and what comes back: plain values that every backend and the store share."""
+"""Requests to a model and its answers: plain values that every backend and the store share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,12 +46,12 @@ class Answer:
     response: str | None = None
     """Generated text, cut at the first stop string."""
     finish_reason: FinishReason | None = None
-    """"length": cut off at `max_gen_toks`; None where the backend does not tell."""
+    """"length": cut off at `max_gen_toks`; None if the backend does not report it."""
     n_response_tokens: int | None = None
     error: str | None = None
     """Why there is no answer. Such an answer is never stored and leaves its doc unscored."""
 
 
 def is_sampled(gen_kwargs: GenKwargs) -> bool:
-    """Whether any backend would sample with these arguments: servers go by the temperature, whatever do_sample says."""
+    """Whether any backend would sample with these arguments: servers use the temperature and ignore do_sample."""
     return bool(gen_kwargs.get("do_sample")) or float(gen_kwargs.get("temperature") or 0.0) > 0.0

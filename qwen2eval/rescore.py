@@ -9,7 +9,8 @@ from typing import Any
 from qwen2eval.answers.answering import TaskAnswers
 from qwen2eval.answers.store import STORE_FILE
 from qwen2eval.backends import load_spec
-from qwen2eval.config import RunConfig
+from qwen2eval.columns import Row
+from qwen2eval.config import ModelArgs, RunConfig
 from qwen2eval.errors import BackendError, ConfigError, RunFolderError
 from qwen2eval.judges.asking import Judge, ask_judge, find_judge, restore_verdicts
 from qwen2eval.planning.plan import own_config, set_seeds
@@ -32,7 +33,7 @@ from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from qwen2eval.tasks.lm_eval_task import EvalTask, PromptForm, doc_hash
 from qwen2eval.tasks.registry import LoadedTasks, load_tasks
 
-_FINISH_REASONS: dict[Any, FinishReason] = {"stop": "stop", "length": "length"}
+_FINISH_REASONS: dict[object, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 def rescore(
@@ -41,12 +42,12 @@ def rescore(
     data_dir: str | None = None,
     matches: str | None = None,
     judge: str | None = None,
-    judge_args: Mapping[str, Any] | None = None,
+    judge_args: ModelArgs | None = None,
     quiet: bool = False,
 ) -> Run:
     """Score a run again with today's filters and metrics and replace its scores, samples and report.
 
-    The answers are those of the run's samples. A judge is asked, if one is named, through the store beside the run;
+    The answers are those of the run's samples. A judge is asked, if one is named, through the store next to the run;
     without one, verdicts that the run has are read again.
 
     Args:
@@ -58,13 +59,14 @@ def rescore(
         quiet: no progress bars.
 
     Raises:
-        ConfigError: none of the run's tasks can be judged, or the judge's settings are no judge.
-        BackendError: the judge gave up; the run stays as it is, and the same call asks only what is left.
-        RunFolderError: no run is there, or its docs are not those of today's data.
-        MissingDataError: the data is gone.
+        ConfigError: none of the run's tasks can be judged, or the judge's settings are not valid.
+        BackendError: the judge failed; the run is unchanged, and the same call asks only what is left.
+        RunFolderError: the folder holds no run, or today's data has other docs.
+        MissingDataError: the data is missing.
     """
     run = load_run(path)
     config = config_of(run)
+    # Without its corpus: the run keeps its marks, and a new search is `decontam apply` with the matches of a scan
     config = replace(config, data_dir=data_dir or config.data_dir, matches=matches, corpus=())
     if judge is not None or judge_args:
         config = replace(config, judge=judge, judge_args=judge_args or {})
@@ -78,22 +80,27 @@ def rescore(
         info = run.info
         if asked is not None:
             info = _judge_again(asked, samples, run, config, quiet=quiet)
-        elif info.judge is not None:
-            for name, task_samples in samples.items():
-                restore_verdicts(task_samples, run.samples(name))
+        else:
+            _restore_judge(run, samples)
         scores = score_tasks(samples, loaded.groups, seed=config.seeds.numpy)
         joined = join(samples, scores, found or own_contamination(run), seed=config.seeds.numpy)
-        info = replace(
-            info,
-            health={name: _new_health(info, name, check_health(s)) for name, s in samples.items()},
-            tasks={
-                name: replace(task, **describe_scoring(samples[name])._asdict()) if name in plans else task
-                for name, task in info.tasks.items()
-            },
-            contamination=joined.info,
-        )
+        info = replace(_described_again(info, samples), contamination=joined.info)
         made = write_run(run.path, info, samples, scores + joined.scores, loaded.groups, matches=joined.matches)
         return with_report(made)
+
+
+def _restore_judge(run: Run, samples: Mapping[str, TaskSamples]) -> None:
+    """Read the verdicts that a run has again, if it had a judge."""
+    if run.info.judge is not None:
+        for name, task_samples in samples.items():
+            restore_verdicts(task_samples, run.samples(name))
+
+
+def _described_again(info: RunInfo, samples: Mapping[str, TaskSamples]) -> RunInfo:
+    """Return run.json with the health and the scoring of today; failed tasks stay as they are."""
+    health = {name: _new_health(info, name, check_health(one)) for name, one in samples.items()}
+    scored = {name: replace(info.tasks[name], **describe_scoring(one)._asdict()) for name, one in samples.items()}
+    return replace(info, health=health, tasks={**info.tasks, **scored})
 
 
 def config_of(run: Run) -> RunConfig:
@@ -114,15 +121,15 @@ def config_of(run: Run) -> RunConfig:
 def _judge_again(
     judge: Judge, samples: Mapping[str, TaskSamples], run: Run, config: RunConfig, *, quiet: bool
 ) -> RunInfo:
-    """Ask a judge about a run's answers and return run.json with what the judge said.
+    """Ask a judge about a run's answers and return run.json with the judge's part.
 
     Raises:
-        Qwen2EvalError: the judge can't be asked, or gave up.
+        Qwen2EvalError: the judge can't be asked, or failed.
     """
     judge = judge.with_spec()
     judged = ask_judge(judge, samples, run.path.parent / STORE_FILE, quiet=quiet)
     if judged.error is not None:
-        raise BackendError(f"{judged.error} The run is left as it was; the same command asks only what is left")
+        raise BackendError(f"{judged.error} The run is unchanged; the same command asks only what is left")
     settings = {name: value for name, value in config.as_dict().items() if name in ("judge", "judge_args")}
     return replace(run.info, judge=judged, config={**run.info.config, **settings})
 
@@ -144,12 +151,12 @@ def _docs_of(task: EvalTask, config: RunConfig, *, is_part: bool) -> list[Doc]:
 
 
 def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -> tuple[TaskPlan, TaskAnswers]:
-    """Return a task's plan and answers as its samples tell them."""
+    """Return a task's plan and answers as recorded in its samples."""
     if name not in loaded.tasks:
-        raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} is not registered any more")
+        raise loaded.failures.get(name) or RunFolderError(f"{run.path}: task {name!r} does not exist any more")
     task = loaded.tasks[name]
     asks_another = RunFolderError(
-        f"{run.path}: task {name!r} makes other requests today than those that were answered (other choices, another "
+        f"{run.path}: task {name!r} now makes other requests than those that were answered (other choices, another "
         "output_type): run it again"
     )
     if run.info.tasks[name].output_type != task.output_type:
@@ -161,12 +168,8 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
     plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)
     answers, pool = TaskAnswers(), PromptPool()
     for row in rows:
+        _check_doc(run, name, docs, row)
         doc_id = row["doc_id"]
-        if doc_id >= len(docs) or doc_hash(docs[doc_id]) != row["doc_hash"]:
-            raise RunFolderError(
-                f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
-                "the run. Point --data_dir to the data of the run, or run the task again"
-            )
         requests = _requests(task, docs[doc_id], doc_id, row, pool, is_chat=bool(config.apply_chat_template))
         requests += _later_turns(task, docs[doc_id], requests, row["response"], pool)
         if row["repeat"] == 0:
@@ -185,6 +188,16 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
     return plan, answers
 
 
+def _check_doc(run: Run, name: str, docs: Sequence[Doc], row: Row) -> None:
+    """Refuse to score an answer with the target of another doc."""
+    doc_id = row["doc_id"]
+    if doc_id >= len(docs) or doc_hash(docs[doc_id]) != row["doc_hash"]:
+        raise RunFolderError(
+            f"{run.path}: doc {doc_id} of task {name!r} is not the one that was asked: the data has changed since "
+            "the run. Point --data_dir to the data of the run, or run the task again"
+        )
+
+
 def _answered_rows(run: Run, name: str) -> list[dict[str, Any]]:
     """Return a task's samples under its first filter, in the order of docs and repeats: all filters have one answer.
 
@@ -196,12 +209,12 @@ def _answered_rows(run: Run, name: str) -> list[dict[str, Any]]:
         if not rows or row["filter"] == rows[0]["filter"]:
             rows.append(row)
     if not rows:
-        raise RunFolderError(f"{run.path}: the samples of task {name!r} have no row: run the same command again")
+        raise RunFolderError(f"{run.path}: the samples of task {name!r} are empty: run the same command again")
     return sorted(rows, key=lambda row: (row["doc_id"], row["repeat"]))
 
 
 def _requests(
-    task: EvalTask, doc: Doc, doc_id: int, row: Mapping[str, Any], pool: PromptPool, *, is_chat: bool
+    task: EvalTask, doc: Doc, doc_id: int, row: Row, pool: PromptPool, *, is_chat: bool
 ) -> list[PlannedRequest]:
     """Build a doc's requests around the prompt that was asked; the texts are only for the record."""
     prompt = str(row["prompt"])

@@ -50,7 +50,7 @@ class ModelInfo(Record):
     chat_template_hash: str | None
     """None: it has no chat template."""
     note: str | None
-    """What makes its scores mean something else; stands at the top of the report."""
+    """What gives its scores another meaning; shown at the top of the report."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class MetricInfo(Record):
     """One metric of a task."""
 
     higher_is_better: bool | None
-    """None: nobody said."""
+    """None: not specified."""
     unit: str | None = field(default=None, metadata=OPTIONAL)
     """"share": 0 to 1, shown in percent; any other is shown as it is; None: not said, as in older runs."""
     low: float | None = field(default=None, metadata=OPTIONAL)
@@ -132,11 +132,11 @@ class TaskInfo(Record):
     data: DataInfo
     """Where the docs came from."""
     preflight: str | None
-    """"ok", or what looked odd before the run."""
+    """"ok", or the failed sanity check before the run."""
     first_prompt: str | None
     """What the model got for the first doc."""
     chance: float | None
-    """Accuracy of guessing, 0-1; None: the task is no multiple choice."""
+    """Accuracy of guessing, 0-1; None: the task is not multiple choice."""
     rope: str | None = None
     """As of the model, where the task was asked of it with another one."""
     heat_map: HeatMapInfo | None = field(default=None, metadata=OPTIONAL)
@@ -324,7 +324,7 @@ class JudgeInfo(Record):
     n_not_judged: int
     """Answers without a verdict."""
     error: str | None
-    """Why it gave up; None: it didn't."""
+    """Why it failed; None: it didn't."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ The flag with its help, type and default, the check of values and the reading of
 >>> check_types(Config(limit="few"))
 Traceback (most recent call last):
     ...
-qwen2eval.errors.ConfigError: Setting 'limit' is 'few'; it takes an integer, a number or nothing
+qwen2eval.errors.ConfigError: Setting 'limit' is 'few'; it must be an integer, a number or nothing
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from qwen2eval.errors import ConfigError
 from qwen2eval.key_values import parse_key_values
@@ -38,10 +38,10 @@ _WORDS: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Flag:
-    """What the command line says of a setting beside its type and default."""
+    """What the command line says of a setting in addition to its type and default."""
 
     help: str
-    """One sentence with the unit, for a reader who knows no other flag; the default is appended."""
+    """One sentence with the unit, for a reader who has read no other help; the default is appended."""
     group: str
     """The heading of `--help` under which the flag is listed."""
     metavar: str | None = None
@@ -73,7 +73,8 @@ def setting(default: T, flag: Flag) -> T:
         if isinstance(default, dict)
         else field(default=default, metadata={_KEY: flag})
     )
-    declared: T = made  # as `dataclasses.field`, which claims to return the default
+    # Typed as the default, as `dataclasses.field` is: a class body then type-checks
+    declared: T = made
     return declared
 
 
@@ -112,7 +113,8 @@ class Setting:
 
 def settings_of(config: type) -> Mapping[str, Setting]:
     """Return the settings of a dataclass by field name, in order."""
-    key: Any = config  # a class is hashable, which mypy doesn't see
+    # mypy doesn't accept a class as hashable
+    key: Any = config
     return _settings_of(key)
 
 
@@ -120,23 +122,23 @@ def check_types(config: object) -> None:
     """Refuse a value that is not of its field's type, or not one of the choices.
 
     Raises:
-        ConfigError: the first such value, and what the setting takes.
+        ConfigError: the first such value, and what the setting accepts.
     """
     for name, known in settings_of(type(config)).items():
         value: Any = getattr(config, name)
         if not _fits(value, known.accepted):
-            raise ConfigError(f"Setting {name!r} is {value!r}; it takes {_in_words(known.accepted)}")
+            raise ConfigError(f"Setting {name!r} is {value!r}; it must be {_in_words(known.accepted)}")
         if known.is_list and not all(isinstance(item, str) and item for item in value):
             raise ConfigError(f"Setting {name!r} must be a list of names, not {list(value)!r}")
         if known.about.choices and value not in known.about.choices:
             raise ConfigError(f"--{known.name} {value!r}: give one of {', '.join(known.about.choices)}")
 
 
-def by_field(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def by_field(config: type, values: Mapping[str, T]) -> dict[str, T]:
     """Return plain values by field name, from any of the settings' names, with `-` or `_`.
 
     Raises:
-        ConfigError: a key that is no setting; the message suggests the nearest one.
+        ConfigError: a key that is not a setting; the message suggests the nearest one.
     """
     fields_by_name = {
         name: known.field_name
@@ -155,7 +157,7 @@ def by_field(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read_value(known: Setting, value: Any) -> Any:
+def read_value(known: Setting, value: object) -> Any:
     """Turn a plain value of YAML, JSON or a flag into the field's; one of a wrong type is left to `check_types`."""
     if known.about.read is not None:
         return known.about.read(value)
@@ -177,16 +179,16 @@ def _fits(value: object, types: tuple[type, ...]) -> bool:
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
-def _plain(known: Setting, value: Any) -> Any:
+def _plain(known: Setting, value: object) -> Any:
     if known.is_mapping:
-        return dict(value) if known.about.is_public else redacted(value)
+        return dict(cast(Mapping[str, Any], value)) if known.about.is_public else redacted(value)
     if known.is_list:
-        return list(value)
+        return list(cast(tuple[str, ...], value))
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 @cache
-def _settings_of(config: Any) -> Mapping[str, Setting]:
+def _settings_of(config: type) -> Mapping[str, Setting]:
     return {declared.name: _setting(declared) for declared in fields(config)}
 
 
@@ -196,15 +198,15 @@ def _setting(declared: "Field[Any]") -> Setting:
     return Setting(declared.name, default, tuple(_accepted(declared.type)), declared.metadata[_KEY])
 
 
-def _accepted(annotation: Any) -> Iterator[type]:
-    """Yield the types of an annotation's values: `float` takes an int, too, and `tuple[str, ...]` a tuple."""
+def _accepted(annotation: object) -> Iterator[type]:
+    """Yield the types of an annotation's values: `float` accepts an int, too, and `tuple[str, ...]` a tuple."""
     if isinstance(annotation, UnionType):
         for part in get_args(annotation):
             yield from _accepted(part)
     elif annotation is float:
         yield from (int, float)
     else:
-        yield get_origin(annotation) or annotation
+        yield cast(type, get_origin(annotation) or annotation)
 
 
 def _in_words(types: tuple[type, ...]) -> str:

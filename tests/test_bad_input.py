@@ -121,7 +121,7 @@ def test_foreign_folders_among_the_runs_are_named_once_and_passed_over(tmp_path,
     capsys.readouterr()
     assert main(["plan", *words(tasks_dir, output, tasks="say")[1:]]) == 0
     err = capsys.readouterr().err
-    assert err.startswith("qwen2eval: passed over: ")
+    assert err.startswith("qwen2eval: ignored a run: ")
     assert (err.count("\n"), "xx" in err) == (1, True)
     run_here(tasks_dir, output, tasks="say")
     assert main(["report", str(output / "xx"), str(made.path)]) == 3

@@ -144,7 +144,7 @@ def test_a_task_that_asks_something_else_today_is_refused(tmp_path, tasks_dir, k
     run = run_here(tasks_dir, tmp_path / "runs", tasks="pick")
     before = kept(run)
     write_task(tasks_dir, "pick", **changes)
-    with pytest.raises(RunFolderError, match="'pick' makes other requests today"):
+    with pytest.raises(RunFolderError, match="'pick' now makes other requests"):
         rescore(run.path)
     assert_nothing_changed(run, before)
 

@@ -51,7 +51,7 @@ def answer_task(
         next_requests: of the next turn, for tasks with turns; asked until it returns none.
 
     Raises:
-        BackendError: the backend gave up; what it answered before is in the store.
+        BackendError: the backend failed; the answers before that are in the store.
     """
     result = TaskAnswers()
     requests = planned.requests
@@ -103,6 +103,7 @@ def _unique_keys(
     ordered = sorted((r for r in requests if r.kind == kind), key=lambda r: (-lengths[r.doc_id], r.doc_id, r.index))
     keys: dict[AnswerKey, PlannedRequest] = {}
     for request in ordered:
+        # A greedy answer does not depend on the seed, so runs with other seeds share it in the store
         own_seed = seed if request.gen_kwargs is not None and is_sampled(request.gen_kwargs) else 0
         for repeat in range(n_repeats):
             keys.setdefault(AnswerKey(request.digest, own_seed, repeat), request)
@@ -128,6 +129,7 @@ def _ask(
     if not any(pending):
         return
     keys, wanted = list(window), [i for i, is_pending in enumerate(pending) if is_pending]
+    # The choices of a doc share one prompt object, whose text is made once for all of them
     contexts: dict[int, str] = {}
     requests = [
         Request(
@@ -153,8 +155,9 @@ def _ask(
 
 
 def _request_seed(key: AnswerKey) -> int:
-    """Return a seed of its own for each sampled request and repeat."""
+    """Return a separate seed for each sampled request and repeat."""
     text = key.digest + key.seed.to_bytes(8, "big", signed=True) + key.repeat.to_bytes(4, "big")
+    # 31 bits, because some engines take a signed 32-bit seed
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 
 

@@ -2,7 +2,7 @@
 
 An answer is found again only by the same model (fingerprint, backend and version, dtype, tokenizer, chat template) for
 the same request (kind, exact tokens, generation arguments), seed and repeat. Answers are committed as they arrive, so a
-run that was killed goes on where it stopped. Neither torch nor lm-eval is needed to read it.
+run that was killed resumes where it stopped. Neither torch nor lm-eval is needed to read it.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.errors import StoreError
 from qwen2eval.requests import Answer
 
 STORE_FILE = "store.sqlite"
-"""Its name, beside the folders of the runs that share it."""
+"""Its name, next to the folders of the runs that share it."""
 STORE_VERSION = 1
 BUSY_SECONDS = 60
 SCHEMA = """
@@ -61,13 +61,14 @@ class ResponseStore:
         path: the SQLite file; made, with its folder, if it isn't there.
 
     Raises:
-        StoreError: another version wrote the file, or it is no store, or it can't be opened.
+        StoreError: another version wrote the file, or it is not a store, or it can't be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # No isolation level: transactions begin and end where this class says, not where Python guesses
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         except (OSError, sqlite3.Error) as err:
             raise StoreError(f"The response store {str(path)!r} can't be opened: {err}") from err
@@ -94,7 +95,7 @@ class ResponseStore:
         """Close the file; committed answers are safe without it."""
         self._db.close()
 
-    def model_id(self, identity: Mapping[str, Any]) -> int:
+    def model_id(self, identity: Mapping[str, object]) -> int:
         """Return the number under which the answers of exactly this model are kept."""
         print_ = fingerprint(identity)
         with self._explained():
@@ -119,7 +120,7 @@ class ResponseStore:
                     yield key, Answer(logprob, greedy, response, finish_reason, n_tokens)
 
     def add(self, model_id: int, kind: str, answers: Iterable[tuple[AnswerKey, Answer]]) -> None:
-        """Commit answers in one transaction; one that is there already is left as it is."""
+        """Commit answers in one transaction; an answer that is already stored is not changed."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [
             (model_id, *key, kind, a.logprob, a.is_greedy, a.response, a.finish_reason, a.n_response_tokens, now)
@@ -138,8 +139,8 @@ class ResponseStore:
             yield
         except sqlite3.Error as err:
             raise StoreError(
-                f"The response store {str(self.path)!r} can't be used ({err}). Mend the cause (a full disk, a program "
-                "that holds the file) and run the same command again: what was answered is kept. If the file itself "
+                f"The response store {str(self.path)!r} can't be used ({err}). Fix the cause (a full disk, a program "
+                "that holds the file) and run the same command again: stored answers are kept. If the file itself "
                 "is damaged, move it away to begin a new one"
             ) from err
 
@@ -150,12 +151,14 @@ class ResponseStore:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # a full disk has ended it already
+            # A full disk has ended the transaction already
+            if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
 
     def _prepare(self) -> None:
-        self._db.execute("BEGIN")  # one view of both: another process may be making the tables
+        # One view of both: another process may be making the tables
+        self._db.execute("BEGIN")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         self._db.execute("COMMIT")
@@ -165,7 +168,7 @@ class ResponseStore:
                 f"{STORE_VERSION}: move the file away to begin a new one, or use the qwen2eval that wrote it"
             )
         self._switch_to_wal()
-        # with WAL, NORMAL loses nothing when the process dies; only a power cut may lose the last answers
+        # With WAL, NORMAL loses nothing when the process dies; only a power cut may lose the last answers
         self._db.execute("PRAGMA synchronous = NORMAL")
         if not version:
             self._create()
@@ -191,7 +194,7 @@ class ResponseStore:
                 self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
 
 
-def fingerprint(identity: Mapping[str, Any]) -> str:
+def fingerprint(identity: Mapping[str, object]) -> str:
     """Return the sha256 of a model's identity.
 
     >>> fingerprint({"a": 1, "b": None}) == fingerprint({"b": None, "a": 1})
@@ -200,5 +203,5 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(identity).encode()).hexdigest()
 
 
-def _canonical(identity: Mapping[str, Any]) -> str:
+def _canonical(identity: Mapping[str, object]) -> str:
     return json.dumps(dict(identity), sort_keys=True, ensure_ascii=False)

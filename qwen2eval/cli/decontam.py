@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qwen2eval.cli.parser import add_verb, add_verb_group
+from qwen2eval.cli.parser import Subparsers, add_verb, add_verb_group
 from qwen2eval.cli.run_flags import MOVED_DATA, add_flags
 from qwen2eval.errors import ConfigError
 from qwen2eval.exit_codes import ExitCode
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _RULE_OPTIONS = ("tokenizer", "ngram_size", "ngram_size_cjk", "min_lcs", "min_lcs_ratio", "sequence", "min_whole")
 
 
-def add_decontam_verbs(verbs: Any) -> None:
-    """Add `decontam` and the commands under it to the subparsers of the whole command line."""
+def add_decontam_verbs(verbs: Subparsers) -> None:
+    """Add `decontam` and the commands under it to the top-level commands."""
     commands = add_verb_group(
         verbs,
         "decontam",
@@ -195,7 +195,7 @@ def _print_problems(results: "Results") -> None:
     print(f"all of them: {results.path / 'problems.parquet'}", file=sys.stderr)
 
 
-def _add_scan(commands: Any) -> None:
+def _add_scan(commands: Subparsers) -> None:
     scan = add_verb(
         commands,
         "scan",
@@ -258,7 +258,7 @@ def _add_engine(scan: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_filter(commands: Any) -> None:
+def _add_filter(commands: Subparsers) -> None:
     filter_ = add_verb(
         commands,
         "filter",
@@ -303,7 +303,7 @@ def _add_filter(commands: Any) -> None:
     _add_min_df(filter_)
 
 
-def _add_show(commands: Any) -> None:
+def _add_show(commands: Subparsers) -> None:
     show = add_verb(
         commands,
         "show",
@@ -336,7 +336,7 @@ def _add_min_df(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min_df", type=int, metavar="N", help=text)
 
 
-def _add_apply(commands: Any) -> None:
+def _add_apply(commands: Subparsers) -> None:
     apply = add_verb(
         commands,
         "apply",

@@ -8,11 +8,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen2eval.cli.decontam import add_decontam_verbs
 from qwen2eval.cli.model import add_model_verbs
-from qwen2eval.cli.parser import Parser, add_verb
+from qwen2eval.cli.parser import Parser, Subparsers, add_verb
 from qwen2eval.cli.run_flags import MOVED_DATA, add_flags, add_run_flags, config_from_args, flag_value
 from qwen2eval.cli.sandbox import add_sandbox_verbs
 from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, summarize_names
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nqwen2eval: stopped. Finished answers are kept: run the same command again to resume.", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
+    except BrokenPipeError:  # the reader of our output (head, less) has closed the pipe
         sys.stderr.close()
         return ExitCode.OK
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+    """Return the parser of all commands."""
     parser = Parser(
         prog="qwen2eval",
         description="Evaluate language models by the protocols of the Qwen2 report, with error bars and an HTML "
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_verbs(verbs: Any) -> None:
+def _add_run_verbs(verbs: Subparsers) -> None:
     """Add the commands that take all settings."""
     run = add_verb(
         verbs,
@@ -94,7 +94,7 @@ def _add_run_verbs(verbs: Any) -> None:
     add_run_flags(plan)
 
 
-def _add_finished_run_verbs(verbs: Any) -> None:
+def _add_finished_run_verbs(verbs: Subparsers) -> None:
     """Add the commands that work on finished runs."""
     score = add_verb(
         verbs,
@@ -149,7 +149,7 @@ def do_plan(args: argparse.Namespace) -> int:
     made = plan(config_from_args(args))
     found = find_runs(made.config.output_path)
     for err in found.unreadable:
-        _warn(f"passed over: {err}")
+        _warn(f"ignored a run: {err}")
     costs, estimate, n_judge = task_costs(made), estimate_time(made, found.runs), n_judge_requests(made)
     if args.json:
         print(json.dumps(plan_as_dict(made, costs, estimate, n_judge=n_judge), indent=1, ensure_ascii=False))
@@ -160,15 +160,12 @@ def do_plan(args: argparse.Namespace) -> int:
 
 def do_tasks(args: argparse.Namespace) -> int:
     """qwen2eval tasks."""
-    from qwen2eval.reporting.task_table import print_suites, print_tasks
+    from qwen2eval.reporting.task_table import print_tasks
     from qwen2eval.tasks.index import index_is_built
-    from qwen2eval.tasks.registry import search_tasks, suites
+    from qwen2eval.tasks.registry import search_tasks
 
     if args.suites:
-        found = list(suites().values())
-        rows = [{"suite": s.name, "summary": s.summary, "tasks": list(s.tasks)} for s in found]
-        print(json.dumps(rows, indent=1)) if args.json else print_suites(found, file=sys.stdout)
-        return ExitCode.OK
+        return _show_suites(as_json=args.json)
     if not index_is_built():
         print("Indexing lm-eval's tasks, once for each version of it (a few seconds) …", file=sys.stderr)
     entries = search_tasks(args.query, include_path=tuple(args.include_path))
@@ -182,7 +179,21 @@ def do_tasks(args: argparse.Namespace) -> int:
     if not entries:
         from qwen2eval.tasks.registry import find_tasks
 
-        find_tasks([args.query], include_path=tuple(args.include_path))  # raises with the nearest names
+        # Nothing was found: this raises an error that suggests the nearest names
+        find_tasks([args.query], include_path=tuple(args.include_path))
+    return ExitCode.OK
+
+
+def _show_suites(*, as_json: bool) -> int:
+    from qwen2eval.reporting.task_table import print_suites
+    from qwen2eval.tasks.registry import suites
+
+    found = list(suites().values())
+    if as_json:
+        rows = [{"suite": s.name, "summary": s.summary, "tasks": list(s.tasks)} for s in found]
+        print(json.dumps(rows, indent=1))
+    else:
+        print_suites(found, file=sys.stdout)
     return ExitCode.OK
 
 
@@ -216,7 +227,7 @@ def do_report(args: argparse.Namespace) -> int:
 
 
 def _readable_runs(paths: Sequence[str]) -> "list[Run]":
-    """Return the runs whose record and scores can be read; what is wrong with the others is said on stderr."""
+    """Return the runs whose record and scores can be read; the errors of the other runs are printed on stderr."""
     from qwen2eval.run_folder.folder import load_run
 
     runs = []
@@ -231,7 +242,7 @@ def _readable_runs(paths: Sequence[str]) -> "list[Run]":
 
 
 def _warn(message: str | None) -> None:
-    """Say on stderr, in one line, what went wrong without stopping the command."""
+    """Print a warning on stderr, in one line; nothing if there is none."""
     if message is not None:
         print(f"qwen2eval: {visible(message)}", file=sys.stderr)
 

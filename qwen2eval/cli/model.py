@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.cli.parser import add_verb, add_verb_group
+from qwen2eval.cli.parser import Subparsers, add_verb, add_verb_group
 from qwen2eval.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _MODEL = "checkpoint folder with safetensors, or a GGUF file"
 
 
-def add_model_verbs(verbs: Any) -> None:
-    """Add `model` and the commands under it to the subparsers of the whole command line."""
+def add_model_verbs(verbs: Subparsers) -> None:
+    """Add `model` and the commands under it to the top-level commands."""
     commands = add_verb_group(
         verbs,
         "model",
@@ -69,7 +69,7 @@ def do_upcycle(args: argparse.Namespace) -> int:
     return _write(args, lambda options: upcycle(args.source, args.out, plan, **options), {"experts": experts})
 
 
-def _add_info(commands: Any) -> None:
+def _add_info(commands: Subparsers) -> None:
     info = add_verb(
         commands,
         "info",
@@ -93,7 +93,7 @@ def _add_info(commands: Any) -> None:
     _add_dtype(info)
 
 
-def _add_convert(commands: Any) -> None:
+def _add_convert(commands: Subparsers) -> None:
     convert = add_verb(
         commands,
         "convert",
@@ -105,7 +105,7 @@ def _add_convert(commands: Any) -> None:
     _add_source_and_out(convert)
 
 
-def _add_upcycle(commands: Any) -> None:
+def _add_upcycle(commands: Subparsers) -> None:
     upcycle = add_verb(
         commands,
         "upcycle",

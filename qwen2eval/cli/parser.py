@@ -1,16 +1,19 @@
-"""The parser of the command line: one spelling in the help, both accepted; help that fits the terminal."""
+"""The parser of the command line: flags are shown with `_` and accepted with `-` too; help fits the terminal."""
 
 import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
 
 MAX_COLUMNS = 100
+# A text, because argparse's class can't be subscripted at run time
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""The commands of a parser or of a command group: `add_verb` adds one."""
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -20,9 +23,12 @@ class HelpFormatter(argparse.HelpFormatter):
         width = min(_columns(os.environ.get("COLUMNS", "")), MAX_COLUMNS)
         super().__init__(prog, max_help_position=32 if width > 70 else 20, width=width, **options)
 
-    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
-        """Name what a command can't do without: what it works on, then the flags that it needs."""
-        if prefix is not None:  # argparse asks for the words before a subcommand
+    def _format_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
+    ) -> str:
+        """Show the required parts of a command only: positional arguments, then required flags."""
+        # With a prefix, argparse asks for the text before a subcommand's name, not for the usage
+        if prefix is not None:
             return super()._format_usage(usage, actions, groups, prefix)
         places = [self._format_args(one, one.dest) for one in actions if not one.option_strings]
         needed = [self._format_action_invocation(one) for one in actions if one.option_strings and one.required]
@@ -50,7 +56,7 @@ class HelpFormatter(argparse.HelpFormatter):
     def _wrapped(text: str, width: int, *, hanging: str = "") -> list[str]:
         import textwrap
 
-        # names of models and flags are not broken at their hyphens
+        # Names of models and flags are not broken at their hyphens
         return textwrap.wrap(text, width, subsequent_indent=hanging, break_on_hyphens=False, break_long_words=False)
 
 
@@ -66,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args([self._with_underscores(word) for word in words], namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Exit with one line: what is wrong, the nearest flag, where to read more."""
+        """Exit with one line: the error, the nearest known flag, the command that shows the help."""
         import difflib
 
         flags = [flag for action in self._actions for flag in action.option_strings]
@@ -83,7 +89,9 @@ class Parser(argparse.ArgumentParser):
         return known + equals + value if is_flag else word
 
 
-def add_verb(verbs: Any, name: str, do: Callable[[argparse.Namespace], int], description: str, example: str) -> Parser:
+def add_verb(
+    verbs: Subparsers, name: str, do: Callable[[argparse.Namespace], int], description: str, example: str
+) -> Parser:
     """Add a command.
 
     Args:
@@ -92,7 +100,7 @@ def add_verb(verbs: Any, name: str, do: Callable[[argparse.Namespace], int], des
         description: its first sentence is shown in the list of commands.
         example: a command line that can be run, or several, each indented by two spaces.
     """
-    parser: Parser = verbs.add_parser(
+    parser = verbs.add_parser(
         name,
         help=description.split(". ", maxsplit=1)[0].rstrip("."),
         description=description,
@@ -103,7 +111,7 @@ def add_verb(verbs: Any, name: str, do: Callable[[argparse.Namespace], int], des
     return parser
 
 
-def add_verb_group(verbs: Any, name: str, description: str, example: str) -> Any:
+def add_verb_group(verbs: Subparsers, name: str, description: str, example: str) -> Subparsers:
     """Add a command that only holds others, and return the subparsers for these."""
     parser = verbs.add_parser(
         name, help=description.rstrip("."), description=description, epilog=f"example:\n  {example}"
@@ -114,7 +122,7 @@ def add_verb_group(verbs: Any, name: str, description: str, example: str) -> Any
 
 @cache  # argparse makes a formatter for each flag
 def _columns(given: str) -> int:
-    """Return the terminal's width less argparse's margin, or the most where the output is no terminal.
+    """Return the terminal's width less argparse's margin, or the maximum if the output is not a terminal.
 
     Args:
         given: the environment's COLUMNS, which wins.

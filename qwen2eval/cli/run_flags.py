@@ -32,13 +32,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str, has_defaults: bool = False, **helps: str) -> None:
-    """Add some settings' flags to a command that is no run.
+    """Add some settings' flags to a command other than `run` and `plan`.
 
     Args:
         parser: the command's parser.
         names: the settings' fields.
         has_defaults: whether a flag that is not given has its field's default; otherwise it is None.
-        helps: the help, by field, of flags that mean something more special here.
+        helps: the help, by field, of flags whose meaning differs in this command.
     """
     for name in names:
         known = settings_of(RunConfig)[name]
@@ -64,7 +64,7 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
     return RunConfig.from_dict(in_file | given)
 
 
-def flag_value(args: argparse.Namespace, name: str, *, in_file: Any = None) -> Any:
+def flag_value(args: argparse.Namespace, name: str, *, in_file: object = None) -> Any:
     """Return the plain value of a setting's flag; of k=v pairs, none if it was not given.
 
     Args:
@@ -79,7 +79,8 @@ def flag_value(args: argparse.Namespace, name: str, *, in_file: Any = None) -> A
         return value
     pairs = {} if in_file is None else read_value(known, in_file)
     if not isinstance(pairs, Mapping):
-        return pairs  # of a wrong type, which the config refuses
+        # A value of the wrong type: the config refuses it
+        return pairs
     given = [parse_key_values(text, flag=f"--{known.name}") for texts in value or () for text in texts]
     return {key: one for group in (pairs, *given) for key, one in group.items()}
 
@@ -91,6 +92,7 @@ def _add_flag(parser: _TakesFlags, known: Setting) -> argparse.Action:
 
 def _options(known: Setting) -> dict[str, Any]:
     """Return what argparse has to know to read a setting's flag, by the types of the setting."""
+    # None when the flag is not given, which `store_true` would make False: then the YAML file's value is used
     if known.accepted == (bool,) and known.default is False:
         return {"action": "store_const", "const": True}
     shown = {"metavar": known.about.metavar}

@@ -3,17 +3,17 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qwen2eval.cli.parser import add_verb, add_verb_group
+from qwen2eval.cli.parser import Subparsers, add_verb, add_verb_group
 from qwen2eval.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from qwen2eval.sandbox.self_check import SelfCheck
 
 
-def add_sandbox_verbs(verbs: Any) -> None:
-    """Add `sandbox` and the command under it to the subparsers of the whole command line."""
+def add_sandbox_verbs(verbs: Subparsers) -> None:
+    """Add `sandbox` and the command under it to the top-level commands."""
     commands = add_verb_group(
         verbs, "sandbox", "Check how programs that a model wrote can be isolated.", "qwen2eval sandbox check"
     )

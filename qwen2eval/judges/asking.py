@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen2eval.answers.answering import answer_task
 from qwen2eval.answers.store import AnswerKey, ResponseStore
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MAX_GEN_TOKS = 256
 """Tokens of a verdict, unless `max_gen_toks` is among the judge's arguments (judges that think need more)."""
+_IDENTITY_FIELDS = ("name", "path", "dtype", "fingerprint", "tokenizer_hash", "chat_template_hash", "note")
+"""What run.json says of a judge as of the model under test, by the same names."""
 Place = tuple[str, int]
 """Filter and doc id of a sample."""
 
@@ -54,14 +56,14 @@ class Judge:
         """Open what is needed before the weights: tokenizer, template, or the server's address.
 
         Raises:
-            ModelError: there is no such backend or checkpoint, or it doesn't take these arguments.
+            ModelError: the backend or checkpoint does not exist, or it doesn't take these arguments.
             BackendError: the server can't be reached.
         """
         try:
             spec = load_spec(self.config)
         except Qwen2EvalError as err:
             raise _as_judges(err) from err
-        # a judge is told what to do, so it gets its chat template wherever it has one
+        # A judge has to follow an instruction, so its chat template is used if it has one
         config = replace(self.config, apply_chat_template=spec.chat_template_text is not None)
         return replace(self, config=config, spec=spec)
 
@@ -78,12 +80,24 @@ class _Questions:
 
 @dataclass
 class _Verdicts:
-    """What came of asking, whether or not the judge held out to the end."""
+    """The results of asking, complete or up to the judge's failure."""
 
     by_task: dict[str, dict[Place, Judgement]] = field(default_factory=dict)
     judge: ModelRecord | None = None
     n_from_store: int = 0
     n_answered: int = 0
+
+    def add(self, name: str, asked: _Questions, answers: Mapping[bytes, Answer], *, n_stored: int) -> None:
+        """Add the answers about one task; equal questions about two docs share an answer.
+
+        Args:
+            n_stored: how many of `answers` were in the store.
+        """
+        self.n_from_store += n_stored
+        self.n_answered += sum(answer.error is None for answer in answers.values()) - n_stored
+        said = {place: answers[digest] for place, digest in asked.digests.items() if digest in answers}
+        judged = {place: Judgement(answer.response, answer.error) for place, answer in said.items()}
+        self.by_task[name] = asked.refused | judged
 
 
 def find_judge(config: RunConfig, tasks: Mapping[str, EvalTask]) -> Judge | None:
@@ -93,7 +107,7 @@ def find_judge(config: RunConfig, tasks: Mapping[str, EvalTask]) -> Judge | None
         tasks: of the run, by name.
 
     Raises:
-        ConfigError: none of the tasks can be judged, or a setting is none.
+        ConfigError: none of the tasks can be judged, or a setting is not valid.
         TaskFileError: a task's own methods for the judge don't work.
     """
     if config.judge is None:
@@ -101,8 +115,8 @@ def find_judge(config: RunConfig, tasks: Mapping[str, EvalTask]) -> Judge | None
     able = {name: task for name, task in tasks.items() if task.judged is not None}
     if not able:
         raise ConfigError(
-            f"--judge: no answers of {', '.join(tasks)} can be judged. Those of needle in a haystack can "
-            "(`qwen2eval tasks niah`), and of tasks of yours whose class has judge_template, judge_prompt and "
+            f"--judge: no answers of {', '.join(tasks)} can be judged. A judge is supported by needle in a "
+            "haystack (`qwen2eval tasks niah`), and by your tasks whose class has judge_template, judge_prompt and "
             "judge_metrics"
         )
     for name, task in able.items():
@@ -110,7 +124,7 @@ def find_judge(config: RunConfig, tasks: Mapping[str, EvalTask]) -> Judge | None
     args = dict(config.judge_args)
     n_tokens = args.pop("max_gen_toks", MAX_GEN_TOKS)
     if not isinstance(n_tokens, int) or isinstance(n_tokens, bool) or n_tokens < 1:
-        raise ConfigError(f"--judge_args: max_gen_toks is {n_tokens!r}; it takes a number of tokens from 1 on")
+        raise ConfigError(f"--judge_args: max_gen_toks is {n_tokens!r}; give a number of tokens, 1 or more")
     same = {name: getattr(config, name) for name in ("device", "seeds", "output_path", "offline")}
     return Judge(RunConfig(model=config.judge, model_args=args, apply_chat_template=True, **same), n_tokens)
 
@@ -129,7 +143,7 @@ def planned_judge(plan: Plan) -> Judge | None:
     try:
         return judge.with_spec()
     except BackendError as err:
-        plan.warnings.append(f"{err} It is tried again when all answers are there")
+        plan.warnings.append(f"{err} It is tried again when all answers are finished")
         return judge
 
 
@@ -142,14 +156,14 @@ def n_judge_requests(plan: Plan) -> int:
 def ask_judge(judge: Judge, samples: Mapping[str, TaskSamples], store_path: Path, *, quiet: bool = False) -> JudgeInfo:
     """Ask about every scored answer and put verdicts and metrics on the samples; what the store has is not asked again.
 
-    Whatever befalls the judge, nothing is raised: answers without a verdict keep the task's own metrics and say why.
+    No error of the judge is raised: answers without a verdict keep the task's own metrics and the reason.
 
     Args:
-        samples: by task; those of tasks that can't be judged are left alone.
+        samples: by task; those of tasks that can't be judged are not changed.
         quiet: no progress bars.
 
     Returns:
-        The `judge` part of run.json; its `error` tells why the judge gave up, None if it didn't.
+        The `judge` part of run.json; its `error` says why the judge failed, None if it didn't.
     """
     tasks = {name: one for name, one in samples.items() if one.plan.task.judged is not None}
     verdicts, error = _Verdicts(), None
@@ -157,7 +171,7 @@ def ask_judge(judge: Judge, samples: Mapping[str, TaskSamples], store_path: Path
         _ask(judge if judge.spec is not None else judge.with_spec(), tasks, store_path, verdicts, quiet=quiet)
     except Qwen2EvalError as err:
         error = str(err)
-    # weights, templates and libraries of a judge may raise anything, and the answers are finished by now
+    # Weights, templates and libraries of a judge may raise anything, and the answers are finished by now
     except Exception as err:  # noqa: BLE001
         error = f"The judge: {type(err).__name__}: {err}"
     for name, task_samples in tasks.items():
@@ -183,7 +197,7 @@ def restore_verdicts(samples: TaskSamples, frame: "pd.DataFrame") -> None:
         row = of_place.get(_place(sample))
         if row is not None and row["extracted"] == extracted_text(samples.plan, sample):
             kept[_place(sample)] = Judgement(*(row[name] for name in names))
-    _mark(samples, kept, why_not="the answer is read otherwise since the judge was asked")
+    _mark(samples, kept, why_not="the filter extracts another answer than the one that was judged")
 
 
 def _check_metrics(name: str, task: EvalTask) -> None:
@@ -195,15 +209,15 @@ def _check_metrics(name: str, task: EvalTask) -> None:
             f"Task {name!r}: judge_metrics('') must name the metrics, and fails: {type(err).__name__}: {err}"
         ) from err
     if not metrics or (twice := set(metrics) & set(task.aggregations)):
-        told = f"has the task's own metric {min(twice)!r}" if metrics else "names no metric"
-        raise TaskFileError(f"Task {name!r}: judge_metrics('') {told}")
+        problem = f"has the task's own metric {min(twice)!r}" if metrics else "names no metric"
+        raise TaskFileError(f"Task {name!r}: judge_metrics('') {problem}")
 
 
 def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdicts: _Verdicts, *, quiet: bool) -> None:
     """Ask the judge about all tasks.
 
     Raises:
-        Exception: it could not be opened, or gave up; `verdicts` then has what it, or the store, said.
+        Exception: it could not be opened, or failed; `verdicts` then has the answers until then, and the store's.
     """
     assert judge.spec is not None, "it is opened by now"
     questions = {name: _questions(name, one, judge, judge.spec) for name, one in tasks.items()}
@@ -216,26 +230,22 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
         backend = open_model(judge.config, judge.spec)
     except Qwen2EvalError as err:
         raise _as_judges(err) from err
-    gave_up: Exception | None = None
+    failure: Exception | None = None
     with closing(backend), ResponseStore(store_path) as store, Progress(quiet=quiet) as progress:
         verdicts.judge = ModelRecord.of(plan, backend)
         model_id = store.model_id(store_identity(plan, backend))
         for name, asked in questions.items():
             stored = _stored(asked.plan, store, model_id)
-            answers: Mapping[bytes, Answer] = stored
             try:
-                if gave_up is None:
-                    answers = _answered(asked.plan, backend, store, model_id, progress)
-            except Exception as err:  # noqa: BLE001 - whatever it is, what was said before is kept
-                gave_up, answers = err, _stored(asked.plan, store, model_id)
-            verdicts.n_from_store += len(stored)
-            verdicts.n_answered += sum(answer.error is None for answer in answers.values()) - len(stored)
-            said = {place: answers[digest] for place, digest in asked.digests.items() if digest in answers}
-            verdicts.by_task[name] = asked.refused | {p: Judgement(a.response, a.error) for p, a in said.items()}
-    if isinstance(gave_up, Qwen2EvalError):
-        raise _as_judges(gave_up) from gave_up
-    if gave_up is not None:
-        raise gave_up
+                # After a failure, the store may still have verdicts of an earlier run for the next tasks
+                answers = stored if failure is not None else _answered(asked.plan, backend, store, model_id, progress)
+            except Exception as err:  # noqa: BLE001 - answers from before any error are kept
+                failure, answers = err, _stored(asked.plan, store, model_id)
+            verdicts.add(name, asked, answers, n_stored=len(stored))
+    if isinstance(failure, Qwen2EvalError):
+        raise _as_judges(failure) from failure
+    if failure is not None:
+        raise failure
 
 
 def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -> _Questions:
@@ -250,7 +260,7 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -
             continue
         try:
             text = judged.judge_prompt(sample.doc, str(sample.extracted[0]))
-        # a task author's method may raise anything on one odd answer: that one is not judged, the others are
+        # A task author's method may raise anything on one odd answer: only that answer is not judged
         except Exception as err:  # noqa: BLE001
             made.refused[_place(sample)] = Judgement(None, f"judge_prompt failed: {type(err).__name__}: {err}")
             continue
@@ -301,26 +311,22 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
         try:
             if judgement.verdict is not None:
                 found = judged.judge_metrics(judgement.verdict)
-        # as with judge_prompt
+        # As with judge_prompt
         except Exception as err:  # noqa: BLE001
             judgement = judgement._replace(error=f"judge_metrics failed: {type(err).__name__}: {err}")
         sample.judgement = judgement
-        # a metric that is not there is counted as not scored
+        # A metric that is not there is counted as not scored
         sample.metrics = {**sample.metrics, **{name: value for name, value in found.items() if value is not None}}
 
 
 def _describe(judge: Judge, tasks: Mapping[str, TaskSamples], verdicts: _Verdicts, error: str | None) -> JudgeInfo:
-    """Return what run.json says of the judge; who it is stays unknown where it could not be opened."""
+    """Return what run.json says of the judge; its identity is None if it could not be opened."""
     model = None if verdicts.judge is None else verdicts.judge.model
+    # None has none of these attributes, so they are None for a judge that was not opened
+    identity: dict[str, Any] = {name: getattr(model, name, None) for name in _IDENTITY_FIELDS}
     return JudgeInfo(
         backend=judge.config.model,
-        name=None if model is None else model.name,
-        path=None if model is None else model.path,
-        dtype=None if model is None else model.dtype,
-        fingerprint=None if model is None else model.fingerprint,
-        tokenizer_hash=None if model is None else model.tokenizer_hash,
-        chat_template_hash=None if model is None else model.chat_template_hash,
-        note=None if model is None else model.note,
+        **identity,
         args=redacted({**judge.config.model_args, "max_gen_toks": judge.max_gen_toks}),
         apply_chat_template=bool(judge.config.apply_chat_template) and model is not None,
         prompt_hashes={

@@ -3,9 +3,9 @@
 The time is that of an earlier run of the same model here, or else of the machine's matrix product.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.model.config import N_BYTES, Qwen2Config
@@ -15,7 +15,9 @@ from qwen2eval.run_info import RunInfo, TaskInfo
 
 MATMUL_SIZE, MATMUL_TRIES = 1_024, 5
 EFFICIENCY = 0.5
-"""Of the machine's matrix product, that a whole model reaches (docs/decisions/2026-11-24-engine.md: 0.6 and more)."""
+"""Share (0-1) of the machine's matrix-multiplication speed that a model reaches at least.
+
+docs/decisions/2026-11-24-engine.md measured 0.6 and more."""
 
 
 class Estimate(NamedTuple):
@@ -23,7 +25,7 @@ class Estimate(NamedTuple):
 
     seconds: float
     run_id: str | None
-    """The run whose speed it is; None: by arithmetic, from the machine's matrix product."""
+    """The run whose speed it is; None: estimated from this machine's matrix-multiplication speed."""
 
 
 class Cost(NamedTuple):
@@ -49,7 +51,8 @@ def _task_cost(task: TaskPlan, plan: Plan, config: Qwen2Config | None) -> Cost:
     n_tokens, ratio = task.n_prompt_tokens, task.shared_prefix_ratio
     if n_tokens is None or ratio is None:
         return Cost(n_tokens, None, None, None)
-    new_share = (1 - ratio) / task.repeats  # the repeats of a prompt share all of it
+    # The repeats of a request have the same prompt, which is computed once
+    new_share = (1 - ratio) / task.repeats
     if config is None:
         return Cost(n_tokens, round(n_tokens * new_share), None, None)
     lengths = [(r.n_context_tokens or 0) + r.n_continuation_tokens for r in task.requests]
@@ -68,7 +71,7 @@ def prompt_flops(config: Qwen2Config, lengths: Iterable[int]) -> float:
 
 
 def model_config(plan: Plan) -> Qwen2Config | None:
-    """Return the shapes of the model under test; None if it is no Qwen2, or its config isn't on this machine."""
+    """Return the shapes of the model under test; None if it is another model, or its config isn't on this machine."""
     if plan.spec.path is None or not Path(plan.spec.path).exists():
         return None
     try:
@@ -92,12 +95,9 @@ def estimate_time(plan: Plan, runs: Iterable[Run] = ()) -> Estimate | None:
     work = _sum([cost.flops for cost in costs]) if config else _sum([cost.n_tokens for cost in costs])
     if not work:
         return None
-    wanted = {task.task.output_type for task in plan.tasks.values()}
-    for info in (run.info for run in runs):
-        tasks, seconds = info.scored_tasks.values(), info.timings.answer_seconds
-        if seconds is None or not _is_comparable(info, plan) or {task.output_type for task in tasks} != wanted:
-            continue
-        if done := _sum([_work_of_run(task, config) for task in tasks]):
+    for info in (run.info for run in runs if _is_comparable(run.info, plan)):
+        seconds, done = info.timings.answer_seconds, _sum([_work_of_run(t, config) for t in info.scored_tasks.values()])
+        if seconds is not None and done:
             return Estimate(seconds / done * work, info.run_id)
     if config is None or plan.config.device not in (None, "cpu") or _has_cuda():
         return None
@@ -112,8 +112,9 @@ def _work_of_run(task: TaskInfo, config: Qwen2Config | None) -> float | None:
     return float((1 - (ratio or 0)) * n_requests * prompt_flops(config, [n_tokens // n_requests]))
 
 
-def _sum(numbers: list[Any]) -> float | None:
-    return None if any(number is None for number in numbers) else float(sum(numbers))
+def _sum(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return float(sum(known)) if len(known) == len(numbers) else None
 
 
 def _dtype(plan: Plan) -> str:
@@ -142,7 +143,11 @@ def _matmul_flops_a_second() -> float:
 
 
 def _is_comparable(info: RunInfo, plan: Plan) -> bool:
-    """Whether a run asked the same model and got nothing from the store."""
+    """Whether a run asked the same model about the same kinds of task."""
     same_model = (info.model.backend, info.model.path) == (plan.spec.backend, plan.spec.path)
     same_device = info.config.get("device") == plan.config.device
-    return same_model and same_device and info.requests.n_from_store == 0 and info.requests.n_answered > 0
+    wanted = {task.task.output_type for task in plan.tasks.values()}
+    same_kinds = {task.output_type for task in info.scored_tasks.values()} == wanted
+    # Answers from the store took no time: with some of them, the seconds are not those of the whole work
+    asked_all = info.requests.n_from_store == 0 and info.requests.n_answered > 0
+    return same_model and same_device and same_kinds and asked_all

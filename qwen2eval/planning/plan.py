@@ -27,6 +27,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
     """
     set_seeds(config.seeds)
     loaded = load_tasks(config)
+    # A task with its own `rope` starts from what the user asked for, not from what `auto` makes of it
     asked = config
     config, spec, stretched = _with_room(asked, spec, loaded.tasks.values())
     made = Plan(config, spec, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
@@ -37,7 +38,8 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
     opened: dict[str, ModelSpec] = {}
     with compiled_templates():
         for name, task in loaded.tasks.items():
-            set_seeds(config.seeds)  # a prompt never depends on the tasks before it
+            # Seeded again for each task, so that its prompts don't depend on the tasks before it
+            set_seeds(config.seeds)
             try:
                 model = _own_model(task, asked, opened)
                 task_config, task_spec = model or (config, spec)
@@ -45,10 +47,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
                 made.tasks[name].model = model
             except Qwen2EvalError as err:
                 made.failures[name] = err
-            if (warning := task.data.warning) is not None:
-                made.warnings.append(warning)
-            if name in made.tasks and (warning := _stretch_advice(made.tasks[name], task_spec)):
-                made.warnings.append(warning)
+            made.warnings += _task_warnings(task, made.tasks.get(name), spec)
     made.failures = merge_missing_data(made.failures)
     if not made.tasks:
         raise next(iter(made.failures.values()))
@@ -56,7 +55,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
 
 
 def _own_model(task: EvalTask, config: RunConfig, opened: dict[str, ModelSpec]) -> tuple[RunConfig, ModelSpec] | None:
-    """Return config and model of a task with a `rope` of its own.
+    """Return config and model of a task with its own `rope`.
 
     Args:
         config: what the user asked for.
@@ -83,13 +82,13 @@ def _with_room(config: RunConfig, spec: ModelSpec, tasks: Iterable[EvalTask]) ->
             break
         if _has_data(task):
             stretched = load_spec(wider)
-            said = f"{task.name} has texts of {task.longest_context:,} tokens: the model's context is stretched"
-            return wider, stretched, [f"{said} by {stretched.rope} (--rope auto; --rope none leaves it as it is)"]
+            said = f"{task.name} has texts of {task.longest_context:,} tokens: the model's context is extended"
+            return wider, stretched, [f"{said} by {stretched.rope} (--rope auto; --rope none turns this off)"]
     return config, spec, []
 
 
 def _has_data(task: EvalTask) -> bool:
-    """Tell whether the published files that a task is made of can be read; planning it will say why not."""
+    """Return whether a task's published files can be read; if not, planning the task reports the reason."""
     try:
         if task.published is not None:
             task.published.read_docs()
@@ -98,12 +97,26 @@ def _has_data(task: EvalTask) -> bool:
     return True
 
 
+def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) -> list[str]:
+    """Return the warnings about a task's data and prompts.
+
+    Args:
+        planned: None: the task failed.
+        spec: the run's model, for tasks without their own.
+    """
+    advice = None
+    if planned is not None:
+        advice = _stretch_advice(planned, spec if planned.model is None else planned.model[1])
+    return [warning for warning in (task.data.warning, advice) if warning is not None]
+
+
 def _stretch_advice(planned: TaskPlan, spec: ModelSpec) -> str | None:
-    """Say what would make room for prompts that have to be cut, where the backend can stretch the context."""
+    """Say which yarn_factor would hold prompts that are cut, if the backend can extend the context."""
     if spec.original_max_length is None or not planned.n_truncated:
         return None
     longest = max(r.n_context_tokens or 0 for r in planned.requests)
     longest += max(r.n_continuation_tokens or spec.answer_tokens(r.gen_kwargs) for r in planned.requests)
+    # YaRN's factor is a multiple of the trained length, which a smaller max_length limits further
     factor = math.ceil(longest / min(spec.original_max_length, spec.max_length or longest))
     return (
         f"{planned.name}: {planned.n_truncated} docs have prompts over the model's {spec.max_length:,} tokens and are "
@@ -123,7 +136,8 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
     _check_answer_room(name, task, spec)
     _check_turns(name, task)
     try:
-        if task.sized is not None:  # its prompts are as long as asked, in tokens of this model
+        # Prompts of a given length can only be built when the model's tokenizer is known
+        if task.sized is not None:
             task.sized.build_docs(spec, config)
         all_docs = task.docs
         clusters = [doc[column] for doc in all_docs] if (column := task.cluster_column) else None
@@ -133,7 +147,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         planned.preflight = check_scorer(task, planned.docs[0], [r for r in planned.requests if r.doc_id == doc_ids[0]])
     except Qwen2EvalError:
         raise
-    # templates and scorers are the task author's: what they raise is this task's failure
+    # Templates and scorers are the task author's: what they raise is this task's failure
     except Exception as err:
         raise TaskFileError(f"Task {name!r} fails on its own docs: {type(err).__name__}: {err}") from err
     return planned
@@ -160,7 +174,7 @@ def _check_turns(name: str, task: EvalTask) -> None:
 
 
 def _check_answer_room(name: str, task: EvalTask, spec: ModelSpec) -> None:
-    """lm-eval cuts the prompt away altogether when the answer may be as long as the model's context."""
+    """Refuse answers as long as the context: lm-eval would then cut the whole prompt."""
     if task.generation_kwargs is None or spec.max_length is None:
         return
     if (room := spec.answer_tokens(task.generation_kwargs)) >= spec.max_length:

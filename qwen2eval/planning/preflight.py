@@ -1,6 +1,6 @@
 """Checks before the weights are loaded: does the scorer work, can the folders be written?
 
-A scorer that would fail, or that can't tell a right answer from a wrong one, must not be found out hours later.
+A scorer that would fail, or that rates a wrong answer like a right one, must be found before the run, not hours later.
 """
 
 import os
@@ -37,12 +37,12 @@ def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -
     """Score a known right and a known wrong answer to `doc` with the task's own filters and metrics.
 
     Returns:
-        "ok", or a warning: the scorer does not tell the two apart. A task whose target is no answer can say so:
+        "ok", or a warning: the scorer rates both the same. A task whose target is not an answer declares
         `target_is_answer = False`.
 
     Raises:
         TaskFileError: a metric whose aggregation does not exist.
-        Exception: whatever the scorer raises; the caller names the task.
+        Exception: any error of the scorer; the caller names the task.
     """
     for metric, aggregate in task.aggregations.items():
         if not callable(aggregate):
@@ -55,6 +55,7 @@ def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -
     if not comparable:
         return "ok"
     metrics = task.metrics()
+    # One metric that rates the right answer higher is enough: others may not depend on the answer
     for key in comparable:
         spec = metrics.get(key.split(",")[0])
         if _is_better(right[key], wrong[key], None if spec is None else spec.higher_is_better):

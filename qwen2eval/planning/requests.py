@@ -7,7 +7,7 @@ depends on its task, doc and seed alone.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
@@ -41,7 +41,7 @@ def prompt_form(config: RunConfig, spec: ModelSpec) -> PromptForm:
     )
 
 
-def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[Any] | None = None) -> list[int]:
+def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[object] | None = None) -> list[int]:
     """Return the doc ids of a run, ascending: the first `limit`, or, with clusters, spread over them evenly.
 
     >>> pick_docs(6, limit=2), pick_docs(6, limit=0.5)
@@ -54,7 +54,7 @@ def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[Any] | Non
     n_picked = min(n_docs, math.ceil(n_docs * limit) if limit < 1 else int(limit))
     if clusters is None:
         return list(range(n_picked))
-    seen: Counter[Any] = Counter()
+    seen: Counter[object] = Counter()
     turns = []
     for doc_id, cluster in enumerate(clusters):
         turns.append((seen[cluster], doc_id))
@@ -69,7 +69,8 @@ def add_requests(planned: TaskPlan, all_docs: list[Doc], *, form: PromptForm, sp
     batch, n_chars = list[_Drafted](), 0
     for doc_id, request in _task_requests(planned, all_docs, form):
         batch.append(_Drafted(doc_id, request, pool.add(request.context)))
-        is_repeated = len(batch) > 1 and batch[-2].prompt is batch[-1].prompt  # the choices of one doc
+        # The choices of one doc share their prompt object
+        is_repeated = len(batch) > 1 and batch[-2].prompt is batch[-1].prompt
         n_chars += 0 if is_repeated else sum(map(len, batch[-1].prompt.pieces))
         if len(batch) >= 4 * TOKENIZE_DOCS or n_chars >= TOKENIZE_CHARS:
             _finish(batch, planned, counter, prefixes, spec)
@@ -144,7 +145,7 @@ def _finish(
             last = drafted.prompt
             ids = None if counter is None else counter.pieces(last)
             context = context_tokens(last, ids)
-            # characters count instead of tokens where a piece's tokens are not known by themselves
+            # Characters count instead of tokens where a piece's tokens are not known by themselves
             is_piecewise = ids is not None and counter is not None and counter.is_piecewise
             prefixes.add(last, [len(piece) for piece in (ids if is_piecewise and ids else last.pieces)])
         planned.requests.append(_planned_request(drafted, planned, context, counter, spec))
@@ -179,10 +180,10 @@ def _planned_request(
 
 
 def _is_truncated(request: TaskRequest, n_context: int | None, n_continuation: int, spec: ModelSpec) -> bool:
-    """Tell whether the prompt has to be cut; a rolling log-likelihood is read in windows and never is."""
+    """Return whether the prompt has to be cut; a rolling log-likelihood is read in windows and never is."""
     if spec.max_length is None or n_context is None or request.kind == "loglikelihood_rolling":
         return False
     if request.kind == "generate_until":
         return n_context > spec.max_length - spec.answer_tokens(request.gen_kwargs)
-    # the last token of a continuation is predicted, never read
+    # The last token of a continuation is predicted, never read
     return n_context + n_continuation > spec.max_length + 1

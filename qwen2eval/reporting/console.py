@@ -13,6 +13,7 @@ from qwen2eval.reporting.findings import collect_findings
 from qwen2eval.reporting.markup import fold_name, visible
 from qwen2eval.reporting.tables import ScoreRow, score_rows, verdicts_text
 from qwen2eval.run_folder.folder import Run
+from qwen2eval.run_info import RunInfo
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "note": "cyan", "unknown": "dim"}
 _ASCII = str.maketrans({"±": "+-", "—": "-", "–": "-", "↑": "^", "↓": "v", "∞": "inf", "─": "-", "⟨": "<", "⟩": ">"})
@@ -40,18 +41,30 @@ def _print_all(console: Console, run: Run) -> None:
     if info.model.note:
         _print_wrapped(console, "! ", f"{info.model.name}: {info.model.note}", style="bold yellow")
         console.print()
-    # Beside the two columns of names the table takes 59.
+    # All columns but the two of names take 59 characters.
     console.print(_score_table(score_rows(info, run.score_rows()), room=max(console.width - 59, 21)))
     console.print()
-    programs = {name: verdicts_text(info.health.get(name)) for name in info.tasks}
-    for name, text in programs.items():
-        if text:
-            _print_wrapped(console, "programs ", f"{name}: {text} (sandbox {info.tasks[name].sandbox})", style="bold")
-    if any(programs.values()):
-        console.print()
+    _print_programs(console, info)
     if info.contamination is not None:
         print_contamination(info, console=console)
         console.print()
+    _print_findings(console, info)
+    if run.report_fault is None:
+        _print_line(console, Text.assemble(("report   ", "bold"), visible(str(run.path / "report.html"))))
+
+
+def _print_programs(console: Console, info: RunInfo) -> None:
+    """Print the verdicts on the programs of tasks that have programs, and a blank line after them."""
+    texts = {name: verdicts_text(info.health.get(name)) for name in info.tasks}
+    for name, text in texts.items():
+        if text:
+            _print_wrapped(console, "programs ", f"{name}: {text} (sandbox {info.tasks[name].sandbox})", style="bold")
+    if any(texts.values()):
+        console.print()
+
+
+def _print_findings(console: Console, info: RunInfo) -> None:
+    """Print what a reader must know before trusting the scores, and a blank line after it."""
     findings = collect_findings(info)
     for finding in findings:
         about = f"{finding.task}: {finding.title}: " if finding.task else f"{finding.title}: "
@@ -59,8 +72,6 @@ def _print_all(console: Console, run: Run) -> None:
         _print_wrapped(console, f"{finding.level:<7}  ", about + finding.message + advice, style=_STYLES[finding.level])
     if findings:
         console.print()
-    if run.report_fault is None:
-        _print_line(console, Text.assemble(("report   ", "bold"), visible(str(run.path / "report.html"))))
 
 
 def _score_table(rows: tuple[ScoreRow, ...], *, room: int) -> Table:

@@ -55,7 +55,7 @@ class ContaminationRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Where a doc stands in the corpus."""
+    """Where a doc occurs in the corpus."""
 
     doc: str
     place: str
@@ -80,7 +80,7 @@ def match_evidence(task: str, match: ShownMatch) -> Evidence:
         facts.append(f"common subsequence {match.lcs_length:,} tokens, {numbers.format_percent(match.lcs_ratio)}")
     if match.min_df is not None:
         facts.append(f"rarest n-gram in {match.min_df:,} document{'s' if match.min_df != 1 else ''}")
-    rule = "found whole" if match.rule == "whole" else f"{match.rule} rule"
+    rule = "occurs in full" if match.rule == "whole" else f"{match.rule} rule"
     return Evidence(
         doc=f"{task} {match.doc_id}",
         place=clip(f"{match.document_path}, record {match.document_row}", limit=300),
@@ -102,14 +102,14 @@ def contamination_rows(info: RunInfo) -> tuple[ContaminationRow, ...]:
 
 
 def contamination_warnings(found: ContaminationInfo | None) -> tuple[str, ...]:
-    """Return what to mind of the clean scores: of each task, then of the corpus."""
+    """Return the warnings about the clean scores: of each task, then of the corpus."""
     if found is None:
         return ()
     warnings = [f"{name}: {warning}" for name, task in found.tasks.items() if (warning := _warning(task))]
     if n_problems := sum(found.problems.values()):
         kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.problems.items())
         warnings.append(
-            f"{n_problems:,} records of the corpus could not be read as they should ({kinds}): docs may stand there"
+            f"{n_problems:,} corpus records could not be read correctly ({kinds}); leaked items in them would be missed"
         )
     return tuple(warnings)
 
@@ -120,37 +120,28 @@ def corpus_line(found: ContaminationInfo | None) -> str | None:
         return None
     corpus, rule = found.corpus, found.rule
     text = f"{corpus.n_documents:,} documents, {corpus.n_bytes / 1e6:,.1f} MB"
-    line = f"Corpus: {text}. Contaminated: a doc that shares {rule.ngram_size} tokens in a row with it"
+    line = f"Corpus: {text}. Contaminated: a doc that shares {rule.ngram_size} consecutive tokens with it"
     if rule.ngram_size_cjk not in (None, rule.ngram_size):
         line += f" ({rule.ngram_size_cjk} where most tokens are single characters, as in Chinese)"
     if rule.min_lcs or rule.min_lcs_ratio:
         line += (
-            f"; LCS rule: and a common subsequence of at least {rule.min_lcs} tokens and {rule.min_lcs_ratio:g} "
-            f"of the shorter text ({rule.sequence})"
+            f"; LCS rule: in addition a common subsequence of at least {rule.min_lcs} tokens and "
+            f"{rule.min_lcs_ratio:g} of the shorter text ({rule.sequence})"
         )
     return line + "."
 
 
 def print_contamination(info: RunInfo, *, console: Console) -> None:
     """Print the table of a run that was joined with a corpus."""
-    room = max(console.width - 64, 12)  # beside the names the table takes 64
+    # All columns but the names take 64 characters
+    room = max(console.width - 64, 12)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
     table.add_column("Task, metric", overflow="fold", min_width=12)
     for name in ("Found\n(LCS)", "Original", "Clean", "On found", "Clean -\noriginal"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in contamination_rows(info):
-        names = (row.task, row.metric, *([row.filter] if row.filter else []))
-        cells = (
-            (row.contaminated_share, *([f"({row.qwen2_share})"] if row.qwen2_share != numbers.NOTHING else [])),
-            (row.original, row.original_interval, f"n = {row.n_original}"),
-            (row.clean, row.clean_interval, f"n = {row.n_clean}"),
-            (row.contaminated, row.contaminated_interval, f"n = {row.n_contaminated}"),
-            (row.delta, row.delta_interval),
-        )
-        table.add_row(
-            Text("\n".join(fold_name(line, room) for line in names)),
-            *(Text("\n".join(line for line in lines if line)) for lines in cells),
-        )
+        names = [name for name in (row.task, row.metric, row.filter) if name]
+        table.add_row(Text("\n".join(fold_name(line, room) for line in names)), *_cells(row))
     console.print(table)
     console.print()
     console.print(Text(visible(corpus_line(info.contamination) or "")))
@@ -159,6 +150,19 @@ def print_contamination(info: RunInfo, *, console: Console) -> None:
             console.print(Text(visible(f"{name}: {words}; they count in the original score only.")))
     for warning in contamination_warnings(info.contamination):
         console.print(Text(f"warning  {visible(warning)}", style="yellow"))
+
+
+def _cells(row: ContaminationRow) -> list[Text]:
+    """Return the cells of a row after its name, each of several lines; empty lines are left out."""
+    has_lcs = row.qwen2_share != numbers.NOTHING
+    cells = (
+        (row.contaminated_share, f"({row.qwen2_share})" if has_lcs else ""),
+        (row.original, row.original_interval, f"n = {row.n_original}"),
+        (row.clean, row.clean_interval, f"n = {row.n_clean}"),
+        (row.contaminated, row.contaminated_interval, f"n = {row.n_contaminated}"),
+        (row.delta, row.delta_interval),
+    )
+    return [Text("\n".join(filter(None, lines))) for lines in cells]
 
 
 def _row(name: str, task: TaskContaminationInfo, scores: SubsetScores, metric: ShownMetric) -> ContaminationRow:
@@ -199,14 +203,15 @@ def _not_testable(task: TaskContaminationInfo) -> str | None:
     count, n_whole = task.n_not_testable, task.n_found_whole
     if not count:
         return None
-    return f"{count:,} not testable" + (f", {n_whole:,} of them in the corpus as a whole" if n_whole else "")
+    return f"{count:,} not testable" + (f", {n_whole:,} of them occur in full" if n_whole else "")
 
 
 def _warning(task: TaskContaminationInfo) -> str | None:
     if task.n_clean == task.n_docs:
-        return None  # clean is all there is
+        # All docs are clean: the clean score is the original one
+        return None
     if task.n_clean == 0:
         return "no doc is clean, so there is no clean score"
     if task.n_clean < FEW_DOCS:
-        return f"only {task.n_clean} docs are clean: their score says little"
+        return f"only {task.n_clean} docs are clean: their score is not reliable"
     return None

@@ -38,7 +38,7 @@ def print_scan(results: "Results", *, file: TextIO) -> None:
     short = sum(row["n_references"] - row["n_testable"] for row in results.counts)
     if short:
         size = rule["ngram_size"]
-        console.print(Text(f"{short:,} items have fewer than {size} tokens: not testable, looked for as a whole"))
+        console.print(Text(f"{short:,} items have fewer than {size} tokens: not testable, searched for in full only"))
     line = Text.assemble(("matches  ", "bold"), visible(str(results.path / "matches.parquet")))
     console.print(line, soft_wrap=True)
 
@@ -58,10 +58,10 @@ def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None
     if totals["n_not_editable"]:
         console.print(Text(f"{totals['n_not_editable']:,} of them dropped: nested too deeply to edit", style="yellow"))
     if totals["n_not_scanned"]:
-        told = (
+        note = (
             f"{totals['n_not_scanned']:,} records could not be scanned and are kept as they are: see problems.parquet"
         )
-        console.print(Text(told, style="yellow"))
+        console.print(Text(note, style="yellow"))
     console.print(Text.assemble(("cleaned  ", "bold"), visible(output)), soft_wrap=True)
 
 

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from qwen2eval.columns import Row
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.contamination_table import Evidence, match_evidence
 from qwen2eval.reporting.markup import clip
@@ -50,13 +51,13 @@ class Example:
     """Why the doc is not scored."""
     outcomes: tuple[Outcome, ...]
     evidence: Evidence | None
-    """Where the doc stands in the corpus that was searched."""
+    """Where the doc occurs in the corpus that was searched."""
 
 
 def run_examples(run: Run, *, n_each: int = 2) -> dict[str, tuple[Example, ...]]:
     """Pick examples of each task of a finished run.
 
-    All docs are looked at, but by the few columns that tell their verdict; prompts and responses are read only of the
+    All docs are read, but only the few columns that give their verdict; prompts and responses are read only of the
     docs that are picked.
     """
     chosen = {}
@@ -72,7 +73,7 @@ def run_examples(run: Run, *, n_each: int = 2) -> dict[str, tuple[Example, ...]]
 
 
 def choose_examples(
-    samples: Mapping[str, Sequence[Mapping[str, Any]]], info: RunInfo, *, n_each: int = 2
+    samples: Mapping[str, Sequence[Row]], info: RunInfo, *, n_each: int = 2
 ) -> dict[str, tuple[Example, ...]]:
     """Pick examples of rows that are in memory, as `run_examples` does of a run.
 
@@ -98,7 +99,7 @@ def shown_metrics(info: RunInfo, task: str) -> tuple[ShownMetric, ...]:
     return tuple(metric_of(info, task, metric) for metric in info.tasks[task].metrics)
 
 
-def choose_docs(rows: Iterable[Mapping[str, Any]], metrics: Sequence[ShownMetric], *, n_each: int) -> list[list[int]]:
+def choose_docs(rows: Iterable[Row], metrics: Sequence[ShownMetric], *, n_each: int) -> list[list[int]]:
     """Return for each doc that is kept the numbers of its rows, from 0; the filter that comes first judges.
 
     Args:
@@ -108,7 +109,7 @@ def choose_docs(rows: Iterable[Mapping[str, Any]], metrics: Sequence[ShownMetric
     """
     kept: dict[tuple[str, str], list[int]] = {}
     n_kept: Counter[Verdict] = Counter()
-    first_filter: Any = None
+    first_filter: object = None
     for number, row in enumerate(rows):
         first_filter = first_filter or row["filter"]
         key = (str(row["doc_id"]), str(row.get("repeat")))
@@ -120,7 +121,7 @@ def choose_docs(rows: Iterable[Mapping[str, Any]], metrics: Sequence[ShownMetric
     return list(kept.values())
 
 
-def example_of(rows: Sequence[Mapping[str, Any]], task: TaskInfo, metrics: Sequence[ShownMetric]) -> Example:
+def example_of(rows: Sequence[Row], task: TaskInfo, metrics: Sequence[ShownMetric]) -> Example:
     """Return a doc as it is shown.
 
     Args:
@@ -150,7 +151,7 @@ def example_of(rows: Sequence[Mapping[str, Any]], task: TaskInfo, metrics: Seque
     )
 
 
-def _outcome(row: Mapping[str, Any], metrics: Sequence[ShownMetric]) -> Outcome:
+def _outcome(row: Row, metrics: Sequence[ShownMetric]) -> Outcome:
     shown = []
     for metric in metrics:
         score = known_number(row.get(metric.name))
@@ -165,7 +166,7 @@ def _outcome(row: Mapping[str, Any], metrics: Sequence[ShownMetric]) -> Outcome:
     )
 
 
-def _verdict(row: Mapping[str, Any], metrics: Sequence[ShownMetric]) -> Verdict:
+def _verdict(row: Row, metrics: Sequence[ShownMetric]) -> Verdict:
     """Judge by the first metric: right and wrong are for ratios that are exactly 1 or 0."""
     metric = next(iter(metrics), None)
     score = None if metric is None else known_number(row.get(metric.name))
@@ -178,15 +179,13 @@ def _verdict(row: Mapping[str, Any], metrics: Sequence[ShownMetric]) -> Verdict:
     return "right" if score == best else "wrong"
 
 
-def _response_text(cell: Any, output_type: str | None) -> str | None:
+def _response_text(cell: object, output_type: str | None) -> str | None:
     """Return a response as text; log-probabilities, stored as `[[logprob, is_greedy], …]`, one a line."""
-    pairs = None
     if cell is None:
         return None
-    if isinstance(cell, str) and output_type != "generate_until":
-        with suppress(ValueError):
-            pairs = json.loads(cell)
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+    # A generated text may look like such a list, and is shown as it is
+    pairs = None if output_type == "generate_until" else _logprob_pairs(cell)
+    if pairs is None:
         return _text(cell, limit=LONG_TEXT_CHARS)
     lines = [
         f"log-probability {numbers.format_number(known_number(logprob))}{', greedy' if is_greedy is True else ''}"
@@ -197,7 +196,18 @@ def _response_text(cell: Any, output_type: str | None) -> str | None:
     return clip("\n".join(lines), limit=LONG_TEXT_CHARS)
 
 
-def _text(cell: Any, *, limit: int) -> str:
+def _logprob_pairs(cell: object) -> list[list[object]] | None:
+    """Read `[[logprob, is_greedy], …]`; None for any other value."""
+    pairs: object = None
+    if isinstance(cell, str):
+        with suppress(ValueError):
+            pairs = json.loads(cell)
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return None
+    return pairs
+
+
+def _text(cell: object, *, limit: int) -> str:
     """Return any cell of a sample as text: a text as it is, a list or a dict as JSON."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return numbers.NOTHING

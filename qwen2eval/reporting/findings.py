@@ -12,6 +12,7 @@ _ORDER: tuple[Level, ...] = ("error", "warning", "note")
 MESSAGE_CHARS = 1200
 """Room for a message; an error may quote a whole response."""
 _TITLES = {
+    "preflight": "sanity check",
     "nan": "NaN answers",
     "empty": "empty answers",
     "unfinished": "unfinished answers",
@@ -68,7 +69,7 @@ def _of_task(info: RunInfo, name: str) -> list[Finding]:
     ]
     # The run may have made a flag of it already.
     if task.preflight is not None and task.preflight not in ("ok", *(flag.message for flag in flags)):
-        findings.append(Finding(level="warning", task=name, title="preflight", message=task.preflight))
+        findings.append(Finding(level="warning", task=name, title="sanity check", message=task.preflight))
     return findings
 
 

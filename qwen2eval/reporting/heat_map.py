@@ -7,10 +7,10 @@ from typing import NamedTuple
 from qwen2eval.colours import COLOUR_STOPS, DEFAULT_COLOURS
 from qwen2eval.reporting.metrics import ShownMetric, metric_of
 from qwen2eval.run_folder.folder import ScoreRecord
-from qwen2eval.run_info import RunInfo
+from qwen2eval.run_info import HeatMapInfo, RunInfo
 
 Place = tuple[int | None, float | None]
-"""Length and depth; None stands for all."""
+"""Length and depth; None: all of them."""
 
 
 class HeatCell(NamedTuple):
@@ -80,19 +80,20 @@ def heat_maps(info: RunInfo, scores: Sequence[ScoreRecord], *, colours: str | No
             grouped.setdefault((row.task, row.metric, row.filter), {})[row.cell_length, row.cell_depth] = cell
     found = []
     for (task, metric, filter_name), cells in grouped.items():
-        if any(length is not None and depth is not None for length, depth in cells):
-            said = info.tasks[task].heat_map if task in info.tasks else None
-            found.append(
-                heat_map(
-                    cells,
-                    model=info.model.name,
-                    task=task,
-                    metric=metric_of(info, task, metric),
-                    filter_name=filter_name,
-                    missing_lengths=said.missing_lengths if said else (),
-                    colours=colours or (said and said.colours) or DEFAULT_COLOURS,
-                )
-            )
+        # Other tasks have one score for all lengths and depths, and no cells
+        if not any(length is not None and depth is not None for length, depth in cells):
+            continue
+        settings = (info.tasks[task].heat_map if task in info.tasks else None) or HeatMapInfo((), None)
+        made = heat_map(
+            cells,
+            model=info.model.name,
+            task=task,
+            metric=metric_of(info, task, metric),
+            filter_name=filter_name,
+            missing_lengths=settings.missing_lengths,
+            colours=colours or settings.colours or DEFAULT_COLOURS,
+        )
+        found.append(made)
     return tuple(found)
 
 
@@ -115,6 +116,7 @@ def heat_map(
         bottom, top = metric.scale
         cells = {place: _within(cell, bottom, top) for place, cell in cells.items()}
     else:
+        # The end of the scale is not specified: it grows with the values
         top = max([top, *values])
     return HeatMap(
         model=model,

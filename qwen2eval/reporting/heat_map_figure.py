@@ -19,7 +19,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "font.size": 9,
     "svg.hashsalt": "qwen2eval",  # the same map is the same file
-    "text.parse_math": False,  # a name with dollar signs is no formula
+    "text.parse_math": False,  # a name may contain dollar signs
 }
 _MISSING = "#e6e6e6"
 
@@ -45,14 +45,7 @@ def draw_curves(maps: Sequence[HeatMap]) -> "Figure":
     axes = figure.add_subplot()
     for number, one in enumerate(maps):
         colour = colour_of(0.25 + 0.5 * number / max(len(maps) - 1, 1), "viridis")
-        cells = [(length, one.cells[length, None]) for length in one.lengths if (length, None) in one.cells]
-        known = [(length, cell) for length, cell in cells if cell.value is not None]
-        values = [cell.value for _, cell in known if cell.value is not None]
-        axes.plot([length for length, _ in known], values, "o-", color=colour, label=_title(one))
-        band = [(n, c.low, c.high) for n, c in known if c.low is not None and c.high is not None]
-        if band:
-            xs, lows, highs = zip(*band, strict=True)
-            axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
+        _draw_curve(axes, one, colour)
     top, bottom = max(one.top for one in maps), min(one.bottom for one in maps)
     lengths = sorted({length for one in maps for length in one.lengths})
     axes.set(ylim=(bottom, top + 0.03 * (top - bottom)), xlabel="context length, tokens", ylabel=_unit(maps[0]))
@@ -60,6 +53,17 @@ def draw_curves(maps: Sequence[HeatMap]) -> "Figure":
     axes.spines["right"].set_visible(False)
     axes.legend(frameon=False, loc="lower left", fontsize=8)
     return figure
+
+
+def _draw_curve(axes: "Axes", one: HeatMap, colour: str) -> None:
+    """Draw the scores of all depths by length, and their band where it is known."""
+    cells = [(length, one.cells[length, None]) for length in one.lengths if (length, None) in one.cells]
+    points = [(length, cell.value) for length, cell in cells if cell.value is not None]
+    axes.plot([length for length, _ in points], [value for _, value in points], "o-", color=colour, label=_title(one))
+    band = [(length, cell.low, cell.high) for length, cell in cells if cell.low is not None and cell.high is not None]
+    if band:
+        xs, lows, highs = zip(*band, strict=True)
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
 
 
 def write_figures(folder: Path, maps: Sequence[HeatMap], *, names: Sequence[str]) -> list[Path]:
@@ -103,6 +107,7 @@ def _save(figure: "Figure", stem: Path) -> list[Path]:
     written = []
     for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160})):
         path = stem.with_name(f"{stem.name}.{ending}")
+        # Another name until the file is complete; no date in it, so that the same run gives the same bytes
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             figure.savefig(draft, format=ending, **options)

@@ -35,7 +35,7 @@ class Box:
     ink: str
     text: str
     title: str
-    """What a reader sees who points at it."""
+    """The text shown when the pointer is over it."""
 
     @property
     def text_x(self) -> float:
@@ -44,7 +44,7 @@ class Box:
 
     @property
     def text_y(self) -> float:
-        """Where its text stands."""
+        """The position of its text."""
         return round(self.y + self.height / 2 + 4.5, 2)
 
 
@@ -71,7 +71,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """A line of the table beside the picture."""
+    """A line of the table below the picture."""
 
     length: str
     depth: str
@@ -175,7 +175,7 @@ def _scale(found: HeatMap, *, x: float, y: float) -> Iterator[Box]:
 
 
 def cell_text(cell: HeatCell | None) -> str:
-    """Write a cell's value as it stands in the picture."""
+    """Write a cell's value as the picture shows it."""
     if cell is None or cell.value is None:
         return "—"
     return f"{cell.value:.0f}" if abs(cell.value) >= 10 or cell.value == int(cell.value) else f"{cell.value:.1f}"

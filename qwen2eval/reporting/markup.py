@@ -1,6 +1,6 @@
 """Text that a model or a data set wrote, made safe to show: in HTML, in GitHub-flavoured markdown, in a terminal.
 
-Markdown has no autoescape of its own, so this module makes one: `Markdown` marks what is safe, and the renderer passes
+Jinja has no autoescape for Markdown, so this module makes one: `Markdown` marks what is safe, and the renderer passes
 everything else through `md_prose`. Backslashes alone don't do: GitHub turns addresses, @names, #numbers, commit hashes
 and $…$ into links and formulas after the escapes are gone. Such words are set as code, where it leaves them alone.
 """
@@ -38,7 +38,7 @@ def visible(text: str) -> str:
 
 
 def group_by_message(messages: Mapping[str, str]) -> list[tuple[list[str], str]]:
-    """Return each message once, with the names that it stands for, in order.
+    """Return each message once, with the names that it applies to, in order.
 
     >>> group_by_message({"a": "no data", "b": "no room", "c": "no data"})
     [(['a', 'c'], 'no data'), (['b'], 'no room')]
@@ -77,7 +77,7 @@ class Markdown(str):
     __slots__ = ()
 
 
-# What GitHub and other readers make into a link, a mention, a formula or an emoji, wherever it stands in prose.
+# What GitHub and other readers make into a link, a mention, a formula or an emoji, anywhere in prose.
 _TAKEN_FOR_A_LINK = re.compile(
     r"@\w|[$`\\_]|://|www\.|\w\w\.[a-z]{2}|#\d|\bgh-\d|\b[0-9a-f]{7}|:[\w+-]+:|^(?:javascript|data|mailto|xmpp):",
     re.IGNORECASE,
@@ -110,7 +110,7 @@ def _md_word(word: str) -> str:
 def md_code(text: str) -> Markdown:
     """Write text as inline code on one line, also fit for a table cell.
 
-    A pipe would end the cell in some readers even when escaped, so it stands between two pieces of code.
+    A pipe would end the cell in some readers even when escaped, so it is set between two pieces of code.
 
     >>> md_code("exact_match"), md_code("a|b")
     ('`exact_match`', '`a`&#124;`b`')
@@ -123,7 +123,7 @@ def _code_span(part: str) -> str:
     if not part.strip():
         return part
     fence = "`" * (_longest_run(part) + 1)
-    # a reader takes one space off each end where both have one
+    # A reader takes one space off each end where both have one
     pad = " " if "`" in (part[0], part[-1]) or part[0] == part[-1] == " " else ""
     return f"{fence}{pad}{part}{pad}{fence}"
 

@@ -21,14 +21,14 @@ class ShownMetric:
     name: str
     """lm-eval's."""
     higher_is_better: bool | None
-    """None: nobody said, or members of a group differ."""
+    """None: not specified, or members of a group differ."""
     unit: str | None
     """None: not said."""
     scale: tuple[float, float] | None
     """Its lower and upper end, as the values are; None: not said."""
 
     def in_percent(self, value: float | None = None) -> bool:
-        """Tell whether a value is a share, shown in percent.
+        """Return whether a value is a share, shown in percent.
 
         Args:
             value: where the run doesn't say what the metric is, a value outside 0-1 proves that its name misleads.

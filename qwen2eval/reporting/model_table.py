@@ -49,7 +49,7 @@ def print_model(info: "ModelInfo", memory: "Sequence[ContextMemory]", *, file: T
         sizes = (format_gb(row.kv_bytes), format_gb(row.total_bytes))
         table.add_row(format_count(row.context_length), *sizes, "" if row.fits else "over the model's length")
     console.print(table)
-    console.print(Text("GB are 1e9 bytes; activations come on top", style="dim"))
+    console.print(Text("GB are 1e9 bytes; activations need additional memory", style="dim"))
 
 
 def print_models(infos: "Sequence[ModelInfo]", *, file: TextIO) -> None:
@@ -108,7 +108,7 @@ def format_gb(n_bytes: int) -> str:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    """Return a table whose first `left` columns are text, the others numbers."""
+    """Return a table whose first `left` columns are text, all other columns numbers."""
     # In 80 columns, with names of 23
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for index, name in enumerate(columns):

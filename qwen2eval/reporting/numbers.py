@@ -1,7 +1,7 @@
 """How numbers are written, in the terminal and in every report: the one place that rounds.
 
-Two signs are kept apart. "—" means that there is no number: nothing was scored, or nobody knows. "n/a" means that
-there is a value, but this figure does not apply to it, as with a metric that has no standard error.
+Two signs are kept apart. "—" means that there is no number: nothing was scored, or the value is unknown. "n/a"
+means that there is a value, but this figure does not apply to it, as with a metric that has no standard error.
 """
 
 import math
@@ -18,11 +18,11 @@ _SLACK = 1e-9
 
 
 def is_ratio(metric: str, value: float | None = None) -> bool:
-    """Tell whether a metric is a 0-1 ratio, to be shown in percent.
+    """Return whether a metric is a 0-1 ratio, to be shown in percent.
 
     Args:
         metric: lm-eval's name, such as "acc_norm", "exact_match" or "pass@1".
-        value: a value outside 0-1 proves that the name misleads; None is no proof.
+        value: a value outside 0-1 proves that it is not a ratio; None proves nothing.
     """
     named = not _RATIO_WORDS.isdisjoint(re.split(r"[^a-z]+", metric.lower()))
     return named and (value is None or -_SLACK <= value <= 1 + _SLACK)
@@ -132,7 +132,7 @@ def format_seconds(seconds: float | None) -> str:
 
 
 def format_time(iso: str | None) -> str:
-    """Write an ISO 8601 time as "2026-11-24 02:01 UTC"; a text that is no time comes back as it is."""
+    """Write an ISO 8601 time as "2026-11-24 02:01 UTC"; other texts are returned unchanged."""
     if iso is None:
         return NOTHING
     try:

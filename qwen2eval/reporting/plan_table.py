@@ -65,27 +65,9 @@ def print_plan(
         n_judge: requests to a judge, at most.
     """
     console = Console(file=file, highlight=False, emoji=False, soft_wrap=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task", overflow="fold")
-    for name in ("docs", "shots", "requests", "tokens", "computed", "shared", "KV", "cut"):
-        table.add_column(name, justify="right")
-    for name, task in plan.tasks.items():
-        shared = "—" if task.shared_prefix_ratio is None else format_percent(task.shared_prefix_ratio)
-        docs = format_count(len(task.docs))
-        table.add_row(
-            name,
-            docs if len(task.docs) == task.n_docs_total else f"{docs} of {format_count(task.n_docs_total)}",
-            str(task.task.num_fewshot or 0),
-            format_count(task.n_requests),
-            format_count(task.n_prompt_tokens),
-            format_count(costs[name].n_computed),
-            shared,
-            _gigabytes(costs[name].kv_bytes),
-            format_count(task.n_truncated),
-        )
     length = f", context {format_count(plan.spec.max_length)} tokens" if plan.spec.max_length else ""
     console.print(Text(f"model {plan.spec.name} ({plan.spec.backend}{length})"))
-    console.print(table)
+    console.print(_task_table(plan, costs))
     if any(task.n_prompt_tokens is None for task in plan.tasks.values()):
         console.print(
             Text("tokens: not known before the server is asked (name a tokenizer= in --model_args)", style="dim")
@@ -105,6 +87,28 @@ def print_plan(
         console.print(Text(visible(clip(task.first_prompt, limit=PROMPT_CHARS))), soft_wrap=True)
 
 
+def _task_table(plan: "Plan", costs: "Mapping[str, Cost]") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task", overflow="fold")
+    for name in ("docs", "shots", "requests", "tokens", "computed", "shared", "KV", "cut"):
+        table.add_column(name, justify="right")
+    for name, task in plan.tasks.items():
+        shared = "—" if task.shared_prefix_ratio is None else format_percent(task.shared_prefix_ratio)
+        docs = format_count(len(task.docs))
+        table.add_row(
+            name,
+            docs if len(task.docs) == task.n_docs_total else f"{docs} of {format_count(task.n_docs_total)}",
+            str(task.task.num_fewshot or 0),
+            format_count(task.n_requests),
+            format_count(task.n_prompt_tokens),
+            format_count(costs[name].n_computed),
+            shared,
+            _gigabytes(costs[name].kv_bytes),
+            format_count(task.n_truncated),
+        )
+    return table
+
+
 def _gigabytes(n_bytes: int | None) -> str:
     """Return keys and values of the longest prompt in 10^9 bytes."""
     return format_count(None) if n_bytes is None else f"{n_bytes / 1e9:.2f} GB"
@@ -114,6 +118,6 @@ def _time_text(estimate: "Estimate") -> str:
     if estimate.run_id is not None:
         return f"about {format_seconds(estimate.seconds)}, at the speed of {estimate.run_id}"
     return (
-        f"about {format_seconds(estimate.seconds)} for the prompts, by arithmetic (half of this machine's matrix "
-        "product); answers come on top. A run with --limit tells more"
+        f"about {format_seconds(estimate.seconds)} for the prompts (estimated from this machine's "
+        "matrix-multiplication speed), plus generation. Run with --limit once for a better estimate"
     )

@@ -5,7 +5,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -43,7 +42,7 @@ def render_report(
 
 
 def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ...]:
-    """Render the reports and figures of a run into its folder, each whole or not at all, and return their paths.
+    """Render the reports and figures of a run into its folder, each completely or not at all, and return their paths.
 
     Raises:
         RunFolderError: the folder can't be written to, or a file of it can't be read.
@@ -51,14 +50,15 @@ def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ..
     scores = run.score_rows()
     texts = render_report(run.info, scores, examples=run_examples(run), formats=formats)
     written = [_write_whole(run.path / name, text) for name, text in texts.items()]
-    if maps := heat_maps(run.info, scores):  # matplotlib takes a second to load
+    # Imported only if needed: matplotlib takes a second to load
+    if maps := heat_maps(run.info, scores):
         from qwen2eval.reporting.heat_map_figure import write_figures
 
         written += write_figures(run.path / "figures", maps, names=figure_names(maps))
     return tuple(written)
 
 
-def render_page(name: str, *, formats: Iterable[str] = FORMATS, **values: Any) -> dict[str, str]:
+def render_page(name: str, *, formats: Iterable[str] = FORMATS, **values: object) -> dict[str, str]:
     """Return a page as HTML, markdown or both, by file name.
 
     Args:
@@ -99,20 +99,20 @@ def _environment(templates: Path, *, is_html: bool) -> jinja2.Environment:
     return environment
 
 
-def _finish_html(value: Any) -> Any:
+def _finish_html(value: object) -> object:
     if value is None:
         return NOTHING
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _finish_markdown(value: Any) -> Any:
+def _finish_markdown(value: object) -> object:
     if value is None:
         return NOTHING
     return value if isinstance(value, Markdown) else md_prose(str(value))
 
 
 def _write_whole(path: Path, text: str) -> Path:
-    """Write beside the target and rename, so that a reader meets the old file or the new one, never a half."""
+    """Write a temporary file and rename it: a reader finds the old file or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(text, encoding="utf-8", newline="\n")

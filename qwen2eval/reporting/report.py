@@ -27,7 +27,7 @@ class Report(NamedTuple):
 
 
 def write_report(run: Run, *, formats: Sequence[str] = FORMATS) -> Report:
-    """Write the report and the figures of a finished run into its folder. Whatever fails is returned, never raised.
+    """Write the report and the figures of a finished run into its folder. Errors are returned, never raised.
 
     Args:
         run: its folder is complete.
@@ -44,7 +44,7 @@ def write_report(run: Run, *, formats: Sequence[str] = FORMATS) -> Report:
 
 
 def write_together(runs: Sequence[Run], folder: Path) -> Report:
-    """Write one page of several runs. Whatever fails is returned, never raised.
+    """Write one page of several runs. Errors are returned, never raised.
 
     Args:
         runs: in the order in which they are shown.
@@ -69,7 +69,7 @@ def _reported(what: str, remedy: str, write: Callable[[], tuple[Path, ...]]) -> 
         return Report(write())
     except Qwen2EvalError as err:
         return Report(fault=str(err), exit_code=err.exit_code)
-    # a library or a setting of it (MPLBACKEND), a template, a value that nobody foresaw: none is worth a run
+    # A library or its setting (MPLBACKEND), a template, an unforeseen value: no such error may cost a finished run
     except Exception as err:  # noqa: BLE001
         reason = " ".join(str(err).split())
         return Report(

@@ -31,7 +31,7 @@ _PROTOCOL: Mapping[str, Callable[[TaskInfo], object]] = {
 
 
 class ComparedRun(NamedTuple):
-    """A run that stands beside others."""
+    """One of the runs that are compared."""
 
     name: str
     """What the page calls it: no two are called the same."""
@@ -84,7 +84,7 @@ class ComparedScore:
     filter: str | None
     """None: the task has no named filter."""
     direction: str
-    """An arrow to the better side; empty where nobody said which it is."""
+    """An arrow to the better side; empty if the direction is not specified."""
     cells: tuple[ScoreCell, ...]
     """In the order of the runs."""
 
@@ -124,7 +124,7 @@ def write_side_by_side(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], fo
     compared = [ComparedRun(name, *run) for name, run in zip(labels(runs), runs, strict=True)]
     table, grouped = score_table(compared), grouped_maps(compared)
     if not table.rows and not grouped:
-        raise ConfigError("These runs have nothing to be put side by side: none of them has a score")
+        raise ConfigError("None of these runs has a score, so there is nothing to compare")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -159,10 +159,8 @@ def _draw(grouped: Sequence[Sequence[HeatMap]], folder: Path) -> tuple[list[Pict
 
 def score_table(runs: Sequence[ComparedRun]) -> ScoreTable:
     """Return the scores of all docs of each task and group, one row a metric and filter, one cell a run."""
-    by_run = [
-        {(row.task, row.metric, row.filter): row for row in run.scores if row.subset == "original" and not row.is_cell}
-        for run in runs
-    ]
+    by_run = [_scores_of_all_docs(run) for run in runs]
+    # An ordered set: rows are in the order of the first run that has them
     keys = dict.fromkeys(key for rows in by_run for key in rows)
     rows = []
     for task, metric, filter_name in keys:
@@ -171,9 +169,16 @@ def score_table(runs: Sequence[ComparedRun]) -> ScoreTable:
         cells = (_score_cell(run.info, row) for run, row in zip(runs, found, strict=True))
         direction = _ARROWS[metric_of(first.info, task, metric).higher_is_better]
         rows.append(ComparedScore(task, metric, filter_name, direction, tuple(cells)))
+    # Another protocol may explain a difference of the scores, not only the model
     tasks = dict.fromkeys(task for run in runs for task in run.info.scored_tasks)
     differing = ((task, _differences([run.info for run in runs], task)) for task in tasks)
     return ScoreTable(tuple(rows), tuple((task, said) for task, said in differing if said))
+
+
+def _scores_of_all_docs(run: ComparedRun) -> dict[tuple[str, str, str | None], ScoreRecord]:
+    """Return the scores by task, metric and filter; without subsets and parts of heat maps."""
+    rows = (row for row in run.scores if row.subset == "original" and not row.is_cell)
+    return {(row.task, row.metric, row.filter): row for row in rows}
 
 
 def _score_cell(info: RunInfo, row: ScoreRecord | None) -> ScoreCell:
@@ -243,6 +248,6 @@ def _group_scores(scores: Sequence[ScoreRecord]) -> dict[Column, tuple[str, str]
         match = _GROUP.fullmatch(row.task)
         if match and row.subset == "original" and not row.is_cell:
             interval = "" if row.interval is None else format_interval(row.interval, in_percent=True)
-            # the first metric is the one that is reported
+            # The first metric is the one that is reported
             found.setdefault(Column(match[1], int(match[2])), (format_value(row.value, in_percent=True), interval))
     return found

@@ -19,7 +19,7 @@ class ScoreRow:
 
     task: str
     metric: str | None
-    """None: the task failed or gave no score, and the row stands for that."""
+    """None: the task failed or gave no score, and the row records that."""
     filter: str | None
     """None: the task has no named filter."""
     value: float | None
@@ -47,7 +47,7 @@ class ScoreRow:
 
     @property
     def higher_is_better(self) -> bool | None:
-        """None where nobody said."""
+        """None: not specified."""
         return None if self.shown is None else self.shown.higher_is_better
 
     @property
@@ -82,7 +82,7 @@ class ScoreRow:
 
     @property
     def direction(self) -> str:
-        """An arrow to the better side; empty where nobody said which it is."""
+        """An arrow to the better side; empty if the direction is not specified."""
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
 
 
@@ -90,7 +90,7 @@ def score_rows(info: RunInfo, scores: Sequence[ScoreRecord]) -> tuple[ScoreRow, 
     """Return the rows of the score table in the order of the run.
 
     Only the subset "original" is shown here. A task without any score still gets a row, so that a failed one can't be
-    overlooked: among the tasks, where it stands in the run.
+    overlooked: among the tasks, its position in the run.
 
     Args:
         info: the run as in run.json.
@@ -110,13 +110,14 @@ def score_rows(info: RunInfo, scores: Sequence[ScoreRecord]) -> tuple[ScoreRow, 
 
 
 def headline_rows(info: RunInfo, rows: Sequence[ScoreRow], *, limit: int = 8) -> tuple[ScoreRow, ...]:
-    """Return the first row of each group and task, at most `limit`; tasks that a group shows give way first."""
+    """Return the first row of each group and task, at most `limit`; tasks of a group are left out if there are more."""
     grouped = {task for group in info.groups.values() for task in group.tasks}
     first: dict[str, ScoreRow] = {}
     for row in rows:
         first.setdefault(row.task, row)
     groups = [row for row in first.values() if row.is_group]
     tasks = [row for row in first.values() if not row.is_group]
+    # MMLU's 57 tasks would hide everything else; their group's score summarises them
     if len(groups) + len(tasks) > limit:
         tasks = [row for row in tasks if row.task not in grouped]
     return tuple((groups + tasks)[:limit])

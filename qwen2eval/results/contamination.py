@@ -1,8 +1,8 @@
 """A scan's matches joined with a run's samples: which docs were in the corpus, and the scores with and without them.
 
 As in the Qwen2 report (arXiv 2407.10671, section 5.2.6, Table 15): a doc is contaminated if it shares an n-gram with
-the corpus (the strict rule), and the clean score is that of the others. What its LCS rule says stands beside. Docs too
-short for an n-gram are neither: they count in the original score only.
+the corpus (the strict rule), and the clean score is that of all other docs. The verdict of its LCS rule is recorded,
+too. Docs that are shorter than an n-gram are neither: they count in the original score only.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from qwen2eval.columns import Row
 from qwen2eval.contamination_info import (
     ContaminationInfo,
     Difference,
@@ -26,7 +27,8 @@ from qwen2eval.results.sample import DocSample, TaskSamples
 from qwen2eval.results.scores import Score, aggregated, task_scores
 from qwen2eval.run_folder.evidence import match_rows, most_telling
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
-from qwen2eval.tasks.metric_spec import as_number
+from qwen2eval.tasks.lm_eval_task import Aggregation
+from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
 from qwen2eval.tasks.references import reference_of, task_references
 from qwen2eval.typed_json import read_json
 
@@ -48,10 +50,10 @@ class TaskContamination:
     """By doc_id: the n-gram rule."""
     qwen2: Mapping[int, Status] | None
     """By doc_id: n-gram and longest common subsequence; None: the scan didn't ask."""
-    matches: Mapping[int, Sequence[Mapping[str, Any]]]
+    matches: Mapping[int, Sequence[Row]]
     """By doc_id: rows of the scan's matches; a document with many items in it has rows for some of them only."""
     n_found_whole: int
-    """Docs too short for an n-gram that stand in the corpus as a whole."""
+    """Docs that are shorter than an n-gram and occur in the corpus in full."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def find_contamination(
 ) -> Contamination | None:
     """Look up a run's docs in a finished scan, or in a new one of its corpus; None: the config names neither.
 
-    A scan of the same corpus for the same items goes on where it was.
+    A scan of the same corpus for the same items resumes.
 
     Raises:
         ConfigError: no such scan or corpus, one of which nothing could be read, or a scan for other tasks or docs.
@@ -93,7 +95,7 @@ def find_contamination(
 def own_contamination(run: "Run") -> Contamination | None:
     """Return what a finished run's own files say of its docs; None: it was never joined with a corpus.
 
-    The scan may be gone since, or its folder hold another one.
+    The scan may have been removed since, or replaced by another one.
     """
     source = run.info.contamination
     if source is None:
@@ -110,7 +112,7 @@ class Joined:
     """For run.json; None: no corpus was searched."""
     scores: list[Score] = field(default_factory=list)
     """Of the clean and the contaminated docs."""
-    matches: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    matches: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """By task: rows of contamination/<task>.parquet."""
 
 
@@ -125,17 +127,17 @@ def join(
     """
     if contamination is None:
         return Joined()
-    told: dict[str, TaskContaminationInfo] = {}
+    described: dict[str, TaskContaminationInfo] = {}
     parts: list[Score] = []
     matches: dict[str, list[dict[str, Any]]] = {}
     for name, task_samples in samples.items():
         task = contamination.tasks[name]
         task_samples.contamination, task_samples.contamination_qwen2 = task.strict, task.qwen2
         own = subset_scores(name, task_samples, task, seed=seed)
-        told[name] = _describe_task(name, task_samples, [*scores, *own], task, seed=seed)
+        described[name] = _describe_task(name, task_samples, [*scores, *own], task, seed=seed)
         parts += own
         matches[name] = match_rows(task.matches)
-    return Joined(replace(contamination.source, tasks=told), parts, matches)
+    return Joined(replace(contamination.source, tasks=described), parts, matches)
 
 
 def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, seed: int) -> list[Score]:
@@ -156,7 +158,7 @@ def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, s
 def _scan_corpus(
     config: "RunConfig", plans: "Mapping[str, TaskPlan]", on_progress: "Callable[[Progress], None] | None"
 ) -> "Results":
-    """Scan a run's corpus for the docs of its tasks, into a folder of its own beside the runs."""
+    """Scan a run's corpus for the docs of its tasks, into a separate folder next to the runs."""
     from decontam import ReferenceIndex, Rule, scan
 
     references = [item for name, plan in plans.items() for item in task_references(name, plan.task)]
@@ -172,7 +174,7 @@ class _Item(NamedTuple):
     strict: Status
     qwen2: Status
     is_whole: bool
-    """Found as a whole."""
+    """Found in full, although shorter than an n-gram."""
 
 
 class _Scanned:
@@ -181,7 +183,8 @@ class _Scanned:
     def __init__(self, results: "Results") -> None:
         self._path, manifest = results.path, results.manifest
         problems, totals, rule = manifest["problems"], manifest["totals"], manifest["rule"]
-        if not totals["n_documents"]:  # or else every doc would pass for clean
+        # With no document read, every doc would be reported as clean
+        if not totals["n_documents"]:
             why = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in problems.items()) or "it is empty"
             raise ConfigError(
                 f"{self._path}: no document of the corpus could be read ({why}), so nothing is known of "
@@ -211,7 +214,7 @@ class _Scanned:
         if items is None:
             there = ", ".join(sorted(self._items)) or "none"
             raise ConfigError(
-                f"{self._path} holds no search for {name!r}, only for {there}: scan with --references {name}"
+                f"{self._path}: the scan did not search for {name!r}, only for {there}: scan with --references {name}"
             )
         found: dict[int, _Item] = {}
         for doc_id, doc in zip(plan.doc_ids, plan.docs, strict=True):
@@ -238,7 +241,7 @@ def _own_task(run: "Run", name: str, found: TaskContaminationInfo) -> TaskContam
         strict[row["doc_id"]] = cast(Status, row["contamination"])
         if row["contamination_qwen2"] is not None:
             qwen2[row["doc_id"]] = cast(Status, row["contamination_qwen2"])
-    matches: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    matches: dict[int, list[Row]] = defaultdict(list)
     for row in run.match_rows(name):
         matches[row["doc_id"]].append(row)
     return TaskContamination(strict, qwen2 or None, matches, found.n_found_whole)
@@ -280,31 +283,38 @@ def _part_score(score: Score | None) -> PartScore | None:
 def _delta(
     samples: TaskSamples, docs: Sequence[DocSample], metric: str, task: TaskContamination, *, seed: int
 ) -> tuple[Estimate, float | None]:
-    """Return clean - original of a metric, and how sure it is."""
+    """Return the error of clean - original of a metric, and the difference itself."""
     scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
     items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
     is_clean = [task.strict[sample.doc_id] == "clean" for sample in scored]
     if not any(is_clean):
         return UNKNOWN, None
     aggregation = samples.plan.task.aggregation(metric)
-    aggregate = aggregation.function
-    of_clean = aggregated(aggregate, [item for item, clean in zip(items, is_clean, strict=True) if clean], is_part=True)
-    of_all = as_number(aggregate(items))
+    clean_items = [item for item, clean in zip(items, is_clean, strict=True) if clean]
+    of_clean = aggregated(aggregation.function, clean_items, is_part=True)
+    of_all = as_number(aggregation.function(items))
     delta = None if of_clean is None or of_all is None else of_clean - of_all
     column = samples.plan.task.cluster_column
     clusters = None if column is None else [sample.doc[column] for sample in scored]
+    return _delta_estimate(aggregation, items, is_clean, clusters, seed=seed), delta
+
+
+def _delta_estimate(
+    aggregation: Aggregation, items: list[MetricItem], is_clean: list[bool], clusters: list[object] | None, *, seed: int
+) -> Estimate:
+    """Return the error of clean - original: in closed form for a mean of numbers, else from resamples."""
     numbers = [as_number(item) for item in items]
     values = [number for number in numbers if number is not None]
     if aggregation.is_mean and len(values) == len(items):
-        return part_difference(values, is_clean, clusters=clusters), delta
+        return part_difference(values, is_clean, clusters=clusters)
     try:
-        return bootstrap_difference(partial(_as_float, aggregate), items, is_clean, seed=seed), delta
-    # an aggregation of a task author's may not survive a resample
+        return bootstrap_difference(partial(_as_float, aggregation.function), items, is_clean, seed=seed)
+    # An aggregation of a task author may fail on a resample
     except (ValueError, ZeroDivisionError, TypeError, IndexError):
-        return UNKNOWN, delta
+        return UNKNOWN
 
 
-def _as_float(aggregate: Any, items: list[Any]) -> float:
+def _as_float(aggregate: Aggregate, items: list[MetricItem]) -> float:
     return float(aggregate(items))
 
 
@@ -319,6 +329,6 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _known(value: Any) -> Any:
+def _known(value: object) -> object:
     """Return a cell of a data frame, None for a missing number."""
     return None if isinstance(value, float) and value != value else value

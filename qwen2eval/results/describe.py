@@ -63,7 +63,7 @@ class Clock:
 
 
 def store_identity(plan: Plan, backend: Backend) -> dict[str, Any]:
-    """Return what the store tells models apart by."""
+    """Return what identifies a model in the store."""
     spec = plan.spec
     return {
         **backend.identity(),
@@ -92,7 +92,8 @@ class ModelRecord:
         """Return the first of several that answered one run, with the work of all."""
         usage = Counter[str]()
         for record in records:
-            usage.update(record.usage)  # a sum of counters would lose what is 0
+            # Not the sum of counters, which would drop entries that are 0
+            usage.update(record.usage)
         return cls(records[0].model, usage)
 
 
@@ -118,6 +119,7 @@ def describe_run(
         status="failed_tasks" if failed else "finished",
         qwen2eval_version=VERSION,
         command=tuple(command or ()),
+        # The environment and the current folder may differ when the run is scored again
         config={**config.as_dict(), **absolute_places(config)},
         model=asked.model,
         tasks={**tasks, **failed},
@@ -132,7 +134,7 @@ def describe_run(
 
 
 def describe_health(samples: TaskSamples) -> HealthInfo:
-    """Return what happened to a task's docs, and what looked odd about it before the run."""
+    """Return what happened to a task's docs, and the result of its sanity check before the run."""
     health, preflight = check_health(samples), samples.plan.preflight
     flags = () if preflight == "ok" else (FlagInfo("preflight", "warning", preflight),)
     return replace(health, flags=(*health.flags, *flags))
@@ -243,7 +245,7 @@ def describe_scoring(samples: TaskSamples) -> Scoring:
 
 
 def describe_metric(spec: MetricSpec) -> MetricInfo:
-    """Return what run.json says of a metric; one whose unit nobody said is a number, shown as it is."""
+    """Return what run.json says of a metric; one whose unit is not specified is a plain number."""
     return MetricInfo(spec.higher_is_better, unit=spec.unit or "number", low=spec.low, high=spec.high)
 
 

@@ -6,10 +6,11 @@ Counts are facts and always there; a flag is raised only where a count or a test
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qwen2eval.requests import Answer
 from qwen2eval.results.sample import NO_EXTRACTION, DocSample, TaskSamples
 from qwen2eval.run_info import FlagInfo, HealthInfo
 
@@ -22,6 +23,7 @@ SAME_ANSWER_RATIO = 0.5
 MANY_FAILURES_RATIO = 0.1
 MANY_TIES_RATIO = 0.03
 Z_95 = 1.96
+"""Half the width of a 95 % interval of a normal distribution, in standard deviations."""
 
 
 def check_health(samples: TaskSamples) -> HealthInfo:
@@ -31,17 +33,13 @@ def check_health(samples: TaskSamples) -> HealthInfo:
     health = HealthInfo(
         n_docs=len(docs),
         n_unscored=sum(doc.metrics is None for doc in docs),
-        n_truncated_prompts=sum(any(r.is_truncated for r in doc.requests) for doc in docs),
-        n_unfinished=sum(_any_answer(doc, finish_reason="length") for doc in docs),
-        n_empty=sum(_is_empty(doc) for doc in docs),
-        n_nan=sum(_has_nan(doc) for doc in docs),
-        n_failed_requests=sum(a.error is not None for doc in docs for row in doc.answers for a in row),
-        n_scoring_errors=sum((doc.error or "").startswith("the scorer failed") for doc in docs),
-        n_extraction_failures={
-            name: sum(NO_EXTRACTION in doc.extracted for doc in of_filter)
-            for name, of_filter in samples.by_filter.items()
-            if samples.plan.task.extracts(name)
-        },
+        n_truncated_prompts=sum(map(_is_truncated, docs)),
+        n_unfinished=sum(map(_is_unfinished, docs)),
+        n_empty=sum(map(_is_empty, docs)),
+        n_nan=sum(map(_has_nan, docs)),
+        n_failed_requests=len(_request_errors(docs)),
+        n_scoring_errors=len(_scoring_errors(docs)),
+        n_extraction_failures=_extraction_failures(samples),
         verdicts=dict(Counter(one.verdict for one in executions).most_common()),
         n_same_process=sum(one.separated is False for one in executions),
         flags=(),
@@ -69,15 +67,15 @@ def _program_flags(executions: "Sequence[Execution]") -> Iterable[FlagInfo]:
         yield FlagInfo(
             "no_sandbox",
             "warning",
-            f"{len(executions)} programs of the model's ran without a sandbox (--sandbox none): each could read, "
-            "change and send what you can, and forge its verdict. Don't publish this score",
+            f"{len(executions)} programs that the model wrote ran without a sandbox (--sandbox none): each could "
+            "read, change and send all that you can, and forge its verdict. Don't publish this score",
         )
 
 
 def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo]:
     n = health.n_docs
     if health.n_failed_requests:
-        first = next(a.error for doc in docs for row in doc.answers for a in row if a.error)
+        first = _request_errors(docs)[0]
         yield FlagInfo(
             "failed_requests",
             "error",
@@ -89,7 +87,7 @@ def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo
             "nan", "error", f"the model returned NaN for {health.n_nan} of {n} docs: check its weights and dtype"
         )
     if health.n_scoring_errors:
-        first = next(doc.error for doc in docs if doc.error and doc.error.startswith("the scorer"))
+        first = _scoring_errors(docs)[0]
         yield FlagInfo("scoring_error", "error", f"{health.n_scoring_errors} of {n} docs could not be scored: {first}")
     if health.n_truncated_prompts:
         yield FlagInfo(
@@ -111,42 +109,56 @@ def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagI
     if not samples.plan.task.is_multiple_choice:
         return
     scored = [doc for doc in docs if doc.metrics is not None and doc.extracted]
-    choices = [
-        [v[0] for v in doc.extracted[: len(doc.extracted) // samples.plan.task.requests_per_choice]] for doc in scored
-    ]
-    flat = sum(len(set(logprobs)) == 1 and len(logprobs) > 1 for logprobs in choices)
-    if flat:
+    logprobs = [_choice_logprobs(doc, samples.plan.task.requests_per_choice) for doc in scored]
+    n_flat = sum(len(of_doc) > 1 and len(set(of_doc)) == 1 for of_doc in logprobs)
+    if n_flat:
         yield FlagInfo(
             "degenerate_logprobs",
             "error",
-            f"{flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scores none",
+            f"{n_flat} of {len(scored)} docs have equal log-probabilities for all choices: the backend scored none",
         )
-    if len(scored) < MIN_DOCS_FOR_TESTS:
-        return
-    tied = sum(logprobs.count(max(logprobs)) > 1 for logprobs in choices)
-    if tied > MANY_TIES_RATIO * len(scored):
+    # With fewer docs, the same choice or an accuracy near guessing is likely by chance
+    if len(scored) >= MIN_DOCS_FOR_TESTS:
+        yield from _preference_flags(logprobs)
+        yield from _chance_flags(scored, chance_score(samples))
+
+
+def _choice_logprobs(doc: DocSample, requests_per_choice: int) -> list[float]:
+    """Return the log-probability of each choice.
+
+    For `acc_mutual_info` each choice is asked a second time, without its context; those answers come last.
+    """
+    return [answer[0] for answer in doc.extracted[: len(doc.extracted) // requests_per_choice]]
+
+
+def _preference_flags(logprobs: list[list[float]]) -> Iterable[FlagInfo]:
+    """Test whether the choices are ranked at all, and whether it is nearly always the same one."""
+    n_docs = len(logprobs)
+    n_tied = sum(of_doc.count(max(of_doc)) > 1 for of_doc in logprobs)
+    if n_tied > MANY_TIES_RATIO * n_docs:
         yield FlagInfo(
             "tied_choices",
             "warning",
-            f"the best choices have equal log-probabilities in {tied} of {len(scored)} docs: the dtype is too coarse "
-            "to tell them apart (try dtype=float32)",
+            f"the best choices have equal log-probabilities in {n_tied} of {n_docs} docs: the dtype is too coarse "
+            "to rank them (try dtype=float32)",
         )
-    chosen = Counter(max(range(len(lp)), key=lp.__getitem__) for lp in choices)
+    chosen = Counter(of_doc.index(max(of_doc)) for of_doc in logprobs)
     choice, n_chosen = chosen.most_common(1)[0]
-    if n_chosen > CONSTANT_CHOICE_RATIO * len(scored):
-        yield FlagInfo(
-            "constant_choice", "warning", f"choice {choice + 1} was taken in {n_chosen} of {len(scored)} docs"
-        )
-    chance = chance_score(samples)
+    if n_chosen > CONSTANT_CHOICE_RATIO * n_docs:
+        yield FlagInfo("constant_choice", "warning", f"choice {choice + 1} was taken in {n_chosen} of {n_docs} docs")
+
+
+def _chance_flags(scored: list[DocSample], chance: float | None) -> Iterable[FlagInfo]:
+    """Test whether the accuracy differs from guessing."""
     values = [doc.metrics["acc"] for doc in scored if doc.metrics is not None and "acc" in doc.metrics]
-    if chance is not None and len(values) == len(scored):
-        acc = sum(values) / len(values)
-        if abs(acc - chance) <= Z_95 * math.sqrt(chance * (1 - chance) / len(values)):
-            yield FlagInfo(
-                "chance_level",
-                "warning",
-                f"acc {acc:.3f} is within noise of guessing ({chance:.3f}, n = {len(values)})",
-            )
+    if chance is None or len(values) < len(scored):
+        return
+    acc = sum(values) / len(values)
+    # The normal approximation of the binomial distribution, under the hypothesis of guessing
+    if abs(acc - chance) <= Z_95 * math.sqrt(chance * (1 - chance) / len(values)):
+        yield FlagInfo(
+            "chance_level", "warning", f"acc {acc:.3f} is within noise of guessing ({chance:.3f}, n = {len(values)})"
+        )
 
 
 def _response_flags(docs: list[DocSample]) -> Iterable[FlagInfo]:
@@ -176,13 +188,39 @@ def _judge_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagIn
         )
 
 
-def _any_answer(doc: DocSample, *, finish_reason: str) -> bool:
-    return any(answer.finish_reason == finish_reason for row in doc.answers for answer in row)
+def _answers(doc: DocSample) -> Iterator[Answer]:
+    for row in doc.answers:
+        yield from row
+
+
+def _is_truncated(doc: DocSample) -> bool:
+    return any(request.is_truncated for request in doc.requests)
+
+
+def _is_unfinished(doc: DocSample) -> bool:
+    return any(answer.finish_reason == "length" for answer in _answers(doc))
 
 
 def _is_empty(doc: DocSample) -> bool:
-    return any(a.response is not None and not a.response.strip() for row in doc.answers for a in row)
+    return any(answer.response is not None and not answer.response.strip() for answer in _answers(doc))
 
 
 def _has_nan(doc: DocSample) -> bool:
-    return any(a.logprob is not None and math.isnan(a.logprob) for row in doc.answers for a in row)
+    return any(answer.logprob is not None and math.isnan(answer.logprob) for answer in _answers(doc))
+
+
+def _request_errors(docs: list[DocSample]) -> list[str]:
+    return [answer.error for doc in docs for answer in _answers(doc) if answer.error is not None]
+
+
+def _scoring_errors(docs: list[DocSample]) -> list[str]:
+    return [doc.error for doc in docs if doc.error is not None and doc.error.startswith("the scorer failed")]
+
+
+def _extraction_failures(samples: TaskSamples) -> dict[str, int]:
+    """Return in how many responses each filter that looks for an answer found none."""
+    return {
+        name: sum(NO_EXTRACTION in doc.extracted for doc in docs)
+        for name, docs in samples.by_filter.items()
+        if samples.plan.task.extracts(name)
+    }

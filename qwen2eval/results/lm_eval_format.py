@@ -77,6 +77,7 @@ def samples_hash(samples: TaskSamples) -> str:
     """Return lm-eval's hash of a task: of the docs, prompts and targets of its samples, one after the other."""
     from lm_eval.utils import hash_string
 
+    # A doc has the same prompt and target under each filter, and a long-context prompt takes long to hash
     of_doc: dict[int, str] = {}
     parts = []
     for sample in samples:

@@ -87,7 +87,7 @@ class TaskSamples:
             yield from samples
 
 
-def cell_of(doc: Mapping[str, Any]) -> Cell | None:
+def cell_of(doc: Doc) -> Cell | None:
     """Return a doc's place in a heat map, its `cell`; None for docs of other tasks.
 
     >>> cell_of({"cell": {"length": 8192, "depth": 25}}), cell_of({"cell": "B2"})

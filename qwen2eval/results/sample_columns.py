@@ -145,13 +145,13 @@ JUDGE_COLUMNS = (
     SampleColumn(
         "judge_response",
         "string",
-        "What the judge said about the answer; only in runs with a judge. Null: it said nothing.",
+        "The judge's verdict on the answer, as text; only in runs with a judge. Null: it gave none.",
         lambda at: _judgement(at).verdict,
     ),
     SampleColumn(
         "judge_error",
         "string",
-        "Why there is no verdict of the judge; only in runs with a judge.",
+        "Why the judge gave no verdict; only in runs with a judge.",
         lambda at: _judgement(at).error,
     ),
 )

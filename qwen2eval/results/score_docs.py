@@ -6,12 +6,26 @@ A doc with an answer missing (a failed request, NaN) is not scored: its metrics 
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer, Doc
 from qwen2eval.results.sample import DocSample, TaskSamples, raw_response
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
+
+
+@dataclass(frozen=True)
+class _AnsweredDoc:
+    """A doc with all that was asked about it."""
+
+    doc_id: int
+    doc: Doc
+    requests: list[PlannedRequest]
+    answers: list[list[Answer]]
+    """For each request, one answer a repeat."""
+    problem: str | None
+    """Why it can't be scored."""
 
 
 def score_task(planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer]) -> TaskSamples:
@@ -21,28 +35,27 @@ def score_task(planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer]) -
         planned: the task's docs and requests.
         answers: by (digest of the request, repeat).
     """
-    by_doc: dict[int, list[PlannedRequest]] = defaultdict(list)
-    for request in planned.requests:
-        by_doc[request.doc_id].append(request)
-    for requests in by_doc.values():
-        requests.sort(key=lambda r: r.index)
-    given = {
-        doc_id: [[answers[(r.digest, k)] for k in range(planned.repeats)] for r in requests]
-        for doc_id, requests in by_doc.items()
-    }
-    problems = {doc_id: _problem(rows) for doc_id, rows in given.items()}
+    docs = _answered_docs(planned, answers)
     samples = TaskSamples(planned)
     with compiled_templates():
-        filtered = _filter_answered(planned, by_doc, given, problems)
-        for name, per_doc in filtered.items():
+        for name, per_doc in _filter_answered(planned, docs).items():
             _run_programs(planned, per_doc)
-            samples.by_filter[name] = [
-                _score_doc(
-                    planned, doc_id, doc, name, by_doc[doc_id], given[doc_id], per_doc.get(doc_id), problems[doc_id]
-                )
-                for doc_id, doc in zip(planned.doc_ids, planned.docs, strict=True)
-            ]
+            samples.by_filter[name] = [_score_doc(planned, one, name, per_doc.get(one.doc_id)) for one in docs]
     return samples
+
+
+def _answered_docs(planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer]) -> list[_AnsweredDoc]:
+    """Return the task's docs in order, each with its requests and answers."""
+    by_doc: dict[int, list[PlannedRequest]] = {}
+    for request in planned.requests:
+        by_doc.setdefault(request.doc_id, []).append(request)
+    docs = []
+    for doc_id, doc in zip(planned.doc_ids, planned.docs, strict=True):
+        # lm-eval's scorers expect the choices in their own order
+        requests = sorted(by_doc[doc_id], key=lambda request: request.index)
+        given = [[answers[(request.digest, k)] for k in range(planned.repeats)] for request in requests]
+        docs.append(_AnsweredDoc(doc_id, doc, requests, given, _problem(given)))
+    return docs
 
 
 def _problem(rows: list[list[Answer]]) -> str | None:
@@ -53,21 +66,16 @@ def _problem(rows: list[list[Answer]]) -> str | None:
     return errors[0] if errors else "the model returned NaN" if is_nan else None
 
 
-def _filter_answered(
-    planned: TaskPlan,
-    by_doc: Mapping[int, list[PlannedRequest]],
-    given: Mapping[int, list[list[Answer]]],
-    problems: Mapping[int, str | None],
-) -> dict[str, dict[int, list[Any]]]:
-    """Return filter -> doc id -> filtered responses, of the docs that were answered whole."""
+def _filter_answered(planned: TaskPlan, answered: list[_AnsweredDoc]) -> dict[str, dict[int, list[Any]]]:
+    """Return filter -> doc id -> filtered responses, of the docs whose requests were all answered."""
     owners: list[int] = []
     docs: list[Doc] = []
     responses: list[Any] = []
-    for doc_id, doc in zip(planned.doc_ids, planned.docs, strict=True):
-        if problems[doc_id] is None:
-            for request, row in zip(by_doc[doc_id], given[doc_id], strict=True):
-                owners.append(doc_id)
-                docs.append(doc)
+    for one in answered:
+        if one.problem is None:
+            for request, row in zip(one.requests, one.answers, strict=True):
+                owners.append(one.doc_id)
+                docs.append(one.doc)
                 responses.append([raw_response(answer, request.kind) for answer in row])
     if not responses:
         return {name: {} for name in planned.task.filter_names}
@@ -80,27 +88,30 @@ def _filter_answered(
     return result
 
 
-def _score_doc(
-    planned: TaskPlan,
-    doc_id: int,
-    doc: Doc,
-    filter_name: str,
-    requests: list[PlannedRequest],
-    answers: list[list[Answer]],
-    filtered: list[Any] | None,
-    problem: str | None,
-) -> DocSample:
+def _score_doc(planned: TaskPlan, one: _AnsweredDoc, filter_name: str, filtered: list[Any] | None) -> DocSample:
+    """Score a doc under one filter; `filtered` is None for a doc that can't be scored."""
     metrics: dict[str, Any] | None = None
-    target = planned.task.target(doc)
+    problem, target = one.problem, planned.task.target(one.doc)
     if filtered is not None:
         try:
-            metrics = planned.task.score(doc, filtered)
-        # a task author's scorer may raise anything on one odd answer: that doc is not scored, the others are
+            metrics = planned.task.score(one.doc, filtered)
+        # A task author's scorer may raise anything on one odd answer: only that doc is not scored
         except Exception as err:  # noqa: BLE001
             problem = f"the scorer failed: {type(err).__name__}: {err}"
     programs = planned.task.programs
-    executions = None if filtered is None or programs is None else programs.executions(doc, filtered)
-    return DocSample(doc_id, doc, filter_name, requests, answers, filtered or [], target, metrics, problem, executions)
+    executions = None if filtered is None or programs is None else programs.executions(one.doc, filtered)
+    return DocSample(
+        one.doc_id,
+        one.doc,
+        filter_name,
+        one.requests,
+        one.answers,
+        filtered or [],
+        target,
+        metrics,
+        problem,
+        executions,
+    )
 
 
 def _run_programs(planned: TaskPlan, per_doc: Mapping[int, list[Any]]) -> None:

@@ -1,7 +1,7 @@
 """Samples -> scores: each task's metrics by lm-eval's own aggregation, with errors, intervals and counts."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from qwen2eval.columns import ArrowType, Column, Value, row_of
 from qwen2eval.results.sample import DocSample, TaskSamples, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 from qwen2eval.tasks.lm_eval_task import Aggregation, EvalGroup
-from qwen2eval.tasks.metric_spec import as_number
+from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,18 +131,18 @@ def _score(
     return Score(name, metric, filter_name, subset, len(docs), value, *estimate, len(docs) - len(items), naive.stderr)
 
 
-def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_part: bool) -> float | None:
+def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) -> float | None:
     """Aggregate a metric's items; None where there are none.
 
     Args:
         is_part: the items are some of a task's; an aggregation that doesn't survive this has no value there, as the
-            score of all docs stands all the same.
+            score of all docs is reported anyway.
     """
     if not items:
         return None
     try:
         return as_number(aggregate(items))
-    # the aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
+    # The aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
     except Exception:
         if is_part:
             return None
@@ -150,9 +150,9 @@ def aggregated(aggregate: Callable[[list[Any]], float], items: list[Any], *, is_
 
 
 def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[Score]:
-    """Aggregate groups by lm-eval's own rule; their standard error is made by it of the tasks' own errors.
+    """Aggregate groups by lm-eval's own rule, which combines the standard errors of the tasks into the group's.
 
-    So clusters of a task widen its group's error, too. A group with a task that has no score has none either.
+    A clustered error of a task therefore also widens its group's. A group with an unscored task has no score.
     """
     metrics, with_clusters = lm_eval_metrics(scores), lm_eval_metrics(scores, is_clustered=True)
     rows = []
@@ -161,24 +161,46 @@ def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[S
             continue
         tasks = set(group.task_names)
         merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
-        for key, value in merged.items():
-            metric, comma, filter_name = key.partition(",")
-            if not comma or metric.endswith("_stderr"):
-                continue
+        for metric, filter_name, value in _metrics_of(merged):
             parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
-            # a mean over the tasks that happen to be there would pass for the group's
-            number = as_number(value) if tasks <= {part.task for part in parts if part.value is not None} else None
+            # A mean over the tasks that happen to have a score would be taken for the group's
+            is_complete = tasks <= {part.task for part in parts if part.value is not None}
+            number = as_number(value) if is_complete else None
             naive, stderr = (
                 None if number is None else as_number(one.get(f"{metric}_stderr,{filter_name}"))
                 for one in (merged, merged_clustered)
             )
-            reach = None if stderr is None or number is None else 1.96 * stderr
-            low, high = (None, None) if reach is None or number is None else (number - reach, number + reach)
-            n_docs, n_unscored = sum(s.n_docs for s in parts), sum(s.n_unscored for s in parts)
-            rows.append(
-                Score(name, metric, filter_name, "original", n_docs, number, stderr, low, high, n_unscored, naive)
+            score = Score(
+                task=name,
+                metric=metric,
+                filter=filter_name,
+                subset="original",
+                n_docs=sum(part.n_docs for part in parts),
+                value=number,
+                stderr=stderr,
+                ci_low=None,
+                ci_high=None,
+                n_unscored=sum(part.n_unscored for part in parts),
+                naive_stderr=naive,
             )
+            rows.append(_with_interval(score))
     return rows
+
+
+def _metrics_of(row: Mapping[str, MetricItem]) -> Iterator[tuple[str, str, MetricItem]]:
+    """Yield (metric, filter, value) of a row of lm-eval's scores; it also has an alias, a count and the errors."""
+    for key, value in row.items():
+        metric, comma, filter_name = key.partition(",")
+        if comma and not metric.endswith("_stderr"):
+            yield metric, filter_name, value
+
+
+def _with_interval(score: Score) -> Score:
+    """Add the 95% interval of a normal distribution; nothing where the standard error is not known."""
+    if score.value is None or score.stderr is None:
+        return score
+    reach = 1.96 * score.stderr
+    return replace(score, ci_low=score.value - reach, ci_high=score.value + reach)
 
 
 def lm_eval_metrics(scores: list[Score], *, is_clustered: bool = False) -> dict[str, dict[str, Any]]:
@@ -210,17 +232,19 @@ def scores_frame(scores: list[Score]) -> "pd.DataFrame":
     return frame.astype(kinds | {"cell_length": "Int64"})
 
 
-def _estimate(aggregation: Aggregation, items: list[Any], clusters: list[Any] | None, *, seed: int) -> Estimate:
+def _estimate(
+    aggregation: Aggregation, items: list[MetricItem], clusters: list[object] | None, *, seed: int
+) -> Estimate:
     if aggregation.is_mean:
         numbers = [number for item in items if (number := as_number(item)) is not None]
         return mean_estimate(numbers, clusters=clusters) if len(numbers) == len(items) else UNKNOWN
     try:
         return bootstrap_estimate(aggregation.function, items, seed=seed)
-    # an aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
+    # An aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
     except (ValueError, ZeroDivisionError, TypeError, IndexError):
         return UNKNOWN
 
 
-def _clusters(samples: TaskSamples, scored: list[DocSample]) -> list[Any] | None:
+def _clusters(samples: TaskSamples, scored: list[DocSample]) -> list[object] | None:
     column = samples.plan.task.cluster_column
     return None if column is None else [sample.doc[column] for sample in scored]

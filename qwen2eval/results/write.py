@@ -1,4 +1,4 @@
-"""Writing the run folder, whole or not at all. It holds data only: the report is made from it afterwards."""
+"""Writes the run folder, completely or not at all. It holds data only: the report is made from it afterwards."""
 
 import itertools
 import os
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.columns import schema_of
+from qwen2eval.columns import Row, schema_of
 from qwen2eval.errors import RunFolderError
 from qwen2eval.results.lm_eval_format import json_text, lm_eval_results, lm_eval_samples
 from qwen2eval.results.sample import TaskSamples
@@ -64,12 +64,13 @@ def _is_running(pid: int) -> bool:
 
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that takes its place when the block ends well, and is removed if not."""
+    """Yield an empty folder next to `target`; it replaces `target` if the block succeeds, and is removed otherwise."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
         yield draft
+        # The old folder is moved away first and removed last: at every moment one complete folder is on the disk
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         if target.exists():
             target.rename(old)
@@ -91,7 +92,7 @@ def write_run(
     scores: Sequence[Score],
     groups: Mapping[str, EvalGroup],
     *,
-    matches: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    matches: Mapping[str, Sequence[Row]] | None = None,
 ) -> Run:
     """Write the data that a run leaves; `latest` points to it if it is new.
 
@@ -115,15 +116,16 @@ def write_run(
         frame.to_csv(folder / "scores.csv", index=False)
         results = lm_eval_results(samples, scores, groups, info)
         (folder / "results.json").write_text(json_text(results), encoding="utf-8")
-        # last: a folder that has it has everything
+        # Last: a folder that has it has everything
         (folder / "run.json").write_text(json_text(info.to_json()), encoding="utf-8")
+    # A run that is scored again does not become the latest one
     if is_new:
         _point_latest(target)
     return load_run(target)
 
 
 def _with_heat_maps(info: RunInfo, samples: Mapping[str, TaskSamples]) -> RunInfo:
-    """Return run.json with what tasks say of their heat maps besides the scores; what a run has already stays.
+    """Return run.json with what tasks say of their heat maps besides the scores; existing entries are kept.
 
     Args:
         samples: of the tasks that have heat maps.
@@ -157,7 +159,7 @@ def _write_parquet(path: Path, samples: TaskSamples) -> None:
         writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def _write_matches(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_matches(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -169,6 +171,7 @@ def _write_matches(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _point_latest(target: Path) -> None:
     link = target.parent / "latest"
+    # A link can't be changed in place: a new one takes its name
     draft = target.parent / f".latest.{os.getpid()}"
     try:
         draft.symlink_to(target.name)

@@ -1,1 +1,1 @@
-"""A finished run on disk, as plain tables; knows neither tasks nor models."""
+"""A finished run on disk, as plain tables; independent of tasks and models."""

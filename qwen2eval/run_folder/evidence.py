@@ -1,4 +1,4 @@
-"""Where a doc stands in a corpus: rows of contamination/<task>.parquet, and what of them a report shows.
+"""Where a doc occurs in a corpus: rows of contamination/<task>.parquet, and what of them a report shows.
 
 Plain values only, so that a report needs neither tasks nor the engine that found them.
 """
@@ -6,6 +6,7 @@ Plain values only, so that a report needs neither tasks nor the engine that foun
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from qwen2eval.columns import Row
 from qwen2eval.contamination_info import ShownMatch
 
 MATCH_COLUMNS = (
@@ -13,10 +14,10 @@ MATCH_COLUMNS = (
     *("lcs_length", "lcs_ratio", "min_df", "spans", "excerpt", "excerpt_begin"),
 )
 N_EVIDENCE, CONTEXT_CHARACTERS, FOUND_CHARACTERS = 5, 120, 600
-"""Matches of a task that stand under the table, and how much of their text."""
+"""Matches of a task that are shown below the table, and how much of their text."""
 
 
-def match_rows(matches: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def match_rows(matches: Mapping[int, Sequence[Row]]) -> list[dict[str, Any]]:
     """Return the rows of contamination/<task>.parquet: one a match.
 
     Args:
@@ -29,7 +30,7 @@ def match_rows(matches: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[
     ]
 
 
-def most_telling(rows: Iterable[Mapping[str, Any]]) -> tuple[ShownMatch, ...]:
+def most_telling(rows: Iterable[Row]) -> tuple[ShownMatch, ...]:
     """Return the longest matches of the docs that have most in common with the corpus, by an n-gram rule.
 
     Args:
@@ -40,7 +41,7 @@ def most_telling(rows: Iterable[Mapping[str, Any]]) -> tuple[ShownMatch, ...]:
     return tuple(shown_match(row) for row in longest[:N_EVIDENCE])
 
 
-def with_evidence(samples: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def with_evidence(samples: Iterable[Row], rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     """Yield samples with their doc's longest match as `evidence`, None where the corpus doesn't hold it.
 
     Args:
@@ -53,7 +54,7 @@ def with_evidence(samples: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[s
         yield {**sample, "evidence": None if match is None else shown_match(match)}
 
 
-def shown_match(match: Mapping[str, Any]) -> ShownMatch:
+def shown_match(match: Row) -> ShownMatch:
     """Return a match with the text around what was found, short enough for a report."""
     first = match["spans"][0]
     begin, end = (int(first[name]) - int(match["excerpt_begin"]) for name in ("begin", "end"))
@@ -74,9 +75,9 @@ def shown_match(match: Mapping[str, Any]) -> ShownMatch:
     )
 
 
-def _longest(rows: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """Return each doc's match with the longest run, one by an n-gram rule before one that is whole."""
-    found: dict[int, Mapping[str, Any]] = {}
+def _longest(rows: Iterable[Row]) -> dict[int, Row]:
+    """Return each doc's match with the longest run, matches of n-grams before those of short items."""
+    found: dict[int, Row] = {}
     for row in rows:
         before = found.get(row["doc_id"])
         if before is None or _rank(row) > _rank(before):
@@ -84,10 +85,10 @@ def _longest(rows: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
     return found
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[bool, int]:
+def _rank(row: Row) -> tuple[bool, int]:
     return row["rule"] != "whole", int(row["longest_match"])
 
 
 def _count(value: float | None) -> int | None:
-    """Return a count: where some rows have none, pandas has made floats of the others."""
+    """Return a count: where some rows have none, pandas has converted all others to floats."""
     return None if value is None else int(value)

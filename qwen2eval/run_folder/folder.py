@@ -1,18 +1,18 @@
 """Reading what a run left: the folder as a `Run`, and all runs of an output folder.
 
-Knows neither tasks nor models, so that reports, estimates and comparisons can read a run without them.
+Independent of tasks and models, so that reports, estimates and comparisons can read a run without them.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat
 
 from qwen2eval.errors import RunFolderError
 from qwen2eval.exit_codes import ExitCode
@@ -79,7 +79,7 @@ class ScoreRecord:
         return self.cell_length is not None or self.cell_depth is not None
 
 
-def score_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[ScoreRecord, ...]:
+def score_records(rows: Iterable[Mapping[Hashable, Any]]) -> tuple[ScoreRecord, ...]:
     """Return rows of scores.parquet as records.
 
     Args:
@@ -104,20 +104,20 @@ def score_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[ScoreRecord, ...]:
     )
 
 
-def known_number(cell: Any) -> float | None:
-    """Return a table's cell as a number; None for NaN, for other ways to say "nothing", and for what is no number.
+def known_number(cell: object) -> float | None:
+    """Return a table's cell as a number; None for NaN, other missing values and everything that is not a number.
 
     >>> known_number(2), known_number(float("nan")), known_number(None), known_number([1, 2]), known_number("3")
     (2.0, None, None, None, None)
     """
     try:
-        number = None if isinstance(cell, str) else float(cell)
+        number = float(cell) if isinstance(cell, SupportsFloat) else None
     except (TypeError, ValueError):
         return None
     return None if number is None or math.isnan(number) else number
 
 
-def _whole(cell: Any) -> int | None:
+def _whole(cell: object) -> int | None:
     number = known_number(cell)
     return None if number is None else int(number)
 
@@ -140,7 +140,8 @@ def _check_columns(path: Path, there: Iterable[str], wanted: Iterable[str], reme
     known = set(there)
     if missing := [name for name in wanted if name not in known]:
         raise RunFolderError(
-            f"{str(path)!r} has no column {missing[0]!r}: it is damaged, or of another version of qwen2eval: {remedy}"
+            f"{str(path)!r} has no column {missing[0]!r}: it is damaged, or another version of qwen2eval wrote it: "
+            f"{remedy}"
         )
 
 
@@ -152,7 +153,7 @@ class Run:
     info: RunInfo
     """run.json; `info.to_json()` is the file's own form."""
     report_fault: str | None = None
-    """Why its report could not be written just now, and what to do; None: it is there, or nobody has tried."""
+    """Why the report could not be written by this call, and what to do; None: it was written, or not requested."""
 
     @cached_property
     def scores(self) -> "pd.DataFrame":
@@ -163,7 +164,7 @@ class Run:
         """
         import pandas as pd
 
-        path, remedy = self.path / "scores.parquet", f"`qwen2eval score {self.path}` makes it again"
+        path, remedy = self.path / "scores.parquet", f"`qwen2eval score {self.path}` recreates it"
         with _named(path, remedy):
             frame = pd.read_parquet(path)
         _check_columns(path, frame.columns, SCORE_COLUMNS, remedy)
@@ -216,6 +217,7 @@ class Run:
         Raises:
             RunFolderError: the run has no such task, or its file is missing or damaged.
         """
+        # Row group by row group: the prompts of a long-context task would fill the memory
         file, begin = self._open_samples(task), 0
         with _named(self._samples_path(task), _ASK_AGAIN):
             for group in range(file.num_row_groups):
@@ -235,7 +237,7 @@ class Run:
         if self.info.contamination is None or task not in self.info.contamination.tasks:
             return []
         path = self.path / "contamination" / f"{file_name(task)}.parquet"
-        remedy = f"`qwen2eval decontam apply {self.path} --matches {self.info.contamination.matches}` makes it again"
+        remedy = f"`qwen2eval decontam apply {self.path} --matches {self.info.contamination.matches}` recreates it"
         with _named(path, remedy):
             table = pq.read_table(path)
         _check_columns(path, table.column_names, ("doc_id", *MATCH_COLUMNS), remedy)
@@ -288,7 +290,7 @@ def load_run(path: str | Path) -> Run:
         info = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as err:
         reason = err.strerror if isinstance(err, OSError) else f"it is not JSON: {err}"
-        raise RunFolderError(f"{str(file)!r} can't be read ({reason}): the run has to be made again") from err
+        raise RunFolderError(f"{str(file)!r} can't be read ({reason}): repeat the run") from err
     return Run(folder.resolve(), RunInfo.from_json(info, file=str(file)))
 
 
@@ -298,14 +300,14 @@ class FoundRuns(NamedTuple):
     runs: tuple[Run, ...]
     """Newest first."""
     unreadable: tuple[RunFolderError, ...]
-    """Why each folder that has a run.json and yet is no run of this version can't be read."""
+    """Why each folder that has a run.json can't be read as a run of this version."""
 
 
 def find_runs(folder: str | Path) -> FoundRuns:
-    """Read the run.json of all runs of an output folder; foreign and damaged folders are passed over, and named."""
+    """Read the run.json of all runs of an output folder; unreadable ones are listed with the reason."""
     runs: list[Run] = []
     unreadable: list[RunFolderError] = []
-    # `latest` is a link to one of the others, and names with a dot are drafts
+    # `latest` is a link to one of the run folders, and names with a dot are drafts
     paths = [file.parent for file in Path(folder).glob("*/run.json")]
     for path in sorted((p for p in paths if not p.is_symlink() and not p.name.startswith(".")), reverse=True):
         try:

@@ -10,11 +10,14 @@ from typing import Any, cast
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
+from qwen2eval.requests import Doc
+from qwen2eval.typed_json import JsonObject
+
 
 class ClusteredTask(ConfigurableTask):
     """A task with `metadata.cluster: <column>`; YAML selects it with `class:`."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         config = {key: value for key, value in config.items() if key != "class"}
         super().__init__(config=config)
         column = self.config.metadata["cluster"]
@@ -33,7 +36,7 @@ class ClusteredTask(ConfigurableTask):
         for sampler in self._samplers.values():
             sampler.set_rnd(seed)
 
-    def fewshot_context(self, doc: dict[str, Any], *args: Any, **kwargs: Any) -> str | list[str]:
+    def fewshot_context(self, doc: Doc, *args: Any, **kwargs: Any) -> str | list[str]:
         """Render the prompt of `doc` with examples of its cluster."""
         if sampler := self._samplers.get(doc[self._cluster_column]):
             self.sampler = sampler

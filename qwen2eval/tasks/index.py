@@ -89,7 +89,8 @@ def entries_of(path: Path, *, origin: str) -> list[TaskEntry]:
         summary=str(metadata.get("summary") or "") if isinstance(metadata, dict) else "",
         is_python="class" in config,
     )
-    if is_group:  # as in lm-eval, only tasks register under their tags
+    # As in lm-eval, only tasks are registered under their tags, groups are not
+    if is_group:
         return [entry]
     return [entry, *(TaskEntry(name=tag, kind="tag", origin=origin, members=(name,)) for tag in names if tag != name)]
 
@@ -118,6 +119,7 @@ def read_task_yaml(path: Path, _seen: frozenset[Path] = frozenset()) -> dict[str
         if target in _seen:
             raise TaskFileError(f"Task file {path} includes itself through {include!r}")
         merged.update(read_task_yaml(target, _seen | {path.resolve()}))
+    # A later include overrides an earlier one, and the file itself overrides all of them
     return merged | config
 
 
@@ -130,6 +132,7 @@ def lm_eval_entries() -> dict[str, TaskEntry]:
     else:
         rows = [asdict(entry) for entry in _parse_lm_eval(root).values()]
         cache.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed into place: another process may read or build the index at the same moment
         draft = cache.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(rows), encoding="utf-8")
         draft.replace(cache)
@@ -154,7 +157,8 @@ def _index_file() -> Path:
 
 
 def _from_row(row: dict[str, Any], root: Path) -> TaskEntry:
-    path = None if row["path"] is None else f"{root}/{row['path']}"  # pathlib would take 0.2 s for all
+    # As text: with pathlib, all 14,000 rows would take 0.2 s
+    path = None if row["path"] is None else f"{root}/{row['path']}"
     return TaskEntry(**{**row, "path": path, "members": tuple(row["members"])})
 
 

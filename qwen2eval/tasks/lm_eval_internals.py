@@ -37,12 +37,12 @@ INTERNALS = (
 """Module and name of each; the last two are attributes that an instance has."""
 
 
-def load_entry(name: str, known: Mapping[str, TaskEntry], metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def load_entry(name: str, known: Mapping[str, TaskEntry], metadata: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """Build one task, group or tag with lm-eval's own factory.
 
     Args:
         name: what to build.
-        known: every entry that it may refer to; lm-eval's own index, which takes seconds to make, is left out.
+        known: every entry that it may refer to; lm-eval's own index, which takes seconds to build, is left out.
         metadata: goes into the metadata of every task that is built.
 
     Returns:
@@ -97,7 +97,7 @@ def forget_metadata(task: "Task | Group", names: Iterable[str]) -> None:
 
 
 def draws_at_random(task: "Task") -> bool:
-    """Tell whether building a prompt may draw from the task's random stream, so that later prompts depend on it."""
+    """Return whether building a prompt may draw from the task's random stream, so that later prompts depend on it."""
     from lm_eval.api.samplers import FirstNSampler
 
     templates = (task.config.doc_to_text, task.config.doc_to_target, task.config.doc_to_choice, task.config.description)
@@ -125,7 +125,8 @@ def compiled_templates() -> Iterator[None]:
     @functools.lru_cache(maxsize=4096)
     def compile_once(template: str) -> "Template":
         compiled: Template = utils.env.from_string(template)
-        compiled.globals = dict(compiled.globals)  # every rendering copies them, and a ChainMap is slow to copy
+        # Every rendering copies the globals, and a ChainMap is slow to copy
+        compiled.globals = dict(compiled.globals)
         return compiled
 
     def apply_template(template: str, doc: Doc) -> str:

@@ -1,4 +1,4 @@
-"""`EvalTask`: one lm-eval task as a run uses it. Past it nobody reads lm-eval's objects.
+"""`EvalTask`: one lm-eval task as a run uses it. No other module reads lm-eval's objects.
 
 lm-eval's tasks have no types, and much of what a run needs of them is spread over `task.config`, `task.dataset`,
 attributes that only some have, and methods that mean something else in each kind of task. All of it is asked here.
@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.errors import TaskFileError
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks import lm_eval_internals as internals
-from qwen2eval.tasks.metric_spec import MetricSpec, spec_from_metadata, standard_metric
-from qwen2eval.tasks.protocols import DescribesMetrics, HasTurns, Judged, PublishedDocs, RunsPrograms, SizedPrompts
+from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, MetricSpec, spec_from_metadata, standard_metric
+from qwen2eval.tasks.protocols import (
+    DescribesMetrics,
+    HasTurns,
+    Judged,
+    PublishedDocs,
+    Responses,
+    RunsPrograms,
+    SizedPrompts,
+)
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -41,6 +49,10 @@ class PromptForm:
     """The model's; None: prompts are plain text."""
 
 
+Prompt = str | list[str]
+"""A doc's prompt with its examples; a list where each choice has its own prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
     """One request of a doc, as lm-eval's task builds it."""
@@ -58,7 +70,7 @@ class TaskRequest:
 class Aggregation:
     """How a metric's values of docs become one."""
 
-    function: Callable[[list[Any]], float]
+    function: Aggregate
     """lm-eval's, or the task author's: it may raise anything."""
     is_mean: bool
     """Whether it is the plain mean, whose standard error has a closed form."""
@@ -90,17 +102,17 @@ class EvalTask:
         lm_eval: "Task",
         *,
         programs: RunsPrograms | None = None,
-        score: "Callable[[Doc, list[Any]], dict[str, Any]] | None" = None,
+        score: Callable[[Doc, Responses], dict[str, MetricItem]] | None = None,
     ) -> None:
         self.lm_eval = lm_eval
-        # an ability of the class is asked once: some members are properties that cost something
+        # An ability of the class is asked once: some members are properties that cost something
         self.sized: SizedPrompts | None = lm_eval if isinstance(lm_eval, SizedPrompts) else None
         self.published: PublishedDocs | None = lm_eval if isinstance(lm_eval, PublishedDocs) else None
         self.judged: Judged | None = lm_eval if isinstance(lm_eval, Judged) else None
         self.turns: HasTurns | None = lm_eval if isinstance(lm_eval, HasTurns) else None
         own_programs: RunsPrograms | None = lm_eval if isinstance(lm_eval, RunsPrograms) else None
         self.programs = programs or own_programs
-        # a task whose programs are run for it has tests as its target, and these are no answer
+        # If programs are run for a task, its target is the tests, which are not an answer
         self.target_is_answer = programs is None and bool(getattr(lm_eval, "target_is_answer", True))
         self._score = score or lm_eval.process_results
 
@@ -149,7 +161,7 @@ class EvalTask:
 
     @property
     def rope(self) -> str | None:
-        """How this task alone wants the context stretched; None: as the run does."""
+        """How the context is extended for this task only; None: as the run's settings say."""
         rope = self.metadata.get("rope")
         return None if rope in (None, "auto") else str(rope)
 
@@ -229,7 +241,7 @@ class EvalTask:
 
     @property
     def longest_context(self) -> int:
-        """Tokens of its longest text that the run's model is to have room for; 0: no length is asked for."""
+        """Tokens of its longest text, which the run's context should hold; 0: the task sets no length."""
         return 0 if self.rope or self.sized is None else self.sized.longest_context or 0
 
     @property
@@ -241,7 +253,7 @@ class EvalTask:
         """Return the right answer: a text, a choice's number, or a list of them."""
         return self.lm_eval.doc_to_target(doc)
 
-    def target_text(self, doc: Doc, target: Any) -> str | None:
+    def target_text(self, doc: Doc, target: object) -> str | None:
         """Return a target as text; a choice's number becomes its text."""
         if isinstance(target, int) and self.has_choices:
             choices = self.choices(doc)
@@ -261,7 +273,7 @@ class EvalTask:
         """Return the numbers of a doc's right choices; none for tasks that are not multiple choice."""
         if not self.is_multiple_choice or not hasattr(self.lm_eval, "doc_to_choice"):
             return set()
-        # in tasks with several prompts for one ending, lm-eval's "text" is the number of the right prompt
+        # In tasks with several prompts for one ending, lm-eval's "text" is the number of the right prompt
         gold = self.lm_eval.doc_to_text(doc) if self._has_many_prompts else self.target(doc)
         choices = self.choices(doc)
         listed = gold if isinstance(gold, list) else [gold]
@@ -283,9 +295,9 @@ class EvalTask:
         """Whether building a prompt may draw from the task's random stream, so that later prompts depend on it."""
         return internals.draws_at_random(self.lm_eval)
 
-    def prompt(self, doc: Doc, form: PromptForm) -> Any:
+    def prompt(self, doc: Doc, form: PromptForm) -> Prompt:
         """Return lm-eval's prompt of a doc with its examples: a text, or one text for each choice."""
-        return self.lm_eval.fewshot_context(
+        prompt: Prompt = self.lm_eval.fewshot_context(
             doc,
             num_fewshot=self.lm_eval.config.num_fewshot or 0,
             system_instruction=form.system_instruction,
@@ -294,8 +306,9 @@ class EvalTask:
             chat_template=form.chat_template,
             gen_prefix=self.lm_eval.doc_to_prefix(doc),
         )
+        return prompt
 
-    def requests(self, doc: Doc, doc_id: int, prompt: Any, form: PromptForm) -> list[TaskRequest]:
+    def requests(self, doc: Doc, doc_id: int, prompt: Prompt, form: PromptForm) -> list[TaskRequest]:
         """Return the requests of a doc around its prompt."""
         built = self.lm_eval.construct_requests(
             doc=doc,
@@ -343,7 +356,7 @@ class EvalTask:
 
     def answered_requests(self, doc: Doc, doc_id: int, prompt: str, form: PromptForm) -> list[TaskRequest]:
         """Return the requests of a doc whose prompt is known already, as a finished run's samples hold it."""
-        around: Any = [prompt] * len(self.choices(doc)) if self._has_many_prompts else prompt
+        around: Prompt = [prompt] * len(self.choices(doc)) if self._has_many_prompts else prompt
         return self.requests(doc, doc_id, around, form)
 
     @property
@@ -354,10 +367,10 @@ class EvalTask:
 
     @cached_property
     def filter_names(self) -> list[str]:
-        """Names of its filter chains; "none" where it has none of its own."""
+        """Names of its filter chains; "none" if the task defines no chain."""
         return [str(chain.name) for chain in internals.filter_chains(self.lm_eval)]
 
-    def filtered(self, docs: Sequence[Doc], responses: Sequence[Any]) -> dict[str, list[Any]]:
+    def filtered(self, docs: Sequence[Doc], responses: Responses) -> dict[str, list[Any]]:
         """Apply each filter chain to all responses at once, as lm-eval does.
 
         Args:
@@ -368,23 +381,23 @@ class EvalTask:
         return {str(chain.name): internals.apply_chain(chain, docs, responses) for chain in chains}
 
     def extracts(self, filter_name: str) -> bool:
-        """Tell whether a filter chain looks for an answer in the response."""
+        """Return whether a filter chain looks for an answer in the response."""
         for chain in self.lm_eval.get_config("filter_list") or []:
             if chain["name"] == filter_name:
                 return any("regex" in str(step.get("function", "")) for step in chain["filter"])
         return False
 
-    def score(self, doc: Doc, filtered: list[Any]) -> dict[str, Any]:
+    def score(self, doc: Doc, filtered: Responses) -> dict[str, MetricItem]:
         """Return a doc's metrics; a metric without a value for this doc is left out.
 
         Raises:
-            Exception: whatever the task author's code raises.
+            Exception: any error of the task author's code.
         """
         return self._score(doc, filtered)
 
     @property
-    def aggregations(self) -> dict[str, Callable[[list[Any]], float]]:
-        """How each of its own metrics is aggregated, by name."""
+    def aggregations(self) -> dict[str, Aggregate]:
+        """How each of the task's metrics is aggregated, by name."""
         return dict(self.lm_eval.aggregation() or {})
 
     def aggregation(self, metric: str) -> Aggregation:
@@ -412,7 +425,9 @@ class EvalTask:
         described = self.lm_eval.metric_specs() if isinstance(self.lm_eval, DescribesMetrics) else {}
         said = self.metadata.get("metrics") or {}
         if not isinstance(said, Mapping):
-            raise TaskFileError(f"Task {self.name!r}: metadata.metrics is {said!r}; it takes `name: {{unit: …}}` lines")
+            raise TaskFileError(
+                f"Task {self.name!r}: metadata.metrics is {said!r}; it must hold `name: {{unit: …}}` lines"
+            )
         specs = {}
         for name in dict.fromkeys((*directions, *judged)):
             if name in said:
@@ -425,7 +440,7 @@ class EvalTask:
 
 
 class EvalGroup:
-    """A group of tasks with a score of its own.
+    """A group of tasks with its own score.
 
     Args:
         lm_eval: the group as lm-eval built it.

@@ -5,9 +5,9 @@ name a metric: `STANDARD_METRICS` says it for the names that lm-eval itself defi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, get_args
 
 from qwen2eval.errors import TaskFileError
 
@@ -19,6 +19,11 @@ _ENDS: Mapping[Unit, tuple[float | None, float | None]] = {
     "rating": (None, None),
     "number": (None, None),
 }
+
+MetricItem = Any
+"""A metric's value for one doc: mostly a number; a pair for perplexity, or what else the task's aggregation takes."""
+Aggregate = Callable[[list[MetricItem]], float]
+"""Turns the items of all docs into the task's score."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ _SHARE, _POINTS, _LESS = metric("share"), metric("points"), metric("number", hig
 STANDARD_METRICS: Mapping[str, MetricSpec] = {
     # lm_eval/api/metrics.py at 0.4.13: means of 0 and 1
     **dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match"), _SHARE),
-    # names that several tasks use in the same sense: a share of docs, instructions or parts
+    # Names that several tasks use in the same sense: a share of docs, instructions or parts
     **dict.fromkeys(("accuracy", "em", "math_verify", "extraction_rate", "non_greedy_accuracy"), _SHARE),
     **dict.fromkeys((f"{when}_level_{how}_acc" for when in ("prompt", "inst") for how in ("strict", "loose")), _SHARE),
     **dict.fromkeys(("acc_ambig", "acc_disambig", "accuracy_amb", "accuracy_disamb", "partial_accuracy"), _SHARE),
@@ -101,8 +106,8 @@ def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
     """
     if not isinstance(said, Mapping) or said.get("unit") not in get_args(Unit):
         raise TaskFileError(
-            f"Task {task!r}: metadata.metrics.{name} is {said!r}; it takes `unit`, one of {', '.join(get_args(Unit))}, "
-            "and may have `higher_is_better`, `low` and `high`"
+            f"Task {task!r}: metadata.metrics.{name} is {said!r}; it must have `unit`, one of "
+            f"{', '.join(get_args(Unit))}, and may have `higher_is_better`, `low` and `high`"
         )
     unit: Unit = said["unit"]
     low, high = (said.get(end, default) for end, default in zip(("low", "high"), _ENDS[unit], strict=True))
@@ -110,17 +115,17 @@ def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
     unknown = set(said) - {"unit", "higher_is_better", "low", "high"}
     if unknown or not isinstance(is_better, bool) or not all(_is_end(end) for end in (low, high)):
         raise TaskFileError(
-            f"Task {task!r}: metadata.metrics.{name} is {dict(said)!r}; `higher_is_better` takes true or false, `low` "
-            "and `high` take numbers, and it has no other keys"
+            f"Task {task!r}: metadata.metrics.{name} is {dict(said)!r}; `higher_is_better` must be true or false, "
+            "`low` and `high` must be numbers, and other keys are not allowed"
         )
     return MetricSpec(is_better, unit, low, high)
 
 
-def as_number(value: Any) -> float | None:
+def as_number(value: object) -> float | None:
     """Return a metric's value as a float; None for pairs, lists and texts, which only an aggregation understands."""
-    if isinstance(value, bool | int | float) or (hasattr(value, "item") and getattr(value, "ndim", 0) == 0):
-        return float(value)
-    return None
+    # numpy's numbers and torch's scalars are not int or float, but have `item`
+    is_scalar = hasattr(value, "item") and getattr(value, "ndim", 0) == 0
+    return float(value) if isinstance(value, int | float) or (is_scalar and isinstance(value, SupportsFloat)) else None
 
 
 def _is_end(value: object) -> bool:

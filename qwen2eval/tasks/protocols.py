@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from qwen2eval.config import RunConfig
     from qwen2eval.sandbox import Execution
 
+Responses = Sequence[Any]
+"""What lm-eval gives `process_results`: one entry for each request of a doc, of the type that the filter returns."""
+
 
 @runtime_checkable
 class SizedPrompts(Protocol):
@@ -22,7 +25,7 @@ class SizedPrompts(Protocol):
 
     @property
     def longest_context(self) -> int | None:
-        """Tokens of the longest context that the task asks for, whatever the model takes; None: not known."""
+        """Tokens of the longest context that the task asks for, independent of the model; None: not known."""
 
     def build_docs(self, spec: "ModelSpec", config: "RunConfig") -> None:
         """Build the docs for a model; `eval_docs` has them from then on."""
@@ -49,10 +52,10 @@ class RunsPrograms(Protocol):
     def sandbox_level(self) -> str | None:
         """The level that programs ran at; None: none has run."""
 
-    def run_programs(self, answered: Iterable[tuple[Doc, Sequence[Any]]]) -> None:
+    def run_programs(self, answered: Iterable[tuple[Doc, Responses]]) -> None:
         """Run the programs of docs, all at once; each doc comes with what `process_results` gets."""
 
-    def executions(self, doc: Doc, results: Sequence[Any]) -> "Sequence[Execution] | None":
+    def executions(self, doc: Doc, results: Responses) -> "Sequence[Execution] | None":
         """Return the result of each program of a doc, in the order of the responses; None: it has not one for each."""
 
 

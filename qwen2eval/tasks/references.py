@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, TaskFileError
@@ -86,8 +86,9 @@ def task_references(name: str, task: EvalTask) -> "list[Reference]":
 def reference_of(name: str, doc_id: int, task: EvalTask, doc: Doc) -> "Reference":
     """Return a doc as a reference.
 
-    The task's `metadata.reference_fields` say what is compared: the first is the question, the others follow it. A task
-    without them gives lm-eval's `doc_to_decontamination_query`, or else its prompt without examples; and its target.
+    The task's `metadata.reference_fields` say what is compared: the first is the question, the other fields follow it.
+    A task without them gives lm-eval's `doc_to_decontamination_query`, or else its prompt without examples; and its
+    target.
     """
     from decontam import Reference
 
@@ -105,7 +106,7 @@ def reference_of(name: str, doc_id: int, task: EvalTask, doc: Doc) -> "Reference
     return Reference(f"{name}/{doc_id}", _as_text(task.question(doc)), _as_text(answer), name)
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):

@@ -104,7 +104,7 @@ def find_tasks(names: Iterable[str], *, include_path: Sequence[str] = ()) -> lis
 def load_tasks(config: RunConfig) -> LoadedTasks:
     """Build the tasks and groups of a run, with the run's overrides applied.
 
-    A task that can't be built is kept in `failures` with its error; the others are loaded.
+    A task that can't be built is kept in `failures` with its error; all other tasks are loaded.
 
     Raises:
         TaskNotFoundError: an unknown name; nothing is loaded then.
@@ -167,7 +167,8 @@ class _Registry:
 
     def needed_by(self, entry: TaskEntry) -> dict[str, TaskEntry]:
         """Return what `entry` may refer to: a task to itself only, a group of lm-eval's to lm-eval's, others to all."""
-        if entry.kind == "task":  # spares it the 14,000 entries of lm-eval
+        # A task needs only itself; without this, lm-eval would be given all 14,000 entries
+        if entry.kind == "task":
             return {entry.name: entry}
         return {**self.lm_eval, **({} if entry.origin == "lm-eval" else self.own), entry.name: entry}
 
@@ -188,7 +189,7 @@ class _Registry:
         if name.endswith((".yaml", ".yml")):
             raise TaskNotFoundError(f"There is no task file {name!r}")
         bare = name.removeprefix(LM_EVAL_PREFIX)
-        # ours first: the nearest of 20 names is more likely meant than the nearest of 14,000
+        # Our tasks first: a near name among 20 is a better guess than one among 14,000
         near = difflib.get_close_matches(bare, self.own, n=2) or difflib.get_close_matches(bare, self.lm_eval, n=3)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         raise TaskNotFoundError(f"Unknown task {name!r}.{hint} List them with `qwen2eval tasks`.")
@@ -218,7 +219,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     """Build one entry with lm-eval's own factory.
 
     Raises:
-        Qwen2EvalError: whatever went wrong, named after the task.
+        Qwen2EvalError: any error, with the task's name.
     """
     known = registry.needed_by(entry)
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
@@ -234,7 +235,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
         tasks = {name: _evaluated(task, config) for name, task in built["tasks"].items()}
     except Qwen2EvalError:
         raise
-    # task files name functions and data sets of anyone's: whatever they raise is that task's failure, not the run's
+    # Functions and data sets that a task file names may raise anything: then that task fails, not the run
     except Exception as err:
         raise _explain(entry, err) from err
     # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each
@@ -263,6 +264,7 @@ def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
         "HfHubHTTPError",
         "LocalEntryNotFoundError",
     )
+    # By name, so that neither datasets nor huggingface_hub has to be imported for their exceptions
     if isinstance(err, ConnectionError) or type(err).__name__ in network:
         return MissingDataError(
             f"The data of task {entry.name!r} could not be read from the Hugging Face hub or its cache. Download it "
@@ -287,7 +289,7 @@ def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
 
 
 def _broken_line(entry: TaskEntry) -> str | None:
-    """Return which line of the JSON-lines files that a task's YAML names is broken, which `datasets` doesn't tell."""
+    """Return which line of the JSON-lines files that a task's YAML names is broken, which `datasets` doesn't report."""
     files = (read_task_yaml(Path(entry.path or "")).get("dataset_kwargs") or {}).get("data_files") or ()
     groups = files.values() if isinstance(files, dict) else [files]
     for path in [Path(p) for group in groups for p in ([group] if isinstance(group, str) else group)]:
@@ -309,6 +311,7 @@ def _runs_programs(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int 
             return True
         members = config.get("task") if isinstance(config.get("task"), list) else ()  # type: ignore[assignment]
     names = [member if isinstance(member, str) else member.get("task") or member.get("group") for member in members]
+    # The depth ends the search where groups name each other in a circle
     return any(
         _runs_programs(known[name], known, depth + 1)
         for name in names

@@ -89,7 +89,7 @@ def test_a_wrong_type_in_a_yaml_file_is_refused_by_name(tmp_path, name):
     ],
 )
 def test_the_message_says_in_words_what_a_setting_takes(name, value, wanted):
-    with pytest.raises(ConfigError, match=f"Setting '{name}' is {value!r}; it takes {wanted}$"):
+    with pytest.raises(ConfigError, match=f"Setting '{name}' is {value!r}; it must be {wanted}$"):
         RunConfig.from_dict({name: value})
 
 

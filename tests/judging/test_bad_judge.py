@@ -45,7 +45,7 @@ def test_a_server_that_is_not_there_leaves_the_keyword_scores(words, server, tin
     assert flag.level == "error"
     assert flag.message.startswith("16 of 16 answers have no verdict of the judge (the first: The judge: No answer")
     assert finished.info.judge.error is not None
-    assert any("is tried again when all answers are there" in text for text in finished.info.warnings)
+    assert any("is tried again when all answers are finished" in text for text in finished.info.warnings)
     assert "not judged" in capsys.readouterr().out
     healed = rescore(finished.path, judge="local-chat-completions", judge_args=judge_args(server), quiet=True)
     assert (whole_scores(healed)["judge_score"]["value"], healed.exit_code) == (6.5, 0)
@@ -144,7 +144,8 @@ def test_tasks_that_cannot_be_judged_are_refused_with_those_that_can(tmp_path, c
     words = ["run", "--model", "dummy", "--tasks", "demo_gsm8k", "--output_path", str(tmp_path), "--judge", "dummy"]
     assert main(words) == 64
     assert (
-        "--judge: no answers of demo_gsm8k can be judged. Those of needle in a haystack can" in capsys.readouterr().err
+        "--judge: no answers of demo_gsm8k can be judged. A judge is supported by needle in a haystack"
+        in capsys.readouterr().err
     )
     assert main(words[:-2]) == 0
     assert main(["score", str(tmp_path / "latest"), "--judge", "dummy"]) == 64

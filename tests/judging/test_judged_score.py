@@ -54,7 +54,7 @@ def test_verdicts_on_answers_that_are_read_otherwise_today_are_dropped(words, se
     path.write_text(path.read_text() + f"filter_list: [{{name: none, filter: {steps}}}]\n")
     scored = rescore(finished.path, quiet=True)
     assert whole_scores(scored)["judge_score"]["n_unscored"] == N_DOCS
-    assert scored.samples(TASK)["judge_error"].str.contains("read otherwise").all()
+    assert scored.samples(TASK)["judge_error"].str.contains("extracts another answer").all()
     assert scored.exit_code == 70
 
 
@@ -67,7 +67,7 @@ def test_a_judge_that_gives_up_leaves_a_finished_run_as_it_was(words, server, ti
     log = finished.path.parent / "asked"
     judge = {"batch": 1, "log": str(log)}
     with pytest.raises(
-        BackendError, match="to die after 4 answers The run is left as it was; the same command goes on"
+        BackendError, match="to die after 4 answers The run is unchanged; the same command asks only what is left"
     ):
         rescore(finished.path, judge="dummy", judge_args={**judge, "die_after": 4}, quiet=True)
     assert {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()} == files

@@ -9,7 +9,7 @@ def test_worst_first_then_in_run_order(info):
         ("warning", "colours", "chance level"),
         ("warning", "sums", "unfinished answers"),
         ("warning", "sums", "extraction failures"),
-        ("warning", "running_text", "preflight"),
+        ("warning", "running_text", "sanity check"),
         ("warning", None, "plan"),
         ("note", None, "partial run"),
     ]

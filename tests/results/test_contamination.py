@@ -109,7 +109,7 @@ def test_the_report_shows_the_table(run, capsys):
     assert main(["score", str(run.path)]) == 0
     shown = capsys.readouterr().out
     assert "33.3%" in shown
-    assert "13 tokens in a row" in " ".join(shown.split())
+    assert "13 consecutive tokens" in " ".join(shown.split())
 
 
 def test_lm_evals_own_format_has_the_original_score(run):
@@ -235,7 +235,7 @@ def test_records_that_could_not_be_read_are_told(tmp_path, tasks_dir, docs, caps
     with Path(place).open("a", encoding="utf-8") as file:
         file.write('broken\n{"text": 5}\n')
     run = run_here(tasks_dir, tmp_path / "runs", "--corpus", place, tasks="quiz")
-    told = "2 records of the corpus could not be read as they should"
+    told = "2 corpus records could not be read correctly"
     for text in (capsys.readouterr().out, (run.path / "report.md").read_text(), (run.path / "report.html").read_text()):
         assert told in " ".join(text.split())
 
@@ -278,7 +278,7 @@ def test_the_table_has_intervals_and_what_is_not_testable(run):
         assert getattr(row, subset) == f"{100 * acc.value[subset]:.1f}%"
         for name in ("report.md", "report.html"):
             assert wanted in (run.path / name).read_text()
-    assert row.not_testable == "1 not testable, 1 of them in the corpus as a whole"
+    assert row.not_testable == "1 not testable, 1 of them occur in full"
     assert (row.contaminated_share, row.qwen2_share) == ("33.3%", "33.3%")
 
 
@@ -287,7 +287,7 @@ def test_few_clean_docs_are_warned_of_without_contaminated_ones_too():
     task = TaskContaminationInfo(100, 8, 0, None, 92, 0, scores=(), evidence=())
     rule, tasks = RuleInfo(13, None, 13, 0.6, "window"), {"a": task, "b": replace(task, n_docs=8)}
     found = ContaminationInfo("leaks", rule, CorpusInfo(n_documents=1), problems={}, tasks=tasks)
-    assert contamination_warnings(found) == ("a: only 8 docs are clean: their score says little",)
+    assert contamination_warnings(found) == ("a: only 8 docs are clean: their score is not reliable",)
     assert contamination_warnings(None) == ()
 
 

@@ -1,4 +1,4 @@
-"""Scores with and without the docs that a corpus holds, and where they stand in it."""
+"""Scores with and without the docs that a corpus holds, and where these docs occur in it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,7 +25,7 @@ class ContaminationSection(Section):
     corpus: str
     """What was searched, and by which rule."""
     warnings: tuple[str, ...]
-    """What to mind of the clean scores."""
+    """Warnings about the clean scores."""
     evidence: tuple[Evidence, ...]
     """Passages of the corpus."""
 

@@ -58,7 +58,7 @@ def _run_facts(info: RunInfo) -> tuple[Fact, ...]:
 
 
 def _tokens(requests: RequestCounts) -> str | None:
-    """Say what the engine computed; only our own tells, and only of what it answered in this run."""
+    """Say what the engine computed in this run; None for all backends but qwen2, which alone reports it."""
     asked, computed = requests.n_tokens_asked, requests.n_tokens_computed
     if not asked or computed is None:
         return None

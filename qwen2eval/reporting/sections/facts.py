@@ -1,4 +1,4 @@
-"""Labels with what stands beside them, as lists of several sections show them."""
+"""Labels with their values, as lists of several sections show them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A label and what stands beside it."""
+    """A label and its value."""
 
     label: str
     value: str

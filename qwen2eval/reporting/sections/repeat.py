@@ -1,4 +1,4 @@
-"""What it takes to repeat the run: the command and the whole configuration, without secrets."""
+"""What is needed to repeat the run: the command and the whole configuration, without secrets."""
 
 import json
 import shlex

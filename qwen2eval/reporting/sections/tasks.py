@@ -79,7 +79,8 @@ def _summary(task: TaskInfo) -> list[str]:
 
 
 def _task_facts(task: TaskInfo, health: HealthInfo | None) -> tuple[Fact, ...]:
-    if task.output_type is None:  # it failed before anything of it was known
+    # The task failed before anything else was known
+    if task.output_type is None:
         return ()
     words: dict[bool | None, str] = {True: "higher is better", False: "lower is better"}
     directions = ((name, words.get(metric.higher_is_better)) for name, metric in task.metrics.items())

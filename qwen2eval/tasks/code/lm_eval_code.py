@@ -22,6 +22,8 @@ from qwen2eval.tasks.code.program_runs import ProgramRuns
 from qwen2eval.tasks.code.task import PACKAGES, digest, pass_at_k
 from qwen2eval.tasks.lm_eval_internals import scorer_namespaces
 from qwen2eval.tasks.lm_eval_task import EvalTask
+from qwen2eval.tasks.metric_spec import MetricItem
+from qwen2eval.tasks.protocols import Responses
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -36,7 +38,7 @@ _SECRET = secrets.token_hex(16)
 
 
 class CodeEval:
-    """Stands in for `evaluate.load("code_eval")`; outside of a task's scoring it runs nothing and passes nothing."""
+    """Replaces `evaluate.load("code_eval")`; outside of a task's scoring it runs nothing and passes nothing."""
 
     def __init__(self) -> None:
         self.asking: _Asking | None = None
@@ -124,7 +126,7 @@ class SandboxedScorer:
     """
 
     def __init__(self, task: "Task", level: str) -> None:
-        self._score: Callable[[Doc, list[Any]], dict[str, Any]] = task.process_results
+        self._score: Callable[[Doc, Responses], dict[str, MetricItem]] = task.process_results
         compiles = any(CPP_NAME in names for names in scorer_namespaces(task))
         self._runs = ProgramRuns(lambda: CompiledSandbox(level) if compiles else Sandbox(level, packages=PACKAGES))
 
@@ -133,32 +135,32 @@ class SandboxedScorer:
         """The level that programs ran at; None: none has run."""
         return self._runs.level
 
-    def process_results(self, doc: Doc, results: list[Any]) -> dict[str, Any]:
+    def process_results(self, doc: Doc, results: Responses) -> dict[str, Any]:
         """Score a doc as the task does."""
         with self._asking(answers=True):
             return self._score(doc, results)
 
-    def run_programs(self, answered: Iterable[tuple[Doc, Sequence[Any]]]) -> None:
+    def run_programs(self, answered: Iterable[tuple[Doc, Responses]]) -> None:
         """Run the programs of docs, all at once."""
         noted: dict[str, Check | CompiledCheck] = {}
         for doc, results in answered:
             noted |= self._note(doc, results).noted
         self._runs.run({key: [check] for key, check in noted.items()})
 
-    def executions(self, doc: Doc, results: Sequence[Any]) -> list[Execution] | None:
+    def executions(self, doc: Doc, results: Responses) -> list[Execution] | None:
         """Return the result of each of a doc's programs; None if the task has not one for each response."""
         n_programs = len(results[0]) if isinstance(results[0], list) else 1
         noted = self._note(doc, results)
         if len(noted.keys) != n_programs:
             return None
-        # what runs behind the program, runs in its process
+        # What runs behind the program, runs in its process
         whole = {key for key, check in noted.noted.items() if str(getattr(check, "entry_point", "")).startswith(_END)}
         done = [self._runs[key] for key in noted.keys]
         return [
             replace(one, separated=False) if key in whole else one for key, one in zip(noted.keys, done, strict=True)
         ]
 
-    def _note(self, doc: Doc, results: Sequence[Any]) -> _Asking:
+    def _note(self, doc: Doc, results: Responses) -> _Asking:
         with (
             self._asking(answers=False) as asking,
             contextlib.suppress(Exception),
@@ -209,8 +211,8 @@ def sandboxed(task: "Task", level: str) -> EvalTask:
         is_routed |= any(value is CODE_EVAL for value in names.values())
     if not is_routed:
         raise TaskFileError(
-            f"Task {task.task_name!r} runs code that the model wrote, in a way of its own. Only what goes through HF's "
-            "`code_eval` (or a `check_correctness` as CRUXEval's) can be run in the sandbox; nothing is run unprotected"
+            f"Task {task.task_name!r} runs code that the model wrote, but not with HF's `code_eval` or a "
+            "`check_correctness` like CRUXEval's. Only these can be run in the sandbox; nothing is run unprotected"
         )
     scorer = SandboxedScorer(task, level)
     return EvalTask(task, programs=scorer, score=scorer.process_results)
@@ -224,7 +226,7 @@ def check_of(program: str, tests: str, *, timeout_seconds: float) -> Check:
     entry_point, source = "", tests
     try:
         tree = ast.parse(tests)
-    except (SyntaxError, ValueError, RecursionError):  # the sandbox tells what is wrong with them
+    except (SyntaxError, ValueError, RecursionError):  # the sandbox reports the error
         return Check(program, entry_point="candidate", tests=tests, timeout_seconds=timeout_seconds)
     match tree.body[-1] if tree.body else None:
         case ast.Expr(value=ast.Call(func=ast.Name(id="check"), args=[ast.Name(id=name)], keywords=[])):
@@ -250,7 +252,7 @@ def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
     As LongProc does it: `g++ -std=c++11 -O`, three seconds (of processor time) a case, output equal to the last byte,
     any exit status.
     """
-    # all in braces, so that the shell has read it before anything of the program runs; the file goes first, it has the
+    # All in braces, so that the shell has read it before anything of the program runs; the file goes first, it has the
     # expected output in it
     script = [
         "{",
@@ -259,7 +261,7 @@ def cpp_check(program: str, cases: Sequence[tuple[str, str]]) -> CompiledCheck:
         "g++ -std=c++11 -O -o program program.cpp || exit 1",
     ]
     for given, expected in cases:
-        # processor time, so that a busy machine fails no right program; 137 and 152 are its end
+        # Processor time, so that a busy machine fails no right program; 137 and 152 are its end
         script += [
             f"echo {_base64(given + chr(10))} | base64 -d > in",
             f"(ulimit -t {TIMEOUT_SECONDS:.0f}; exec ./program < in > out)",

@@ -7,19 +7,22 @@ from typing import Any, Protocol
 
 from qwen2eval.sandbox import Execution
 
+AnyCheck = Any
+"""A check of the kind that the task's sandbox runs: `Check` for Python, `CompiledCheck` for other languages."""
+
 
 class RunsChecks(Protocol):
-    """A `Sandbox`, or one for other languages, with checks of its own kind."""
+    """A `Sandbox`, or one for other languages, with its own kind of checks."""
 
-    def check_many(self, checks: Iterable[Any], /) -> list[Execution]:
-        """Run checks and return what came of each."""
+    def check_many(self, checks: Iterable[AnyCheck], /) -> list[Execution]:
+        """Run checks and return the result of each."""
 
 
 MakeSandbox = Callable[[], AbstractContextManager[RunsChecks]]
 
 
 class ProgramRuns:
-    """What came of programs, by keys that the caller gives them.
+    """The results of programs, by keys that the caller chooses.
 
     Args:
         open_sandbox: opens the sandbox that runs them; called when there is something to run.
@@ -41,15 +44,15 @@ class ProgramRuns:
         return next((one.level for one in self._done.values() if one.level), None)
 
     def note_not_run(self, key: str, why: str) -> None:
-        """Note that a program can't be run, for no fault of its own."""
+        """Record that a program can't be run, for a reason outside of it."""
         self._done[key] = Execution("not_run", why, "", "", 0.0, 0.0, level="")
 
-    def run(self, programs: Mapping[str, Sequence[Any]]) -> None:
+    def run(self, programs: Mapping[str, Sequence[AnyCheck]]) -> None:
         """Run programs, those that ran before not again.
 
         Args:
             programs: for each key its checks. They are run one after the other until one is not passed: that one is
-                what came of the program, with the time of all.
+                the program's result, with the time of all checks.
 
         Raises:
             SandboxError: no level of the sandbox works on this machine.

@@ -1,22 +1,26 @@
 """Tasks whose answers are programs: each is run against the doc's tests in the sandbox, and pass@k counted.
 
-YAML selects it with `class:`; a filter of `scoring.programs` makes whole programs of the responses. All of a task's
+YAML selects it with `class:`; a filter of `scoring.programs` turns responses into complete programs. All of a task's
 programs run at once, on all cores, before its docs are scored.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import comb
-from typing import Any
+from typing import Any, TypeVar
 
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
 from qwen2eval.errors import Qwen2EvalError, TaskFileError
+from qwen2eval.requests import Doc
 from qwen2eval.sandbox import Check, Execution, Sandbox
-from qwen2eval.tasks.code.program_runs import ProgramRuns
+from qwen2eval.tasks.code.program_runs import AnyCheck, ProgramRuns
+from qwen2eval.tasks.protocols import Responses
+from qwen2eval.typed_json import JsonObject
 
+T = TypeVar("T")
 PACKAGES = ("numpy",)
 """What programs may import besides the standard library: answers do, and EvalPlus' tests."""
 
@@ -36,7 +40,7 @@ class CodeTask(ConfigurableTask):
     PROGRAMS_AT_ONCE = 1 << 20
     """Programs whose tests are in memory together."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         config = {key: value for key, value in config.items() if key != "class"}
         super().__init__(config=config)
         metadata = self.config.metadata
@@ -67,7 +71,7 @@ class CodeTask(ConfigurableTask):
         """The level that programs ran at; None: none has run."""
         return self._runs.level
 
-    def run_programs(self, answered: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> None:
+    def run_programs(self, answered: Iterable[tuple[Doc, Responses]]) -> None:
         """Run the programs of docs, all at once; those that ran before are not run again.
 
         Args:
@@ -81,20 +85,20 @@ class CodeTask(ConfigurableTask):
         for some in batched(new.items(), self.PROGRAMS_AT_ONCE):
             self._runs.run(dict(self._checks_of(some)))
 
-    def _checks_of(self, programs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the checks of programs; of a doc whose tests can't be had it is noted that they were not run."""
+    def _checks_of(self, programs: Iterable[tuple[str, tuple[Doc, str]]]) -> Iterator[tuple[str, Sequence[AnyCheck]]]:
+        """Yield the checks of programs; of a doc whose tests can't be read, record that they were not run."""
         for key, (doc, program) in programs:
             try:
                 yield key, self.checks(doc, program)
             except (Qwen2EvalError, ValueError) as err:
                 self._runs.note_not_run(key, str(err))
 
-    def executions(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[Execution]:
-        """Return what came of a doc's programs, in the order of the responses."""
+    def executions(self, doc: Doc, results: Responses) -> list[Execution]:
+        """Return the results of a doc's programs, in the order of the responses."""
         self.run_programs([(doc, results)])
         return [self._runs[self.key(doc, program)] for program in results[0]]
 
-    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Responses) -> dict[str, float]:
         """Return pass@k of one doc.
 
         Raises:
@@ -106,19 +110,19 @@ class CodeTask(ConfigurableTask):
         n_passed = sum(one.passed for one in found)
         return {f"pass@{k}": pass_at_k(len(found), n_passed, k) for k in self._k if k <= len(found)}
 
-    def checks(self, doc: Mapping[str, Any], program: str) -> Sequence[Any]:
+    def checks(self, doc: Doc, program: str) -> Sequence[AnyCheck]:
         """Return what decides on a program, for the task's sandbox: it has to pass all of these.
 
         Raises:
-            ValueError, Qwen2EvalError: the doc's tests can't be had.
+            ValueError, Qwen2EvalError: the doc's tests can't be read.
         """
         setup = doc["setup"] if "setup" in doc else doc["prompt"]
         tests = doc[self._test_column]
         if not all(name.isidentifier() for name in doc["entry_point"].split(".")):
-            raise ValueError(f"the doc's entry_point is {doc['entry_point']!r}, no name of a function")
+            raise ValueError(f"the doc's entry_point is {doc['entry_point']!r}, not the name of a function")
         return [Check(program, entry_point=doc["entry_point"], tests=tests, setup=setup, **self._limits)]  # type: ignore[arg-type]
 
-    def key(self, doc: Mapping[str, Any], program: str) -> str:
+    def key(self, doc: Doc, program: str) -> str:
         """Return what a program and its tests are known by."""
         return digest(doc[self._test_column], doc["entry_point"], program)
 
@@ -137,7 +141,7 @@ def pass_at_k(n: int, n_passed: int, k: int) -> float:
     return 1 - comb(n - n_passed, k) / comb(n, k)
 
 
-def batched(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
+def batched(items: Iterable[T], n: int) -> Iterator[list[T]]:
     """Yield lists of up to `n` items; Python 3.12 has it.
 
     >>> list(batched("abc", 2))

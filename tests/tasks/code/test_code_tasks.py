@@ -123,7 +123,7 @@ def test_a_doc_without_a_functions_name_is_not_scored(tmp_path, data_dir):
         file.writelines(json.dumps(DOUBLE | {"entry_point": name}) + "\n" for name in ("", "not a name"))
     finished = a_run(tmp_path, data_dir)
     assert finished.scores.n_unscored.tolist() == [2]
-    assert "no name of a function" in finished.samples("humaneval").error[3]
+    assert "not the name of a function" in finished.samples("humaneval").error[3]
 
 
 def test_the_report_counts_verdicts(tmp_path, data_dir):

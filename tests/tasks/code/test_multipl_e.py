@@ -240,7 +240,7 @@ def test_broken_parquet_is_named(tmp_path):
 def test_no_data_and_no_language(tmp_path):
     with prepared_libraries(offline=True), pytest.raises(MissingDataError, match=r"humaneval-sh\.jsonl"):
         load(configuration="humaneval-sh", data_dir=str(tmp_path), offline=True)
-    with pytest.raises(TaskFileError, match="'cobol' is no language here"):
+    with pytest.raises(TaskFileError, match="unknown language 'cobol'"):
         load(configuration="humaneval-cobol", data_dir=str(tmp_path), offline=True)
 
 

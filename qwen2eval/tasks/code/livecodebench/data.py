@@ -75,7 +75,7 @@ class LiveCodeData(LoadedData):
 
 
 def load(
-    *, data_dir: str | None = None, offline: bool = False, window: tuple[str, str] = WINDOW, **_: Any
+    *, data_dir: str | None = None, offline: bool = False, window: tuple[str, str] = WINDOW, **_: object
 ) -> LiveCodeData:
     """Return the split `test`: problems with the published columns and `func_name`, by contest date.
 
@@ -126,9 +126,9 @@ class _TextUnpickler(pickle.Unpickler):
     """Makes plain values only: any class or function that a pickle names is refused."""
 
     def find_class(self, module_name: str, global_name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, and may hold a text only")
+        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}; only a text is allowed")
 
-    def persistent_load(self, pid: Any) -> NoReturn:
+    def persistent_load(self, pid: object) -> NoReturn:
         raise pickle.UnpicklingError(f"it refers to {pid!r} outside")
 
 

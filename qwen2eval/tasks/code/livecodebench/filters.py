@@ -1,15 +1,16 @@
-"""LiveCodeBench: contest problems, whole programs with stdin and stdout or a method that is called."""
+"""LiveCodeBench: contest problems, complete programs with stdin and stdout or a method that is called."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from qwen2eval.requests import Doc
 from qwen2eval.sandbox import Check
 from qwen2eval.tasks.code.task import CodeTask, digest
+from qwen2eval.typed_json import JsonObject
 
 
 class LiveCodeBenchTask(CodeTask):
-    """A `CodeTask` whose docs' tests are in their data's `case_file`; each test is a run of its own.
+    """A `CodeTask` whose docs' tests are in their data's `case_file`; each test is a separate run.
 
     As LiveCodeBench does it (`lcb_runner/evaluation/testing_util.py`): lines are compared without outer white space, or
     as decimal numbers; of what a method returns a tuple counts as a list. Otherwise than there, programs get a real
@@ -20,12 +21,12 @@ class LiveCodeBenchTask(CodeTask):
     target_is_answer = False
     """Problems come without solutions."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         super().__init__(config)
-        # the tests of a problem are in memory once for all of its answers
+        # The tests of a problem are in memory once for all of its answers
         self._tests_of = lru_cache(maxsize=2)(self._read_tests)
 
-    def checks(self, doc: Mapping[str, Any], program: str) -> list[Check]:
+    def checks(self, doc: Doc, program: str) -> list[Check]:
         """Return a check for each test of the problem."""
         name = doc["func_name"]
         tests = self._tests_of(doc["question_id"], bool(name))
@@ -42,7 +43,7 @@ class LiveCodeBenchTask(CodeTask):
             return [{"tests": _CALL.format(input=case.input, output=case.output)} for case in cases]
         return [{"stdin": case.input, "expected_stdout": case.output, "compare": "numbers"} for case in cases]
 
-    def key(self, doc: Mapping[str, Any], program: str) -> str:
+    def key(self, doc: Doc, program: str) -> str:
         """Return what a program and its tests are known by."""
         return digest(doc["question_id"], program)
 

@@ -4,7 +4,6 @@
 """
 
 from pathlib import Path
-from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Rows, find_folder, load_hub, missing, require_columns
@@ -23,7 +22,7 @@ def load(
     package_data: str | None = None,
     data_dir: str | None = None,
     offline: bool = False,
-    **_: Any,
+    **_: object,
 ) -> LoadedData:
     """Return the split `test` with columns name, language, prompt, tests and stop_tokens, a list of texts.
 
@@ -64,7 +63,7 @@ def language_of(configuration: str) -> str:
     language = configuration.rpartition("-")[2]
     if language not in LANGUAGES:
         raise TaskFileError(
-            f"MultiPL-E configuration {configuration!r}: {language!r} is no language here; there are: "
+            f"MultiPL-E configuration {configuration!r}: unknown language {language!r}; available: "
             f"{', '.join(LANGUAGES)}"
         )
     return language

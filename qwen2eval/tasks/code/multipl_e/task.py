@@ -4,15 +4,18 @@ Otherwise than MultiPL-E's own runner, which asks for exit status 0 only, a prog
 `sandbox.compiled`. A doc whose language can't be run on this machine is not scored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
 
+from qwen2eval.requests import Doc
 from qwen2eval.sandbox.compiled import CompiledCheck, CompiledSandbox
 from qwen2eval.tasks.code.multipl_e.data import language_of
 from qwen2eval.tasks.code.program_runs import ProgramRuns
 from qwen2eval.tasks.code.task import CodeTask, digest
+from qwen2eval.tasks.protocols import Responses
+from qwen2eval.typed_json import JsonObject
 
 
 class MultiplETask(CodeTask):
@@ -21,13 +24,13 @@ class MultiplETask(CodeTask):
     `dataset_kwargs`: `configuration`, such as `humaneval-cpp`; it names the language.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         super().__init__(config=config)
         self.language = language_of(str((self.config.dataset_kwargs or {}).get("configuration")))
         self._sandbox = CompiledSandbox(str(self.config.metadata.get("sandbox") or "auto"))
         self._runs = ProgramRuns(lambda: self._sandbox)
 
-    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> Instance:
+    def construct_requests(self, doc: Doc, ctx: str, **kwargs: Any) -> Instance:
         """Return the request, which stops where this doc's language says, and where the YAML does.
 
         A run that asks is warned if the answers can't be scored here; who only reads the docs waits for no compiler.
@@ -39,7 +42,7 @@ class MultiplETask(CodeTask):
         request.arguments = (context, {**arguments, "until": list(stops)})
         return request
 
-    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Responses) -> dict[str, float]:
         """Return pass@k of one doc whose programs were run.
 
         Before that nothing: the check before a run has no right answer to try.
@@ -51,16 +54,16 @@ class MultiplETask(CodeTask):
             return {}
         return super().process_results(doc, results)
 
-    def checks(self, doc: Mapping[str, Any], program: str) -> Sequence[CompiledCheck]:
+    def checks(self, doc: Doc, program: str) -> Sequence[CompiledCheck]:
         """Return what decides on a program: its tests, in the same process."""
         return [CompiledCheck(program, self.language, tests=doc["tests"], **self._limits)]  # type: ignore[arg-type]
 
-    def key(self, doc: Mapping[str, Any], program: str) -> str:
+    def key(self, doc: Doc, program: str) -> str:
         """Return what a program and its tests are known by."""
         return digest(doc["tests"], self.language, program)
 
 
-def complete(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def complete(responses: Sequence[Sequence[str]], docs: Sequence[Doc]) -> list[list[str]]:
     r"""Return programs: the prompt and the response up to the first of the doc's stop tokens.
 
     >>> complete([["  return 1;\n}\nint main"]], [{"prompt": "int f() {\n", "stop_tokens": ["\n}"]}])
@@ -79,5 +82,5 @@ def cut(text: str, stops: Sequence[str]) -> str:
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
-def _listed(until: Any) -> list[str]:
+def _listed(until: str | list[str] | None) -> list[str]:
     return [until] if isinstance(until, str) else list(until or ())
