@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import Checkpoint, open_checkpoint
+from qwen2eval.model.checkpoint import Checkpoint
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.model.config_json import load_config_json
 from qwen2eval.model.gguf_header import read_header
 from qwen2eval.model.load import choose_dtype, empty_model
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.save import MAX_SHARD_GB, ShardWriter, Written, copy_other_files, new_folder, write_config
 
 _TIED_HEAD = "lm_head.weight"

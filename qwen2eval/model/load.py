@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import Checkpoint, open_checkpoint, some
+from qwen2eval.model.checkpoint import Checkpoint, some
 from qwen2eval.model.config import DualChunk, Qwen2Config
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.qwen2 import Qwen2Model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import INDEX, SINGLE
+from qwen2eval.model.safetensors_files import INDEX, SINGLE
 
 MAX_SHARD_GB = 2.0
 """Of weights in one file, in units of 1e9 bytes. They are in memory together, and twice while they are written."""

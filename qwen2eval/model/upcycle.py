@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import Checkpoint, open_checkpoint
+from qwen2eval.model.checkpoint import Checkpoint
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.model.config_json import load_config_json
 from qwen2eval.model.convert import by_layer, write_other_files
 from qwen2eval.model.load import choose_dtype, empty_model
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.save import MAX_SHARD_GB, ShardWriter, Written, new_folder, write_config
 
 N_SHARED = 8

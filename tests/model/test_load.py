@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from qwen2eval.errors import ModelError
 from qwen2eval.model import load_model
-from qwen2eval.model.checkpoint import open_checkpoint
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from tests.model.gguf_files import write_gguf
 from tests.model.tiny import DENSE, MOE, random_ids, save_tiny
 
