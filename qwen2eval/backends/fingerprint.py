@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from qwen2eval.content import cache_dir
 from qwen2eval.redact import is_secret
@@ -47,7 +46,7 @@ def fingerprint_checkpoint(path: str, *, revision: str = "main") -> str:
     return fingerprint
 
 
-def stable_args(model_args: Mapping[str, Any]) -> str:
+def stable_args(model_args: Mapping[str, object]) -> str:
     """Return the model arguments that can change an answer, as sorted JSON; files are left to the fingerprint."""
     others = (*PERFORMANCE_ARGS, "pretrained", "peft", "delta", "lora_local_path", "model")
     kept = {k: v for k, v in model_args.items() if k not in others and not is_secret(k)}

@@ -159,11 +159,13 @@ def _check_device(device: str) -> None:
 class _EndingHFLM(HFLM):
     """HFLM that also tells how each generation ended: by a stop, or cut off."""
 
-    def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> Any:
+    def _loglikelihood_tokens(self, requests: object, **kwargs: object) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text
         return super()._loglikelihood_tokens(requests, **{**kwargs, "disable_tqdm": True})
 
-    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: object
+    ) -> torch.Tensor:
         output: torch.Tensor = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
         room = max_length - context.shape[1]
         if isinstance(self.cache_hook, EndingRecorder):

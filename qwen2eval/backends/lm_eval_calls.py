@@ -24,7 +24,7 @@ class EndingRecorder:
         """Take the endings of the outputs that lm-eval will now report, in order."""
         self._pending.extend(endings)
 
-    def add_partial(self, _method: str, args: tuple[str, Any], _result: str) -> None:
+    def add_partial(self, _method: str, args: tuple[str, object], _result: str) -> None:
         """Note one finished generation (lm-eval's name for it)."""
         self._by_context[args[0]].append(self._pending.popleft())
 
@@ -45,7 +45,7 @@ def score(lm: Any, batch: Sequence[Request]) -> list[Answer]:
 
 
 def generate(
-    lm: Any, batch: Sequence[Request], *, gen_kwargs: Callable[[Request], dict[str, Any]] | None = None
+    lm: Any, batch: Sequence[Request], *, gen_kwargs: Callable[[Request], dict[str, object]] | None = None
 ) -> list[Answer]:
     """Return generated texts with how they ended.
 
@@ -73,5 +73,5 @@ def generate(
     ]
 
 
-def _instance(kind: str, arguments: tuple[Any, ...]) -> Instance:
+def _instance(kind: str, arguments: tuple[object, ...]) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0, metadata=(None, 0, 1))

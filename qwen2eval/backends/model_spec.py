@@ -122,7 +122,7 @@ def hash_tokenizer(tokenizer: Any) -> str:
 
 
 def _chat_template(
-    tokenizer: Any, template_args: dict[str, Any], enable_thinking: bool | None
+    tokenizer: Any, template_args: dict[str, object], enable_thinking: bool | None
 ) -> Callable[..., str] | None:
     if getattr(tokenizer, "chat_template", None) is None:
         return None

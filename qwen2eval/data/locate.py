@@ -13,8 +13,9 @@ from typing import Any
 from qwen2eval.content import package_folder
 from qwen2eval.data.hub_files import hub_or_cache, not_at_hub
 from qwen2eval.errors import DataFileError, MissingDataError, Qwen2EvalError, summarize_names
+from qwen2eval.requests import Doc
 
-Rows = list[dict[str, Any]]
+Rows = list[Doc]
 Splits = dict[str, Rows]
 
 
@@ -86,14 +87,14 @@ def load_hub(repository: str, name: str, *, offline: bool, error: MissingDataErr
         raise not_at_hub(error, err, offline=offline) from err
 
 
-def require_columns(row: dict[str, Any], columns: Sequence[str], *, path: Path, line: int) -> None:
+def require_columns(row: dict[str, object], columns: Sequence[str], *, path: Path, line: int) -> None:
     """Raise a DataFileError that names file, line and column if `row` lacks one of `columns`."""
     for column in columns:
         if row.get(column) is None:
             raise DataFileError(f"{path}, line {line}: no column {column!r}; it has {sorted(row)}")
 
 
-def text_of(row: dict[str, Any], column: str) -> str:
+def text_of(row: dict[str, object], column: str) -> str:
     """Return a column that has to be a text.
 
     Raises:
@@ -105,7 +106,7 @@ def text_of(row: dict[str, Any], column: str) -> str:
     return value
 
 
-def texts_of(row: dict[str, Any], column: str) -> list[str]:
+def texts_of(row: dict[str, object], column: str) -> list[str]:
     """Return a column that has to be a list of texts, at least one; raises as `text_of`."""
     value = row[column]
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):

@@ -107,7 +107,7 @@ def _haystack(world: World, language: Language) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _jsonl(rows: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 

@@ -184,7 +184,7 @@ class Qwen2Config:
             )
 
     @classmethod
-    def from_hf(cls, source: Mapping[str, Any] | str | Path) -> Self:
+    def from_hf(cls, source: Mapping[str, object] | str | Path) -> Self:
         """Read a checkpoint's config.json, in its older form (`rope_theta`) or its newer one (`rope_parameters`).
 
         Args:

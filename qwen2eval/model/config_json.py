@@ -31,7 +31,7 @@ _MOE_OPTIONAL = ("decoder_sparse_step", "norm_topk_prob")
 _YARN_NUMBERS = ("factor", "beta_fast", "beta_slow", "attention_factor")
 
 
-def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+def read_config_json(source: Mapping[str, object] | str | Path) -> dict[str, Any]:
     """Return the values for `Qwen2Config`, with `yarn` and `dual_chunk` as dictionaries or None.
 
     Raises:
@@ -51,7 +51,7 @@ def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     return values | _rope(raw, where) | {"dual_chunk": _dual_chunk(raw, where)}
 
 
-def load_config_json(source: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], str]:
+def load_config_json(source: Mapping[str, object] | str | Path) -> tuple[Mapping[str, Any], str]:
     """Return the dictionary as it is, of a GGUF file what it would be, and what messages call it.
 
     Raises:
@@ -104,7 +104,7 @@ def _check_features(raw: Mapping[str, Any], where: str) -> None:
         raise ModelError(f"{where} sets {told}, which this model doesn't do; run it with --model hf")
 
 
-def _check_numbers(values: Mapping[str, Any], where: str) -> None:
+def _check_numbers(values: Mapping[str, object], where: str) -> None:
     for name in ("rms_norm_eps",):
         if name in values and not _is_number(values[name]):
             raise ModelError(f"{where}: {name} is {values[name]!r}, not a number")
@@ -139,7 +139,7 @@ def _rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"rope_theta": float(theta), "yarn": yarn}
 
 
-def _dual_chunk(raw: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+def _dual_chunk(raw: Mapping[str, object], where: str) -> dict[str, Any] | None:
     dual = raw.get("dual_chunk_attention_config")
     if dual is None:
         return None

@@ -189,7 +189,7 @@ def _places(tensor: TensorInfo) -> Iterator[tuple[str, _Place]]:
         yield f"{_TOP[stem]}.{kind}" if stem in _TOP else tensor.name, _Place(tensor, shape)
 
 
-def _dequantise(rows: "np.ndarray[Any, Any]", kind: Any, dtype: torch.dtype) -> Tensor:
+def _dequantise(rows: "np.ndarray[Any, Any]", kind: object, dtype: torch.dtype) -> Tensor:
     """Return the values of rows of bytes, (rows, columns); float32 as float32 stays in the map."""
     gguf = _import_gguf()
     if kind == gguf.GGMLQuantizationType.F32:

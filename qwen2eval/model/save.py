@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -153,7 +152,7 @@ def new_folder(out: Path, *, n_bytes: int) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_config(folder: Path, config: Mapping[str, Any], *, dtype: str) -> None:
+def write_config(folder: Path, config: Mapping[str, object], *, dtype: str) -> None:
     """Write config.json with the dtype of the weights beside it."""
     kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
     write_json(folder / "config.json", kept | {"torch_dtype": dtype})
@@ -167,6 +166,6 @@ def copy_other_files(source: Path, folder: Path) -> bool:
     return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a value as people read it."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

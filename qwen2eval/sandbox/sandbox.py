@@ -94,7 +94,7 @@ class Sandbox:
 
     def check_many(
         self,
-        checks: Iterable[Check | Mapping[str, Any]],
+        checks: Iterable[Check | Mapping[str, object]],
         *,
         on_done: Callable[[int, Execution], None] | None = None,
     ) -> list[Execution]:

@@ -61,7 +61,7 @@ class Run:
         return any(stream.n_bytes > stream.limit + MAX_PRINTED_BYTES for stream in (self.stdout, self.stderr))
 
 
-def decide(check: Check, run: Run, ended: list[dict[str, Any]], *, token: bytes | None) -> tuple[Verdict, str]:
+def decide(check: Check, run: Run, ended: list[dict[str, object]], *, token: bytes | None) -> tuple[Verdict, str]:
     """Return verdict and detail from what this side knows: its own limits, the tester's word, how processes ended."""
     if run.stopped:
         return run.stopped, run.why

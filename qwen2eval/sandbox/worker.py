@@ -98,7 +98,7 @@ class Worker:
                 listener.close()
         return ours, process
 
-    def ask_to_fork(self, request: dict[str, Any], fds: list[int]) -> None:
+    def ask_to_fork(self, request: dict[str, object], fds: list[int]) -> None:
         """Have the zygote fork a process of a check, which gets duplicates of `fds`; `forked` returns it.
 
         Raises:
@@ -127,11 +127,11 @@ class Worker:
         """Return whether the program has written more, or more files, than it may."""
         return bool(self._ask({"do": "usage"})[0]["too_much"])
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    def _ask(self, request: dict[str, object]) -> tuple[dict[str, Any], list[int]]:
         self._send(request, [])
         return self._receive(REPLY_SECONDS)
 
-    def _send(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _send(self, request: dict[str, object], fds: list[int]) -> None:
         try:
             socket.send_fds(self.control, [json.dumps(request).encode()], fds)
         except OSError as err:

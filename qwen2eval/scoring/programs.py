@@ -1,10 +1,11 @@
 """Filters that make whole programs of a model's answers, for the tasks of `code_task`."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-Docs = Sequence[Mapping[str, Any]]
+from qwen2eval.requests import Doc
+
+Docs = Sequence[Doc]
 Responses = Sequence[Sequence[str]]
 """For each request the responses of its repeats."""
 
@@ -91,11 +92,11 @@ def with_imports(program: str) -> str:
     return "".join(f"{line}\n" for line in future) + CONTEST_IMPORTS + _FUTURE.sub("", program)
 
 
-def _each(responses: Responses, docs: Docs, make: Callable[[str, Mapping[str, Any]], str]) -> list[list[str]]:
+def _each(responses: Responses, docs: Docs, make: Callable[[str, Doc], str]) -> list[list[str]]:
     return [[make(text, doc) for text in of_doc] for of_doc, doc in zip(responses, docs, strict=True)]
 
 
-def _extracted(text: str, doc: Mapping[str, Any]) -> str:
+def _extracted(text: str, doc: Doc) -> str:
     block, defines_it = _block_with(text, doc)
     if defines_it:
         # what the prompt imports and defines, the answer may use
@@ -103,7 +104,7 @@ def _extracted(text: str, doc: Mapping[str, Any]) -> str:
     return str(doc["prompt"]) + block
 
 
-def _block_with(text: str, doc: Mapping[str, Any]) -> tuple[str, bool]:
+def _block_with(text: str, doc: Doc) -> tuple[str, bool]:
     """Return the block of an answer that defines the doc's function, or else the first, and whether it does."""
     blocks = code_blocks(text) or [text]
     defines = re.compile(rf"^\s*(?:async\s+)?def\s+{re.escape(doc['entry_point'])}\b", re.MULTILINE)

@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate(None, None, None)
 
 
-def mean_estimate(values: Sequence[float], *, clusters: Sequence[Any] | None = None) -> Estimate:
+def mean_estimate(values: Sequence[float], *, clusters: Sequence[object] | None = None) -> Estimate:
     """Estimate the error of a mean.
 
     Args:
@@ -85,7 +85,7 @@ def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[
 
 
 def part_difference(
-    values: Sequence[float], is_part: Sequence[bool], *, clusters: Sequence[Any] | None = None
+    values: Sequence[float], is_part: Sequence[bool], *, clusters: Sequence[object] | None = None
 ) -> Estimate:
     """Estimate the error of mean(part) - mean(all), where the part's values are among all.
 
@@ -127,11 +127,11 @@ def part_difference(
 
 
 def bootstrap_difference(
-    aggregate: Callable[[list[Any]], float], items: Sequence[Any], is_part: Sequence[bool], *, seed: int
+    aggregate: Callable[[list[object]], float], items: Sequence[Any], is_part: Sequence[bool], *, seed: int
 ) -> Estimate:
     """Estimate the error of aggregate(part) - aggregate(all) by resampling docs together with their membership."""
 
-    def difference(pairs: list[tuple[Any, bool]]) -> float:
+    def difference(pairs: list[tuple[object, bool]]) -> float:
         return aggregate([item for item, is_in in pairs if is_in]) - aggregate([item for item, _ in pairs])
 
     return bootstrap_estimate(difference, list(zip(items, is_part, strict=True)), seed=seed)

@@ -63,7 +63,7 @@ def positive_int(key: str, value: object, *, lowest: int = 1) -> int:
     return number
 
 
-def headers_and_secrets(args: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+def headers_and_secrets(args: Mapping[str, object]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the headers of each request and the texts in them that must not be shown.
 
     As in lm-eval, `header` goes before OPENAI_API_KEY; `auth_token` is used where neither is given.
@@ -120,7 +120,7 @@ def _lm_class(name: str) -> Any:
     return LocalChatCompletion if name == "local-chat-completions" else LocalCompletionsAPI
 
 
-def _lm_args(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+def _lm_args(name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Return what lm-eval's constructor gets: our dispatch has the rest."""
     ours = ("num_concurrent", "max_retries", "header", "max_length", "timeout")
     lm_args = {key: value for key, value in args.items() if key not in ours}

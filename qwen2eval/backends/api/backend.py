@@ -26,7 +26,7 @@ from qwen2eval.backends.api.client import ApiClient, Connection, FailedRequestEr
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.redact import public_url
-from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
+from qwen2eval.requests import Answer, FinishReason, GenKwargs, Request, is_sampled
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -41,7 +41,7 @@ _PROBE = Request("loglikelihood", "Three apples and two apples", " are five appl
 class ApiBackend(Backend):
     """A model behind the HTTP API of OpenAI: completions or chat completions."""
 
-    def __init__(self, name: str, model_args: Mapping[str, Any], *, batch_size: int | str = 1) -> None:
+    def __init__(self, name: str, model_args: Mapping[str, object], *, batch_size: int | str = 1) -> None:
         """Check the arguments and load the tokenizer.
 
         The server is asked for its longest context (GET …/v1/models, `max_model_len` as vLLM gives it) unless
@@ -101,7 +101,7 @@ class ApiBackend(Backend):
             "lm_eval_version": version("lm-eval"),
         }
 
-    def apply_chat_template(self, history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(self, history: Sequence[Mapping[str, object]], add_generation_prompt: bool = True) -> str:
         """Render `history` as a context: the tokenizer's template for completions, the messages as JSON for a chat.
 
         Raises:
@@ -169,7 +169,7 @@ class ApiBackend(Backend):
             n_response_tokens=n_tokens if isinstance(n_tokens, int) else None,
         )
 
-    def _generation_prompt(self, context: str, gen_kwargs: Mapping[str, Any]) -> Any:
+    def _generation_prompt(self, context: str, gen_kwargs: GenKwargs) -> Any:
         lm = self._lm
         if self._is_chat:
             return _read_messages(context)
@@ -186,7 +186,7 @@ class ApiBackend(Backend):
             )
         return [token_ids[-n_left:]]
 
-    def _read_text(self, choice: Mapping[str, Any]) -> str:
+    def _read_text(self, choice: Mapping[str, object]) -> str:
         """Return a choice's text, after the thinking where `think_end_token` marks its end."""
         message = choice.get("message") if self._is_chat else choice
         field = "content" if self._is_chat else "text"
@@ -330,7 +330,7 @@ def _read_messages(context: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": context}]
 
 
-def _first_choice(outputs: Mapping[str, Any]) -> dict[str, Any]:
+def _first_choice(outputs: Mapping[str, object]) -> dict[str, Any]:
     choices = outputs.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise FailedRequestError("the server's answer has no 'choices'")

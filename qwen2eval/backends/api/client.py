@@ -145,7 +145,7 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def post(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+    def post(self, payload: Mapping[str, object]) -> dict[str, Any]:
         """Send one request, again where that can help, and return the server's JSON object.
 
         Raises:
@@ -183,7 +183,7 @@ class Connection:
         except ValueError:
             return None
 
-    def _attempt(self, payload: Mapping[str, Any]) -> dict[str, Any] | _Failure:
+    def _attempt(self, payload: Mapping[str, object]) -> dict[str, Any] | _Failure:
         client = self._client
         try:
             response = self._session.post(client.url, json=payload, timeout=client.timeout_seconds)

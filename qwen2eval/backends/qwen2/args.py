@@ -159,7 +159,7 @@ def _hub_config(repository: str, revision: str) -> str:
 
 
 def _check(
-    name: str, values: Mapping[str, Any], kind: Any, *, above: float | None = None, choices: tuple[str, ...] = ()
+    name: str, values: Mapping[str, object], kind: Any, *, above: float | None = None, choices: tuple[str, ...] = ()
 ) -> None:
     if name not in values:
         return

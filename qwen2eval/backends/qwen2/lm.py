@@ -4,7 +4,7 @@ Splitting a context from its continuation is lm-eval's own code; cutting on the 
 strings and what is cut off after them follow `lm_eval.models.huggingface.HFLM`, so that both give the same answers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from qwen2eval.engine.generate import Generated, GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
 from qwen2eval.engine.tree import Tokens
 from qwen2eval.errors import BackendError
+from qwen2eval.requests import GenKwargs
 
 GENERATION_ARGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 """Arguments of a generation that pass to the engine; the checkpoint's generation_config.json may set them, too."""
@@ -47,7 +48,7 @@ class Qwen2LM(TemplateLM):
         *,
         max_length: int,
         max_gen_toks: int,
-        defaults: Mapping[str, Any],
+        defaults: GenKwargs,
         add_bos_token: bool | None = None,
     ) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class Qwen2LM(TemplateLM):
         """The tokenizer's name, as lm-eval's files want it."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_kwargs: object) -> list[int]:
         """Return the token ids of a text; the last few are remembered, since a doc's choices share their context."""
         key = (string, add_special_tokens)
         if key not in self._recent:
@@ -165,9 +166,7 @@ class Qwen2LM(TemplateLM):
             self._last_context = context, np.array(context, np.int32)
         return ScoreRequest(self._last_context[1][-room:], np.array(continuation, np.int32))
 
-    def generation(
-        self, prompt: str, gen_kwargs: Mapping[str, Any], *, seed: int = 0
-    ) -> tuple[GenerateRequest, list[str]]:
+    def generation(self, prompt: str, gen_kwargs: GenKwargs, *, seed: int = 0) -> tuple[GenerateRequest, list[str]]:
         """Return a generation for the engine, and its stop strings.
 
         Raises:

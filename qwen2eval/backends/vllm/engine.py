@@ -40,7 +40,7 @@ class Usage:
 
 
 def run_engine(
-    llm: Any, asks: Iterable[Ask | Answered], *, usage: Usage, lora_request: Any = None
+    llm: Any, asks: Iterable[Ask | Answered], *, usage: Usage, lora_request: object = None
 ) -> Iterator[AnswerBatch]:
     """Keep the engine supplied and yield after each of its steps what is answered; each request is answered once.
 
@@ -66,7 +66,7 @@ def run_engine(
 class _Queue:
     """The prompts that the engine has, and what to do with their outputs."""
 
-    def __init__(self, llm: Any, usage: Usage, lora_request: Any) -> None:
+    def __init__(self, llm: Any, usage: Usage, lora_request: object) -> None:
         self._llm, self._usage, self._lora_request = llm, usage, lora_request
         self._numbers = count()
         self._answered: set[int] = set()

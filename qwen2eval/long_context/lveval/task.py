@@ -22,6 +22,7 @@ from qwen2eval.long_context.lveval.middle import MiddleCutter
 from qwen2eval.long_context.lveval.scoring import METRICS, Kind, Language, score
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
 
 WINDOW_RESERVE = 500
@@ -99,7 +100,7 @@ class LVEvalTask(PublishedTask):
         rows = self.dataset["test"].remove_columns("context").to_list()
         return [{"row": i, **row} for i, row in enumerate(rows)]
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the doc's prompt, without its middle where it is too long; contexts stay on disk."""
         context = self.dataset["test"][doc["row"]]["context"]
         question = Template(self._template["after"]).substitute(input=doc["input"])
@@ -113,11 +114,11 @@ class LVEvalTask(PublishedTask):
         )
         return shorter
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return the first answer, the only one that the source scores."""
         return str(doc["answers"][0]) if doc else ""
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, float]:
         """Score a response; a metric without a value for this doc is left out."""
         return score(
             results[0],

@@ -15,6 +15,7 @@ from qwen2eval.long_context.needlebench.data import LANGUAGES, Language, Needle,
 from qwen2eval.long_context.needlebench.grid import N_FACTS, N_REPEATS, Setting
 from qwen2eval.long_context.needlebench.kinship import Kinship, draw_kinship
 from qwen2eval.long_context.needlebench.scoring import Part
+from qwen2eval.requests import Doc
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class NeedleDoc:
     """Questions about the same needles share it."""
 
 
-def make_docs(grid: Grid, part: Part, data: NeedleBenchData) -> list[dict[str, Any]]:
+def make_docs(grid: Grid, part: Part, data: NeedleBenchData) -> list[Doc]:
     """Return the docs of one part as rows, shortest context first.
 
     Raises:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
 
 from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.safe_cuts import first_cut, last_cut
@@ -175,7 +174,7 @@ class _ByIdentity:
     def __hash__(self) -> int:
         return id(self.counter.spec.tokenizer)
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, _ByIdentity) and self.counter.spec.tokenizer is other.counter.spec.tokenizer
 
 

@@ -33,6 +33,7 @@ from qwen2eval.long_context.needlebench.scoring import PARTS, Part
 from qwen2eval.long_context.needlebench.texts import Position, frame, left_open
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
 
 MAX_GEN_TOKS: Mapping[tuple[int, Part], int] = {
@@ -103,7 +104,7 @@ class NeedleBenchTask(PublishedTask):
         self.dataset.source, self.dataset.sha256 = data.source, hash_files(data.files)
         return rows
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the doc's prompt, with a context made for the model."""
         is_multiple, notes = self.part == "retrieval", doc["notes"]
         version, language = self.grid.version, doc["language"]
@@ -124,12 +125,12 @@ class NeedleBenchTask(PublishedTask):
             self._tell(built, doc["length"])
         return built.prompt
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return a right answer."""
         answer = ", ".join(doc["keywords"]) if doc else ""
         return f"\\boxed{{{answer}}}" if self.part == "reasoning" and self.grid.version == 2 else answer
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, float]:
         """Return the points of a response as a share of 100; nothing where the answer has no words.
 
         Of a multi-needle retrieval also those of each needle by its depth, as the original has them (`Depth21`).
@@ -153,7 +154,7 @@ class NeedleBenchTask(PublishedTask):
         depths = self.grid.setting.depths if self.part == "retrieval" else ()
         return [METRIC, *map(depth_metric, depths)]
 
-    def _points(self, doc: dict[str, Any], response: str) -> list[float]:
+    def _points(self, doc: Doc, response: str) -> list[float]:
         """Return 0-100: of a multi-needle retrieval for each needle, else one; none where the answer has no words."""
         keywords = doc["keywords"]
         match self.part, self.grid.version:
@@ -294,14 +295,14 @@ def _prompt_form(metadata: Mapping[str, Any]) -> tuple[Position, bool]:
     return position, is_base
 
 
-def _whole_numbers(metadata: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+def _whole_numbers(metadata: Mapping[str, object], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
     numbers: Any = _of_kind(metadata, key, list, list(default))
     if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         raise ConfigError(f"NeedleBench: {key!r} in the metadata must list whole numbers, not {numbers!r}")
     return tuple(numbers)
 
 
-def _of_kind(metadata: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+def _of_kind(metadata: Mapping[str, object], key: str, kind: type, default: object) -> Any:
     value = metadata.get(key)
     if value is None:
         return default
@@ -318,5 +319,5 @@ def _haystack(data: NeedleBenchData, language: Language) -> list[str]:
     return texts
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan

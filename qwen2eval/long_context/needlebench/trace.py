@@ -24,6 +24,7 @@ from qwen2eval.long_context.needlebench.docs import kinship_of
 from qwen2eval.long_context.needlebench.kinship import Kinship
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs, LongContextTask
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
 
 LETTERS = "ABCD"
@@ -39,7 +40,7 @@ class Size(NamedTuple):
     lengths: tuple[int, ...]
     n_repeats: int
 
-    def changed_by(self, metadata: Mapping[str, Any]) -> "Size":
+    def changed_by(self, metadata: Mapping[str, object]) -> "Size":
         """Return it with what a task's metadata has.
 
         Raises:
@@ -115,13 +116,13 @@ class TraceTask(_NamesTask):
         draw = self._boxed_docs if self.version == 2 else self._free_docs
         return [doc for length in lengths for doc in draw(names, length, range(n_repeats))]
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return a right answer."""
         if not doc:
             return ""
         return f"\\boxed{{{doc['answer']}}}" if self.version == 2 else str(doc["answer"])
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         """Return the points of a response as a share of 100, and pairs of length and points for what is made of all."""
         answer, response = doc["answer"], results[0]
         if self.version == 2:
@@ -208,7 +209,7 @@ class TraceChoiceTask(_NamesTask):
                 )
         return docs
 
-    def fewshot_context(self, doc: dict[str, Any], *_: Any, **options: Any) -> list[str]:
+    def fewshot_context(self, doc: Doc, *_: Any, **options: Any) -> list[str]:
         """Return the four prompts of a doc, each behind the worked examples."""
         chat_template = options.get("chat_template") if options.get("apply_chat_template") else None
         system = options.get("system_instruction")
@@ -218,7 +219,7 @@ class TraceChoiceTask(_NamesTask):
             for question in doc["questions"]
         ]
 
-    def construct_requests(self, doc: dict[str, Any], ctx: str | list[str], **options: Any) -> list[Instance]:
+    def construct_requests(self, doc: Doc, ctx: str | list[str], **options: object) -> list[Instance]:
         """Return one request for each order of the options."""
         options = {k: v for k, v in options.items() if k not in ("apply_chat_template", "chat_template")}
         contexts = [ctx] * len(ROTATIONS) if isinstance(ctx, str) else ctx
@@ -228,15 +229,15 @@ class TraceChoiceTask(_NamesTask):
             for i, context in enumerate(contexts)
         ]
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the question with the options in their first order."""
         return str(doc["questions"][0])
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return the letter that is right in the first order."""
         return str(doc["letters"][0]) if doc else ""
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, float]:
         """Return the share of orders answered right, and whether all were."""
         right = [given == letter for given, letter in zip(results, doc["letters"], strict=True)]
         return {"acc": sum(right) / len(right), "acc_circular": float(all(right))}

@@ -33,6 +33,7 @@ from qwen2eval.long_context.niah.scoring import (
     parse_judgement,
 )
 from qwen2eval.long_context.task import Docs, LongContextTask
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
 
 FRAMES = {
@@ -122,7 +123,7 @@ class NiahTask(LongContextTask):
 
     judge_template = JUDGE_PROMPT
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, object]) -> None:
         super().__init__(config)
         self.grid = NiahGrid.from_metadata(self.config.metadata or {})
         self.missing_lengths: tuple[int, ...] = ()
@@ -167,7 +168,7 @@ class NiahTask(LongContextTask):
         """Tokens of the longest prompt; a model of just this length has room for it, as the prompt gives way."""
         return max(self.grid.lengths)
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the haystack with the needle in it, and the question."""
         assert self._haystack is not None, "docs are built before prompts are asked for"
         start, end = doc["haystack_start"], doc["haystack_end"]
@@ -177,7 +178,7 @@ class NiahTask(LongContextTask):
         place = {"needle_at": doc["needle_at"], "end": end, "filler": doc["filler"]}
         return assemble(frame, self._texts[start], doc["needle"], **place)
 
-    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: list[object]) -> dict[str, float]:
         """Return whether all keywords are in the answer."""
         return {"acc": float(has_keywords(str(results[0]), doc["keywords"]))}
 
@@ -193,7 +194,7 @@ class NiahTask(LongContextTask):
             "judge_found": metric("share"),
         }
 
-    def judge_prompt(self, doc: dict[str, Any], response: str) -> str:
+    def judge_prompt(self, doc: Doc, response: str) -> str:
         """Return what a judge is asked of an answer (`--judge`); thoughts are no part of it."""
         return judge_prompt(doc["question"], final_answer(response), doc["needle"])
 
@@ -296,5 +297,5 @@ def _draw(needles: Sequence[Needle], seed: str, n_wanted: int) -> list[Needle]:
     return drawn[:n_wanted]
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

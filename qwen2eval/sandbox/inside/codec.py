@@ -162,7 +162,7 @@ class _Encoder:
         self.put(tag + _LENGTH.pack(len(data)))
         self.put(data)
 
-    def value(self, value: Any, depth: int) -> None:
+    def value(self, value: object, depth: int) -> None:
         self.n_nodes += 1
         if depth > MAX_DEPTH:
             raise UncarriedError(f"a value nested deeper than {MAX_DEPTH}")
@@ -201,7 +201,7 @@ class _Encoder:
         elif not self.is_repeated(value):
             self.text(b"a", bytes(bytearray.__getitem__(value, slice(None))))
 
-    def group(self, base: type, value: Any, depth: int) -> None:
+    def group(self, base: type, value: object, depth: int) -> None:
         if issubclass(base, _SHARED) and self.is_repeated(value):
             return
         if issubclass(base, dict):
@@ -218,7 +218,7 @@ class _Encoder:
         for part in flat:
             self.value(part, depth + 1)
 
-    def is_repeated(self, value: Any) -> bool:
+    def is_repeated(self, value: object) -> bool:
         number = self.numbers.setdefault(id(value), len(self.numbers))
         if number < len(self.alive):
             self.put(b"R" + _LENGTH.pack(number))
@@ -226,7 +226,7 @@ class _Encoder:
         self.alive.append(value)
         return False
 
-    def other(self, kind: type, value: Any, depth: int) -> None:
+    def other(self, kind: type, value: object, depth: int) -> None:
         state = _plain_state(kind, value)
         if state is not None and not (self.exact and state[0] == b"P"):
             self.put(state[0])
@@ -295,7 +295,7 @@ def _rough_size(value: Any) -> int:
     return len(value) if kind in (str, bytes, list, tuple, dict, set, frozenset) else 1
 
 
-def _cut_iterator(items: list[Any]) -> Iterator[Any]:
+def _cut_iterator(items: list[object]) -> Iterator[Any]:
     """Yield what was carried of an iterator, and then say that there was more."""
     yield from items
     raise TypeError(f"of the program's iterator no more than its first {len(items)} items are carried")

@@ -52,12 +52,12 @@ class FarFunction:
         if kind != far.LOADED:
             raise self._lose("the program wrote to the channel of its results")
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Return what the function returns; lists, dicts and sets that it changed are changed here, too."""
         with self.one_at_a_time:
             return self._call(args, kwargs)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         if self.lost:
             raise self.lost
         self.n_calls += 1
@@ -115,7 +115,7 @@ def judge(channel: Channel, job: dict[str, Any]) -> dict[str, Any]:
     """
     function = FarFunction(channel, job["entry_point"])
 
-    def candidate(*args: Any, **kwargs: Any) -> Any:
+    def candidate(*args: object, **kwargs: object) -> Any:
         return function.call(args, kwargs)
 
     candidate.__name__ = candidate.__qualname__ = job["entry_point"].rpartition(".")[2]
@@ -134,7 +134,7 @@ def compile_tests(job: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def run_tests(
-    function: FarFunction, candidate: Callable[..., Any], code: tuple[Any, Any], job: dict[str, Any]
+    function: FarFunction, candidate: Callable[..., object], code: tuple[object, object], job: dict[str, object]
 ) -> dict[str, Any]:
     """Return the verdict of compiled tests on a function that is far away."""
     try:
@@ -215,14 +215,14 @@ def take_over(mine: Any, new: Any, done: set[int] | None = None) -> None:
         mine[:] = new
 
 
-def _merged(mine: Any, new: Any, done: set[int]) -> Any:
+def _merged(mine: object, new: object, done: set[int]) -> Any:
     if type(mine) is type(new) and isinstance(mine, list | tuple | dict | set | deque | bytearray):
         take_over(mine, new, done)
         return mine if not isinstance(mine, tuple) or mine == new else new
     return new
 
 
-def _exception(name: Any, text: Any) -> BaseException:
+def _exception(name: object, text: object) -> BaseException:
     """Return an exception of the built-in class that the program named."""
     kind = getattr(builtins, name, None) if type(name) is str else None
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):

@@ -141,7 +141,7 @@ class Zygote:
                 fds.frombytes(part)
             self._obey(json.loads(data), list(fds))
 
-    def _obey(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _obey(self, request: dict[str, object], fds: list[int]) -> None:
         if request["do"] == "spawn":
             self._spawn(request, fds)
         elif request["do"] == "usage":
@@ -149,7 +149,7 @@ class Zygote:
         else:
             self._reply({"ended": self.end_check()})
 
-    def _spawn(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _spawn(self, request: dict[str, object], fds: list[int]) -> None:
         parent = os.getpid()
         random.seed()  # here, not in the fork: less is copied
         try:
@@ -239,7 +239,7 @@ class Zygote:
         """Return whether packages are links in the box, to be removed with it; else they are mounted."""
         return bool(self.config["packages_path"].startswith(self.config["box"] + "/"))
 
-    def _reply(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+    def _reply(self, message: dict[str, object], fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with contextlib.suppress(OSError):  # the host is gone: the next look at the socket tells
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
@@ -262,14 +262,14 @@ def _be_candidate(request: dict[str, Any], fds: list[int]) -> int:
     return 0
 
 
-def _be_tester(_request: dict[str, Any], fds: list[int]) -> int:
+def _be_tester(_request: dict[str, object], fds: list[int]) -> int:
     tests, calls, results, verdict = fds
     message = tester.judge(Channel(results, calls), decode(read_all(tests)))
     os.write(verdict, json.dumps(message).encode() + b"\n")
     return 0
 
 
-def _be_both(request: dict[str, Any], fds: list[int]) -> int:
+def _be_both(request: dict[str, object], fds: list[int]) -> int:
     source, tests, token, verdict = fds[0], fds[4], fds[5], fds[6]
     write, dumps = os.write, json.dumps
     message = together.judge_together(read_all(source), tests, token, request)

@@ -117,7 +117,7 @@ class Supervisor:
             if ended["status"] != 0:
                 return
 
-    def _run(self, step: dict[str, Any]) -> dict[str, Any] | None:
+    def _run(self, step: dict[str, object]) -> dict[str, Any] | None:
         """Run one step and return how it ended; None: the host is gone."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.monotonic()
@@ -199,7 +199,7 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
-    def _tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+    def _tell(self, message: dict[str, object], fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with contextlib.suppress(OSError):  # the host is gone: the next look tells
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
