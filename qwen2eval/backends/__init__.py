@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from qwen2eval.backends.base import Backend
 from qwen2eval.backends.model_spec import DEFAULT_MAX_GEN_TOKS, ModelSpec, hash_tokenizer, load_hf_spec, template_text
@@ -121,7 +122,7 @@ def _dummy_front(config: RunConfig) -> ModelSpec:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as err:
             raise ModelError(f"--model dummy: tokenizer {path!r} can't be opened: {err}") from err
         spec = replace(spec, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))

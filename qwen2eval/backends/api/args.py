@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from qwen2eval.backends.api.client import ApiClient
 from qwen2eval.errors import ModelError
 from qwen2eval.redact import public_url
+from qwen2eval.tokenizer import Tokenizer
 
 _EXAMPLES = {
     "local-completions": "base_url=http://localhost:8000/v1/completions,model=Qwen/Qwen2-0.5B",
@@ -176,7 +177,7 @@ def _served_max_length(base_url: str, model: str, client: ApiClient) -> int | No
     return length if isinstance(length, int) and length > 1 else None
 
 
-def _tokenizer_max_length(args: Mapping[str, Any], tokenizer: Any) -> int | None:
+def _tokenizer_max_length(args: Mapping[str, Any], tokenizer: Tokenizer) -> int | None:
     from lm_eval.models.utils import resolve_max_length
     from transformers import AutoConfig
 

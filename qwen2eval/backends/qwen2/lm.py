@@ -24,6 +24,7 @@ from qwen2eval.engine.score import Failure, ScoreRequest
 from qwen2eval.engine.tree import Tokens
 from qwen2eval.errors import BackendError
 from qwen2eval.requests import GenKwargs
+from qwen2eval.tokenizer import Tokenizer
 
 GENERATION_ARGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 """Arguments of a generation that pass to the engine; the checkpoint's generation_config.json may set them, too."""
@@ -44,7 +45,7 @@ class Qwen2LM(TemplateLM):
     def __init__(
         self,
         engine: Engine,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int,
         max_gen_toks: int,
@@ -60,6 +61,8 @@ class Qwen2LM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text."""
+        if self.tokenizer.eos_token_id is None:
+            raise BackendError("The tokenizer has no eos_token: set it in the checkpoint's tokenizer_config.json")
         return int(self.tokenizer.eos_token_id)
 
     @property
