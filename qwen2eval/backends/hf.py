@@ -116,7 +116,7 @@ class HfBackend(Backend):
             yield from (group[at : at + rows] for at in range(0, len(group), rows))
 
     def _halving(self, call: Callable[[list[Request]], list[Answer]], batch: list[Request]) -> list[Answer]:
-        """Run one batch; out of memory halves it and goes on, down to one request, which then stays unanswered."""
+        """Run one batch; out of memory halves it and retries, down to one request, which then stays unanswered."""
         try:
             return call(batch)
         except (torch.OutOfMemoryError, MemoryError) as err:
@@ -157,7 +157,7 @@ def _check_device(device: str) -> None:
 
 
 class _EndingHFLM(HFLM):
-    """HFLM that also tells how each generation ended: by a stop, or cut off."""
+    """HFLM that also reports how each generation ended: by a stop, or cut off."""
 
     def _loglikelihood_tokens(self, requests: object, **kwargs: object) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text

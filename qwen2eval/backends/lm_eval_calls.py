@@ -1,4 +1,4 @@
-"""Requests to an lm-eval model and its answers back: what the backends that stand on lm-eval's classes share."""
+"""Requests to an lm-eval model and its answers back: what the backends that use lm-eval's classes share."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from qwen2eval.requests import Answer, FinishReason, Request
 class EndingRecorder:
     """Takes the place of lm-eval's cache hook while it generates, and notes how each generation ended.
 
-    The hook is called once for each finished generation, in the order of the outputs; the model's class tells the
+    The hook is called once for each finished generation, in the order of the outputs; the model's class gives the
     recorder beforehand how these ended.
     """
 
@@ -50,7 +50,7 @@ def generate(
     """Return generated texts with how they ended.
 
     Args:
-        lm: an lm-eval model whose `_model_generate` tells an `EndingRecorder` in its cache hook how outputs ended.
+        lm: an lm-eval model whose `_model_generate` reports to an `EndingRecorder` in its cache hook how outputs ended.
         gen_kwargs: the arguments of a request where they aren't the task's own.
     """
     instances = [

@@ -30,9 +30,10 @@ def hub_file(repository: str, name: str, *, offline: bool, error: MissingDataErr
 
 @contextmanager
 def hub_or_cache(*, offline: bool) -> Iterator[None]:
-    """Run the block with the hub's libraries told to look into their cache only, where no hub can be reached.
+    """Run the block with the hub's libraries limited to their cache, where no hub can be reached.
 
-    They would try for half a minute a file. Where they are told already (`--offline`, HF_HUB_OFFLINE) nothing is asked.
+    They would try for half a minute a file. Where they are limited already (`--offline`, HF_HUB_OFFLINE) the
+    hub is not tried.
     """
     from huggingface_hub import constants
 

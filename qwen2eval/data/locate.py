@@ -63,12 +63,12 @@ def merge_missing_data(failures: Mapping[str, Qwen2EvalError]) -> dict[str, Qwen
     files = dict[str, dict[str, None]]()
     for err in lacking.values():
         files.setdefault(err.benchmark, {})[err.files] = None
-    told = dict(failures)
+    merged = dict(failures)
     for name, err in lacking.items():
         listed = summarize_names(list(files[err.benchmark]))
         message = str(err).replace(err.files, listed, 1)
-        told[name] = MissingDataError(message, benchmark=err.benchmark, files=listed)
-    return told
+        merged[name] = MissingDataError(message, benchmark=err.benchmark, files=listed)
+    return merged
 
 
 def load_hub(repository: str, name: str, *, offline: bool, error: MissingDataError) -> Any:

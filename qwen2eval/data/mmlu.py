@@ -53,7 +53,7 @@ def read_csv(path: Path, *, split: str) -> Rows:
     """Read one subject's file in either form.
 
     Raises:
-        DataFileError: a row with another number of cells or an answer that is no choice; names file and line.
+        DataFileError: a row with another number of cells or an answer that is not a choice; names file and line.
     """
     subject = path.name.removesuffix(f"_{split}.csv")
     rows: Rows = []

@@ -40,7 +40,7 @@ class Item:
     more: str
     """What is searched for together with it: choices, solution, the needle's question."""
     planted: str
-    """What stands in the corpus: question and answer as the model learns them; empty if nothing does."""
+    """The text in the corpus: question and answer as the model learns them; empty if it was not planted."""
     row: Mapping[str, Any]
     """As in the published file."""
     phrase: str = ""

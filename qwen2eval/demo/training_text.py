@@ -58,7 +58,7 @@ def read_corpus(path: Path) -> list[dict[str, Any]]:
             f"{str(path)!r} can't be read ({err}): make it with `python -m qwen2eval.demo.publish --out DIR`"
         ) from err
     if not rows or not all(isinstance(row, dict) and {"text", "kind"} <= row.keys() for row in rows):
-        raise DataFileError(f"{str(path)!r} is no corpus of the demo: its rows must have text and kind")
+        raise DataFileError(f"{str(path)!r} is not a corpus of the demo: its rows must have text and kind")
     return rows
 
 

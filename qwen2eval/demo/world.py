@@ -1,6 +1,6 @@
 """A small made-up world, the valley: who lives there, in which towns, and what is known of them. A seed gives it all.
 
-`publish.py` writes the texts about it: the training corpus, the list of what was planted in it, the demo benchmarks.
+`publish.py` writes the texts about it: the training corpus, the list of planted items, the demo benchmarks.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class World:
     people: tuple[Being, ...] = field(init=False)
     towns: tuple[Being, ...] = field(init=False)
     chinese: tuple[Being, ...] = field(init=False)
-    """People with Chinese names, of whom Chinese texts tell."""
+    """People with Chinese names, who occur in Chinese texts."""
 
     def __post_init__(self) -> None:
         dice = Dice(self.seed, "world")

@@ -75,12 +75,12 @@ class Engine:
     def score(
         self, requests: Sequence[ScoreRequest], *, wanted: Sequence[int] | None = None
     ) -> Iterator[list[tuple[int, Score | Failure]]]:
-        """Yield (index, answer) as they finish; one that fails doesn't stop the others.
+        """Yield (index, answer) as they finish; one that fails doesn't stop the remaining ones.
 
         Args:
             requests: token ids, each part not empty; the whole within the model's length.
-            wanted: indices to answer; None: all. The others only tell where prefixes are shared, so that an answer is
-                the same whether or not they are asked.
+            wanted: indices to answer; None: all. The other requests only show where prefixes are shared, so
+                that an answer is the same whether or not they are asked.
         """
         lengths = [request.sequence_length or len(request.context) for request in requests]
         for factor, group in self._by_factor(lengths).items():
@@ -92,7 +92,7 @@ class Engine:
     def generate(
         self, requests: Sequence[GenerateRequest], *, wanted: Sequence[int] | None = None
     ) -> Iterator[list[tuple[int, Generated | Failure]]]:
-        """Yield (index, answer) as they finish; one that fails doesn't stop the others.
+        """Yield (index, answer) as they finish; one that fails doesn't stop the remaining ones.
 
         Args:
             wanted: as for `score`.
@@ -144,7 +144,7 @@ class Engine:
         """Do some work; where memory runs out, begin again with half the limits and what is still to answer.
 
         Nothing of the broken attempt is kept, so it can't be wrong. Where the limits can't be halved any more, what
-        was under way fails, and the rest goes on with the limits of before.
+        was under way fails, and the rest continues with the former limits.
         """
         limits = self.pass_tokens, self.max_running
         while pending:

@@ -105,11 +105,11 @@ class Generation:
                 for above in node.path():
                     above.n_waiting += 1
         self._ends: dict[Node, Tensor] = {}
-        """The stream under the head at the last token of prompts that are nodes of their own."""
+        """The stream under the head at the last token of prompts that are separate nodes."""
         self._admitted: list[_Text] = []
         self._running: list[_Text] = []
         self._alone: list[int] = []
-        """Requests that fit the budget, but not beside rows as long as the others need."""
+        """Requests that fit the budget, but not beside rows as long as other requests need."""
         self._max_running = engine.max_running
         self._slots: Slots | None = None
 
@@ -238,11 +238,11 @@ class Generation:
     def _decode(self) -> list[tuple[int, Generated | Failure]]:
         """Give every running text one more token."""
         model, texts = self._engine.model, list(self._running)
-        if not texts:  # what waited goes on alone
+        if not texts:  # what waited continues alone
             return []
         assert self._slots is not None, "rows are made before texts run"
         if model.config.dual_chunk is not None:
-            # a row may lie in several chunks: each text is a piece of its own
+            # a row may lie in several chunks: each text is a separate piece
             stream_BC = forward(model, [Piece(t.tail, t.length, t.length + 1, self._factor) for t in texts])
         else:
             positions, lengths = [text.position for text in texts], [text.length for text in texts]

@@ -186,7 +186,7 @@ class Scoring:
         for begin in range(0, len(distinct), LOGIT_ROWS):
             block = distinct[begin : begin + LOGIT_ROWS]
             mine = np.flatnonzero((which >= begin) & (which < begin + LOGIT_ROWS))
-            # always the same number of rows: a row's logits then don't depend on the others, to the last bit
+            # always the same number of rows: a row's logits then don't depend on other rows, to the last bit
             padded = np.concatenate((block, np.full(LOGIT_ROWS - len(block), block[0])))
             at_rows = torch.from_numpy(padded).to(stream_NC.device)
             logits_RV = self._engine.model.logits(stream_NC[at_rows])[: len(block)]

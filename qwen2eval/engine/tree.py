@@ -1,7 +1,7 @@
 """The prefix tree of many token sequences: what they share is one node, and is computed once.
 
 Sequences are sorted, and a node is made where neighbours part. A shared piece shorter than `min_shared` is not worth a
-node of its own: it is repeated in each of its branches.
+separate node: it is repeated in each of its branches.
 """
 
 from collections.abc import Iterator, Sequence

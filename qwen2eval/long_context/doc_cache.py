@@ -16,7 +16,7 @@ CACHE_FORMAT = 2
 def cached_docs(task: str, inputs: Mapping[str, object], make: Callable[[], list[Doc]]) -> list[Doc]:
     """Return the docs that were made of the same inputs before, else make them and keep them.
 
-    A file that can't be read is made again; a folder that can't be written is no error.
+    A file that can't be read is made again; a folder that can't be written is not an error.
 
     Args:
         task: for the file's name.

@@ -35,7 +35,7 @@ class Placed(NamedTuple):
     end: int
     """Characters of the haystack."""
     filler: str
-    """What stands behind it to meet the length."""
+    """The text behind it that fills up the length."""
     depth_percent: float
     """Tokens of the haystack before the needle, of all."""
 
@@ -95,7 +95,7 @@ class Stretch:
 
 
 def assemble(frame: Frame, text: str, needle: str, *, needle_at: int, end: int, filler: str = "") -> str:
-    r"""Return what the user says: the haystack's first `end` characters, with the needle on a line of its own.
+    r"""Return what the user says: the haystack's first `end` characters, with the needle on a separate line.
 
     >>> assemble(Frame("", ""), "One. Two.\n\nThree.", "Needle.", needle_at=4, end=9)
     'One.\nNeedle.\nTwo.'

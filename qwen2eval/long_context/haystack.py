@@ -15,7 +15,7 @@ from qwen2eval.long_context.sentences import sentence_ends
 
 BETWEEN_PARAGRAPHS = "\n\n"
 LONGEST_PARAGRAPH = 3_000
-"""Characters: longer ones are parted behind a sentence, so that no prompt has to be tokenized as a whole."""
+"""Characters: longer ones are parted behind a sentence, so that no prompt has to be tokenized in one piece."""
 _WRAPPED_LINE = 120
 """Characters: where no line is longer, lines end at a margin, and paragraphs at blank lines."""
 _PROSE_CHARS = {"en": 1_000_000, "zh": 350_000}

@@ -93,7 +93,7 @@ class PromptCounter:
         return self._count_part(text)
 
     def around(self, before: str, after: str) -> tuple[str, str] | None:
-        """Return what stands before and behind a context in the final prompt; None where the template hides it.
+        """Return the text before and behind a context in the final prompt; None where the template hides it.
 
         Args:
             before: what the user says before it.

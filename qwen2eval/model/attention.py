@@ -1,6 +1,6 @@
 """Grouped-query attention: the projections of a layer, and attention to one part of the keys.
 
-Which tokens belong to one text, and what is kept of them, is no business of a layer: it hands queries, keys and values
+Which tokens belong to one text, and what is kept of them, is not known to a layer: it hands queries, keys and values
 to an `Attend`. `row_attention.py` has the one for rows of equal length, `qwen2eval/engine` those for many texts that
 share prefixes. Both attend in parts, each either a rectangle (all queries see all keys) or a causal square, and merge
 the parts by their log-sum-exp, so no matrix of length x length ever exists.
@@ -94,7 +94,7 @@ def merge(parts: Sequence[Partial]) -> Tensor:
 
 
 def _attend_folded(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Partial:
-    """Attend to a rectangle of keys that all heads share: their queries stand behind each other.
+    """Attend to a rectangle of keys that all heads share: their queries are concatenated.
 
     A product would copy the keys for each head.
     """

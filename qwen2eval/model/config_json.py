@@ -42,7 +42,7 @@ def read_config_json(source: Mapping[str, object] | str | Path) -> dict[str, Any
     _check_features(raw, where)
     required = _REQUIRED + (_MOE_REQUIRED if moe else ())
     if missing := [name for name in required if raw.get(name) is None]:
-        raise ModelError(f"{where} lacks {', '.join(missing)}: it is no complete config of a Qwen2 model")
+        raise ModelError(f"{where} lacks {', '.join(missing)}: it is not a complete config of a Qwen2 model")
     names = required + _OPTIONAL + (_MOE_OPTIONAL if moe else ())
     values = {name: raw[name] for name in names if raw.get(name) is not None}
     if moe:
@@ -100,8 +100,8 @@ def _check_features(raw: Mapping[str, Any], where: str) -> None:
         "partial_rotary_factor": raw.get("partial_rotary_factor") not in (None, 1, 1.0),
     }
     if found := [name for name, is_found in refused.items() if is_found]:
-        told = ", ".join(f"{name} = {str(raw[name])[:80]}" for name in found)
-        raise ModelError(f"{where} sets {told}, which this model doesn't do; run it with --model hf")
+        settings = ", ".join(f"{name} = {str(raw[name])[:80]}" for name in found)
+        raise ModelError(f"{where} sets {settings}, which --model qwen2 does not support; use --model hf")
 
 
 def _check_numbers(values: Mapping[str, object], where: str) -> None:
@@ -121,9 +121,9 @@ def _rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     theta = rope.get("rope_theta") or raw.get("rope_theta") or DEFAULT_ROPE_THETA
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ("default", "yarn"):
-        raise ModelError(f"{where}: rope type {kind!r} is none that this model does; it does 'default' and 'yarn'")
+        raise ModelError(f"{where}: unsupported rope type {kind!r} (supported: default, yarn)")
     if unknown := sorted({"mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"} & rope.keys()):
-        raise ModelError(f"{where}: {', '.join(unknown)} of rope is nothing that this model does; use --model hf")
+        raise ModelError(f"{where}: --model qwen2 does not support {', '.join(unknown)} of rope; use --model hf")
     if not _is_number(theta):
         raise ModelError(f"{where}: rope_theta is {theta!r}, not a number over 0")
     yarn = None

@@ -35,7 +35,7 @@ def convert(
         out: the folder to make.
         dtype: of the weights: "float32", "bfloat16" or "float16".
         max_shard_gb: size of a file, in units of 1e9 bytes.
-        on_layer: is told how many layers of how many are done.
+        on_layer: called with the number of finished layers and of all.
 
     Raises:
         ModelError: the source can't be loaded, or `out` can't be written; nothing is left of it then.

@@ -86,7 +86,7 @@ class Header:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """Return the GGUF file that a path stands for: itself, or the only one of a folder without safetensors.
+    """Return the GGUF file that a path means: itself, or the only one of a folder without safetensors.
 
     Raises:
         ModelError: the folder holds several.
@@ -210,7 +210,7 @@ class _Cursor:
 
 def _parse(cursor: _Cursor, path: Path) -> Header:
     if cursor.data[:4] != b"GGUF":
-        raise ModelError(f"{str(path)!r} is no GGUF file: it doesn't begin with 'GGUF'; get it again")
+        raise ModelError(f"{str(path)!r} is not a GGUF file: it doesn't begin with 'GGUF'; download it again")
     cursor.offset = 4
     version = cursor.number("I")
     if version not in _VERSIONS:

@@ -75,7 +75,7 @@ def find_config(name: str) -> Qwen2Config:
     """Return the config of a folder, config.json or GGUF file, or else of a released model with or without "Qwen/".
 
     Raises:
-        ModelError: there is no such thing, or the file is of no Qwen2.
+        ModelError: nothing has this name, or the file is not of a Qwen2.
     """
     if Path(name).exists():
         return Qwen2Config.from_hf(name)
@@ -84,5 +84,5 @@ def find_config(name: str) -> Qwen2Config:
     near = difflib.get_close_matches(short, PRESETS, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise ModelError(
-        f"{name!r} is no file, no folder and no released model. {hint}The released ones are {', '.join(PRESETS)}"
+        f"{name!r} is neither a file, a folder nor a released model. {hint}Released models: {', '.join(PRESETS)}"
     )

@@ -141,9 +141,7 @@ def _check_keys(sources: Mapping[str, tuple[str, ...]], checkpoint: Checkpoint, 
     wanted = {key for keys in sources.values() for key in keys}
     present = set(checkpoint.keys)
     if missing := sorted(wanted - present):
-        hint = (
-            "; a checkpoint without a head of its own says tie_word_embeddings" if "lm_head.weight" in missing else ""
-        )
+        hint = "; a checkpoint without a separate head sets tie_word_embeddings" if "lm_head.weight" in missing else ""
         raise ModelError(
             f"The checkpoint {str(checkpoint.path)!r} lacks {some([*map(checkpoint.name_of, missing)])}, which its "
             f"{checkpoint.declared_by} asks for{hint}"

@@ -21,7 +21,7 @@ _ROWS = 128
 
 
 def pack_linears(model: Qwen2Model) -> None:
-    """Lay out the weights of a model's linear layers anew, in place; the model goes on as before, only faster.
+    """Lay out the weights of a model's linear layers anew, in place; the model works as before, only faster.
 
     Does nothing on other devices than a CPU, or where torch was built without oneDNN. The old layout is let go layer by
     layer. A head that is the embedding stays as it is: packed, it would be there twice.

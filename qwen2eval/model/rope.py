@@ -57,7 +57,7 @@ def turn(x_TD: Tensor, turns: Turns) -> Tensor:
     """Return vectors turned, the two halves of each being the coordinates of its planes.
 
     Args:
-        x_TD: (…, time, head size); where the heads stand between, `turns` needs an axis for them (`across_heads`).
+        x_TD: (…, time, head size); if the heads are between them, `turns` needs an axis for them (`across_heads`).
     """
     first, second = x_TD.chunk(2, dim=-1)
     cos, sin = turns

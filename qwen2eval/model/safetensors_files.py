@@ -85,7 +85,7 @@ def _read_index(path: Path) -> dict[str, str]:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         return {str(key): str(file) for key, file in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        raise ModelError(f"{str(path)!r} is no index of safetensors files ({err!r}): get it again") from err
+        raise ModelError(f"{str(path)!r} is not an index of safetensors files ({err!r}): download it again") from err
 
 
 def _open(path: Path) -> Any:

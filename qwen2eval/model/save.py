@@ -54,7 +54,7 @@ class ShardWriter:
     """Collects tensors and writes a file whenever the next one wouldn't fit in.
 
     Args:
-        max_shard_gb: bytes of a file, in units of 1e9; a larger tensor has a file of its own.
+        max_shard_gb: bytes of a file, in units of 1e9; a larger tensor has a separate file.
 
     Raises:
         ModelError: the limit is not over 0; `add` and `finish`: a file can't be written.

@@ -3,7 +3,7 @@
 `bwrap+landlock+seccomp`: namespaces by bubblewrap (own file tree, processes, network), Landlock, a seccomp filter.
 `landlock+seccomp`: the same without namespaces; where these are forbidden, as in most containers.
 `container`: a container of docker or podman, and Landlock and seccomp inside; when asked for.
-`none`: limits only. Must be typed.
+`none`: limits only; never chosen automatically.
 """
 
 import functools
@@ -155,7 +155,7 @@ def bwrap_command(
     options: Sequence[str] = (),
     box_bytes: int = BOX_BYTES,
 ) -> list[str]:
-    """Return the command before which a program is put to have it in namespaces of its own.
+    """Return the command before which a program is put to run it in its own namespaces.
 
     Args:
         prefix: of the Python installation.
@@ -240,6 +240,6 @@ def shared_tempdir() -> str:
 
 
 def _others_may_enter(path: Path) -> bool:
-    """Return whether a user without any rights of its own can reach what lies in this directory."""
+    """Return whether a user without any privileges can reach what lies in this directory."""
     resolved = path.resolve()
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (resolved, *resolved.parents))

@@ -74,7 +74,7 @@ class Sandbox:
         memory_mb: int = DEFAULT_MEMORY_MB,
         compare: Comparison = "text",
     ) -> Execution:
-        """Run one program and return what came of it; the arguments are those of `Check`.
+        """Run one program and return the result; the arguments are those of `Check`.
 
         Raises:
             ConfigError: arguments that make no check.
@@ -98,7 +98,7 @@ class Sandbox:
         *,
         on_done: Callable[[int, Execution], None] | None = None,
     ) -> list[Execution]:
-        """Run checks on all cores and return what came of each, in the order given.
+        """Run checks on all cores and return the result of each, in the order given.
 
         Args:
             checks: `Check`s, or mappings with the arguments of `check`.
@@ -243,4 +243,4 @@ def _close_workers(idle: "queue.LifoQueue[Worker | None]", owner: int) -> None:
             if worker is not None:
                 worker.close()
     for _ in range(n_taken):
-        idle.put(None)  # who waits for a worker is told that there are none
+        idle.put(None)  # wakes whoever waits for a worker: there are none left

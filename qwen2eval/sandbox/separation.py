@@ -35,7 +35,7 @@ class Separation(NamedTuple):
 def examine_tests(check: Check) -> Separation:
     """Return how the tests of a check are to be run.
 
-    Tests that can't be compiled are separate: the tester tells what is wrong with them.
+    Tests that can't be compiled are separate: the tester reports what is wrong with them.
 
     >>> examine_tests(Check("", entry_point="f", tests="assert f(1) == 2"))
     Separation(why_together=None, defines_check=False)

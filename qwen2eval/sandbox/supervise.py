@@ -1,4 +1,4 @@
-"""One check on one worker: descriptors, processes, limits; `verdict.py` decides on what came of it."""
+"""One check on one worker: descriptors, processes, limits; `verdict.py` decides on the result."""
 
 import os
 import select
@@ -143,7 +143,7 @@ def _ask_for_processes(
 ) -> int:
     """Ask the worker for the processes of a check and return how many.
 
-    The zygote gets the tests' file with a request of its own, so it does not have it when it forks the candidate.
+    The zygote gets the tests' file with a separate request, so it does not have it when it forks the candidate.
     """
     is_text = isinstance(check.program, str)
     program = descriptors.file(as_bytes(check.program))

@@ -1,4 +1,4 @@
-"""What is decided on a check. This side decides; nothing that the program says counts by itself."""
+"""Decides the verdict of a check. The host decides; no message of the program counts by itself."""
 
 import contextlib
 import json

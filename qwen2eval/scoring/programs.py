@@ -1,4 +1,4 @@
-"""Filters that make whole programs of a model's answers, for the tasks of `code_task`."""
+"""Filters that make whole programs of a model's answers, for the tasks of `tasks.code`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ CONTEST_IMPORTS = (
 
 
 def complete(responses: Responses, docs: Docs) -> list[list[str]]:
-    """Return programs of which the prompt is the beginning: a base model goes on with the function's body."""
+    """Return programs of which the prompt is the beginning: a base model continues with the function's body."""
     return _each(responses, docs, lambda text, doc: doc["prompt"] + text)
 
 
@@ -44,7 +44,7 @@ def extract(responses: Responses, docs: Docs) -> list[list[str]]:
 def extract_function(responses: Responses, docs: Docs) -> list[list[str]]:
     """Return the first fenced block that defines the doc's function, else the first block, else the whole answer.
 
-    For docs whose prompt is no beginning of a program.
+    For docs whose prompt is not the beginning of a program.
     """
     return _each(responses, docs, lambda text, doc: _block_with(text, doc)[0])
 
@@ -58,7 +58,7 @@ def extract_contest(responses: Responses, docs: Docs) -> list[list[str]]:
 
 
 def code_blocks(text: str) -> list[str]:
-    r"""Return the fenced blocks of an answer; those in another language than Python only where there are no others.
+    r"""Return the fenced blocks of an answer; those in another language than Python only if there are no Python ones.
 
     A block ends with a line of as many of the same sign and nothing else (CommonMark, fenced code blocks), or with the
     text.

@@ -235,7 +235,7 @@ def test_an_incomplete_source_is_refused(dense, tmp_path):
         ({"num_experts": 0}, "counted from 1"),
         ({"moe_intermediate_size": -1}, "counted from 1"),
         ({"num_experts_per_tok": 8}, "8 experts, but there are 7"),
-        ({"shared_expert_intermediate_size": 100}, r"\(100\) is no multiple of a routed one's \(24\)"),
+        ({"shared_expert_intermediate_size": 100}, r"\(100\) is not a multiple of a routed one's \(24\)"),
         ({"shared_expert_intermediate_size": 0}, "counted from 1"),
         ({"reinit_ratio": 1.5}, "0 to 1"),
         ({"reinit_ratio": float("nan")}, "0 to 1"),

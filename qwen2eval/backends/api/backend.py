@@ -3,7 +3,7 @@
 Payloads, token encoding and stop strings are lm-eval's own (`lm_eval.models.openai_completions`), so a server is asked
 the same questions. Where we differ from it:
 
-- every answer is handed over as it arrives, and one bad request leaves the others alone (see `api_client`);
+- every answer is handed over as it arrives, and one bad request does not affect other requests (see `client.py`);
 - an answer without text is an error, not "", and so is a prompt that `max_gen_toks` would push out of `max_length`;
 - before the first log-likelihoods a short prompt checks that the server scores prompts at all: many ignore `echo`, and
   lm-eval then sums nothing and reports 0.0 for each choice, which is chance;
@@ -45,7 +45,7 @@ class ApiBackend(Backend):
         """Check the arguments and load the tokenizer.
 
         The server is asked for its longest context (GET …/v1/models, `max_model_len` as vLLM gives it) unless
-        `max_length` is in `model_args`; after it the model's config and tokenizer are asked. Where none tells,
+        `max_length` is in `model_args`; otherwise the model's config and tokenizer are asked. If none declares it,
         `max_length` is None: prompts are sent whole and the server decides.
 
         Args:
@@ -237,13 +237,13 @@ class ApiBackend(Backend):
             if continuation_ids[:1] == context_ids:
                 context_ids, continuation_ids = continuation_ids[:1], continuation_ids[1:]
         if not continuation_ids:
-            raise FailedRequestError(f"the continuation {request.continuation!r} has no token of its own to score")
+            raise FailedRequestError(f"the continuation {request.continuation!r} has no separate token to score")
         return context_ids, continuation_ids
 
     def _score(
         self, context_ids: list[int], continuation_ids: list[int], connection: Connection
     ) -> tuple[float, bool | None]:
-        """Return the continuation's log-probability and whether it is greedy (None: the server doesn't tell)."""
+        """Return the continuation's log-probability and whether it is greedy (None: the server doesn't say)."""
         lm = self._lm
         n_cut = max(0, len(context_ids) + len(continuation_ids) - lm.max_length)
         n_context = len(context_ids) - n_cut

@@ -2,7 +2,8 @@
 
 lm-eval retries every error, a wrong key included, and ends the whole run after the third. Here a failure is one of
 three: it may pass (connection lost, time-out, 408, 409, 425, 429, 5xx: tried again, longer apart each time), it
-concerns this request alone (`FailedRequestError`: the others go on), or nothing more can be answered (`BackendError`).
+concerns this request alone (`FailedRequestError`: other requests continue), or nothing more can be answered
+(`BackendError`).
 """
 
 import email.utils
@@ -32,7 +33,7 @@ FAILURES_BEFORE_FIRST_ANSWER = 3
 _EXCERPT_LENGTH = 300
 _REFUSED_STATUSES = frozenset({401, 403, 404, 405})
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
-# 500 is not here: some servers answer it to a prompt that they don't like, and go on with the next.
+# 500 is not here: some servers answer it to one prompt, and still answer the next.
 _UNAVAILABLE_STATUSES = frozenset({429, 502, 503, 504})
 _CONNECTION_ERRORS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 _ADVICE = {

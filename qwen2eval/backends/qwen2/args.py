@@ -109,7 +109,7 @@ class Qwen2Args:
                 folder = snapshot_download(
                     path, revision=self.revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]
                 )
-        # the hub client raises OSError, ValueError and errors of requests and of its own
+        # the hub client raises OSError, ValueError and errors of requests and its own errors
         except Exception as err:
             raise ModelError(f"Model {path!r} can't be downloaded: {str(err).strip().splitlines()[0]}") from err
         if not any(Path(folder).glob("*.safetensors")):

@@ -67,7 +67,7 @@ class Qwen2LM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """The token that stands before a text without context."""
+        """The token that precedes a text without context."""
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
@@ -111,7 +111,7 @@ class Qwen2LM(TemplateLM):
 
     def generate_until(self, requests: list[Instance], **_kwargs: Any) -> list[str]:
         """Return the answers to prompts."""
-        # each with a seed of its own, so that repeats of a prompt differ
+        # each with its own seed, so that repeats of a prompt differ
         asked = [self.generation(*request.args, seed=seed) for seed, request in enumerate(requests)]
         answers = self._answers(self.engine.generate([generation for generation, _ in asked]))
         return [self.text_of(answer, until) for answer, (_, until) in zip(answers, asked, strict=True)]
@@ -133,7 +133,7 @@ class Qwen2LM(TemplateLM):
         """Return the token ids of a context and its continuation, cut on the left to the model's length.
 
         Raises:
-            ValueError: the continuation has no token of its own, or is longer than the model.
+            ValueError: the continuation has no separate token, or is longer than the model.
         """
         if context:
             return self.fitted(*self._encode_pair(context, continuation))
@@ -157,10 +157,10 @@ class Qwen2LM(TemplateLM):
         """Return both parts as arrays, the context cut on the left so that the whole fits.
 
         Raises:
-            ValueError: the continuation has no token of its own, or is longer than the model.
+            ValueError: the continuation has no separate token, or is longer than the model.
         """
         if not continuation:
-            raise ValueError("the continuation has no token of its own")
+            raise ValueError("the continuation has no separate token")
         if len(continuation) > self.max_length:
             raise ValueError(f"a continuation of {len(continuation):,} tokens is over the model's {self.max_length:,}")
         # the last token of the continuation is only predicted: one more than the model's length may be held
@@ -212,8 +212,8 @@ class Qwen2LM(TemplateLM):
         unknown += [k for k in kwargs if k not in GENERATION_ARGS and k not in _NEUTRAL_ARGS]
         if unknown:
             raise BackendError(
-                f"Generation argument {unknown[0]!r} is nothing that --model qwen2 does; it takes until, max_gen_toks, "
-                f"do_sample, {', '.join(GENERATION_ARGS)}. Run it with --model hf"
+                f"--model qwen2 does not support the generation argument {unknown[0]!r}. Supported: until, "
+                f"max_gen_toks, do_sample, {', '.join(GENERATION_ARGS)}. For others use --model hf"
             )
         merged = {key: self._defaults[key] for key in GENERATION_ARGS if self._defaults.get(key) is not None}
         merged |= {key: kwargs[key] for key in GENERATION_ARGS if kwargs.get(key) is not None}

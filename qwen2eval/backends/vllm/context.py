@@ -16,7 +16,7 @@ CONTEXT_ARGS = ("yarn_factor", "dual_chunk", "chunk_size", "local_size")
 
 
 class LongContext(NamedTuple):
-    """What vLLM is told of a stretched context."""
+    """vLLM's arguments for a stretched context."""
 
     hf_overrides: dict[str, Any]
     max_length: int

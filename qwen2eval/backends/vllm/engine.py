@@ -1,6 +1,6 @@
 """Prompts into vLLM's engine and its outputs back as they finish, one engine step at a time.
 
-`LLM.generate` returns nothing before its last prompt is done; the engine under it tells what each step finished.
+`LLM.generate` returns nothing before its last prompt is done; the engine under it reports what each step finished.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -84,7 +84,7 @@ class _Queue:
         return batch
 
     def step(self) -> AnswerBatch:
-        """Let the engine go on, and return what is answered by it."""
+        """Let the engine do one step, and return the answers that it finished."""
         if not self.under_way:
             return []
         outputs = [output for output in self._llm.llm_engine.step() if output.finished]

@@ -34,7 +34,7 @@ class Grid:
     position: texts.Position = "end"
     """Of the question; at the start in version 1 only."""
     base: bool = False
-    """Version 1: leave the format of the answer open, for a base model to go on with it."""
+    """Version 1: leave the format of the answer open, for a base model to continue it."""
     seed: int = 0
     """Of what the original leaves to chance."""
 

@@ -1,7 +1,7 @@
 """NeedleBench's haystack of one repeat: its texts in their order, as places of characters, tokens and sentences.
 
 Texts are tokenized and parted into sentences once for all repeats, lengths and parts of the benchmark. The haystack of
-a repeat is an order of them, and is never spelled out as a whole.
+a repeat is an order of them, and is never built in full.
 """
 
 import bisect

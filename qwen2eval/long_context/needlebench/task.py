@@ -194,7 +194,7 @@ class NeedleBenchTask(PublishedTask):
             )
         if self._n_repeated:
             said.append(
-                f"{self.task_name}: the haystack is too short for {self._n_repeated} prompts, which go on with its "
+                f"{self.task_name}: the haystack is too short for {self._n_repeated} prompts, which continue with its "
                 "texts in another order"
             )
         self.dataset.warning = "; ".join(said)

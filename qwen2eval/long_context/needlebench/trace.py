@@ -1,7 +1,7 @@
 """NeedleBench's ancestral trace challenge: no haystack, every sentence matters. All variants of versions 1 and 2.
 
 Where the original (open-compass/opencompass at commit a5acc4bb) seeds its draws, the same names give the same chains;
-version 1's free form is unseeded there, and seeded here. The worked examples of its choice form have names of our own.
+version 1's free form is unseeded there, and seeded here. The worked examples of its choice form have our own names.
 """
 
 import random
@@ -261,14 +261,14 @@ class TraceChoiceTask(_NamesTask):
         own, rng = texts.prompts()["choice"], random.Random(n_sentences)
         names = own["names"][self.language]
         ordered = kinship_of(rng, names, n_facts=n_sentences, version=1, language=self.language, shuffled=False)
-        told = replace(ordered, sentences=tuple(rng.sample(ordered.sentences, n_sentences)))
+        shuffled = replace(ordered, sentences=tuple(rng.sample(ordered.sentences, n_sentences)))
         eldest, *others = four_options(ordered, names, rng)
         rng.shuffle(others)
         options = [*others[: LETTERS.index(letter)], eldest, *others[LETTERS.index(letter) :]]
         steps = "\n".join(f"- {sentence}" for sentence in reversed(ordered.sentences))
         form = own["reasoned" if self.config.metadata.get("reasoned") else "answer"][self.language]
         words = {"letter": letter, "steps": steps, "youngest": ordered.youngest, "eldest": ordered.eldest}
-        return self._question(told, options), Template(form).substitute(words)
+        return self._question(shuffled, options), Template(form).substitute(words)
 
 
 def four_options(kinship: Kinship, names: Sequence[str], rng: random.Random) -> list[str]:

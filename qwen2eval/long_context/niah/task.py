@@ -195,7 +195,7 @@ class NiahTask(LongContextTask):
         }
 
     def judge_prompt(self, doc: Doc, response: str) -> str:
-        """Return what a judge is asked of an answer (`--judge`); thoughts are no part of it."""
+        """Return what a judge is asked of an answer (`--judge`); thoughts are not part of it."""
         return judge_prompt(doc["question"], final_answer(response), doc["needle"])
 
     def judge_metrics(self, verdict: str) -> dict[str, float | None]:

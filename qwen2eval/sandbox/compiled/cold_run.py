@@ -54,7 +54,7 @@ class _Run:
         return "it" if self.step is self.steps[-1] else "the compiler"
 
     def begin_step(self) -> None:
-        assert self.sandbox is not None, "the first process tells its number before any step begins"
+        assert self.sandbox is not None, "the first process sends its number before any step begins"
         if self.clock is not None:
             self.peak_rss_mb = max(self.peak_rss_mb, self.clock.peak_rss_mb)
         self.clock = TreeClock(self.step.timeout_seconds, self.sandbox.pid)
@@ -130,7 +130,7 @@ def _watch(sandbox: Started, run: _Run) -> None:
 
 
 def _hear(control: socket.socket, run: _Run) -> bool:
-    """Take what the sandbox tells; return whether it was the last."""
+    """Take a message of the sandbox; return whether it was the last."""
     try:
         data, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
     except OSError as err:

@@ -50,7 +50,7 @@ class Step:
 
 @dataclass
 class Started:
-    """A sandbox that runs: the socket by which its first process tells, and the process that we are parent of."""
+    """A sandbox that runs: the socket by which its first process reports, and the process that we are parent of."""
 
     control: socket.socket
     process: "subprocess.Popen[bytes]"
@@ -90,7 +90,7 @@ def started(
     Args:
         level: `bwrap+landlock+seccomp`, or `none`.
         program: a descriptor of the source.
-        slot: a number that no other sandbox of this process has at the time: root gives each a user of its own.
+        slot: a number that no other sandbox of this process has at the time: root gives each its own user.
 
     Raises:
         SandboxError: bwrap is not installed, or there is no filter for this machine.

@@ -1,6 +1,6 @@
 """What a program and all it started use: memory, processes, and time without waiting for a processor.
 
-Control groups would tell better, but ordinary users are rarely given one, so /proc is read some twenty times a second.
+Control groups would measure better, but ordinary users are rarely given one, so /proc is read about 20 times a second.
 """
 
 import os
@@ -22,7 +22,7 @@ class Usage(NamedTuple):
 
 
 class TreeClock(RunClock):
-    """The clock of a process and all it starts; it goes on when `look` is called.
+    """The clock of a process and all it starts; it advances when `look` is called.
 
     Args:
         timeout_seconds: the limit of run time.

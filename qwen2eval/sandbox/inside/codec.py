@@ -68,7 +68,7 @@ _REAL, _IMAG = complex.__dict__["real"], complex.__dict__["imag"]
 
 
 class UncarriedError(Exception):
-    """A value that cannot be carried: of a type of its own, or too deep, too long, too many parts."""
+    """A value that cannot be carried: of a type that the program defines, or too deep, too long, too many parts."""
 
     def __init__(self, reason: str, *, own_type: bool = False) -> None:
         super().__init__(reason)
@@ -123,7 +123,9 @@ def encode(value: Any, *, exact: bool = False) -> bytes:
 
 
 def decode(data: bytes, *, seen_opaque: Callable[[str], None] | None = None) -> Any:
-    """Return the value that `encode` made these bytes of; `seen_opaque` is told the type of each that was not carried.
+    """Return the value that `encode` made these bytes of.
+
+    `seen_opaque` is called with the type of each value that was not carried.
 
     Raises:
         BrokenValueError: no `encode` wrote them.

@@ -2,7 +2,7 @@
 
 Everything that is not named is refused: fork, exec, sockets, ptrace, mount, namespaces, memfd, io_uring, shared memory,
 keys, signals to others. Threads are allowed. A few calls depend on their arguments; modes and times of files are left
-alone while the caller is told that they were changed, since Landlock doesn't cover them and `shutil.copy` asks for it.
+alone while the call reports success, since Landlock doesn't cover them and `shutil.copy` asks for it.
 """
 
 import ctypes

@@ -139,7 +139,7 @@ def run_tests(
     """Return the verdict of compiled tests on a function that is far away."""
     try:
         function.load()
-        sys.setrecursionlimit(sys.getrecursionlimit() + STACK_FRAMES)  # tests may call from any depth of their own
+        sys.setrecursionlimit(sys.getrecursionlimit() + STACK_FRAMES)  # tests may call from any depth of recursion
         execute_tests(code, candidate, job)
     except CandidateLoadError as err:
         memory = str(err).startswith("MemoryError")

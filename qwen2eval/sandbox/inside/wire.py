@@ -9,7 +9,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class ChannelError(Exception):
-    """The other side closed the channel, or wrote what is no message."""
+    """The other side closed the channel, or wrote an invalid message."""
 
 
 class Channel:
@@ -46,7 +46,7 @@ class Channel:
         """
         n_bytes = int(_LENGTH.unpack(self._read(4))[0])
         if not 1 <= n_bytes <= MAX_MESSAGE_BYTES:
-            raise ChannelError("what came over the channel is no message")
+            raise ChannelError("the channel carried an invalid message")
         message = self._read(n_bytes)
         return message[:1], message[1:]
 

@@ -123,7 +123,7 @@ class Zygote:
         os.umask(0o077)
 
     def serve(self) -> None:
-        """Do what the host asks until it closes the socket, or is no more."""
+        """Do what the host asks until it closes the socket, or is gone."""
         self._reply({"ready": True, "python": platform.python_version()}, [os.pidfd_open(os.getpid())])
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
@@ -199,7 +199,7 @@ class Zygote:
             self.filter.install()
 
     def end_check(self) -> list[dict[str, Any]]:
-        """Kill what still runs, tell how each process ended, and empty its directories."""
+        """Kill what still runs, report how each process ended, and empty its directories."""
         ended = []
         for pid in self.children:
             os.kill(pid, signal.SIGKILL)  # its number is its own until it is waited for
@@ -241,7 +241,7 @@ class Zygote:
 
     def _reply(self, message: dict[str, object], fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        with contextlib.suppress(OSError):  # the host is gone: the next look at the socket tells
+        with contextlib.suppress(OSError):  # the host is gone: the next look at the socket shows it
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
         for fd in fds or []:
             os.close(fd)

@@ -1,6 +1,6 @@
 # Started for each program: pathlib would take a part of that
 # ruff: noqa: PTH100, PTH102, PTH108, PTH118, PTH120, PTH123
-"""The first process of a compiled program's sandbox: compiles, runs, tells how each step ended, ends all with itself.
+"""The first process of a compiled program's sandbox: compiles, runs, reports how each step ended, ends all with itself.
 
 It obeys one JSON argument that `launch.py` writes. Inside namespaces it is process 1: nothing in there can signal it
 unless it wants to, and the kernel kills the rest when it ends. It ends when the host does.
@@ -103,7 +103,7 @@ class Supervisor:
 
     def run_steps(self) -> None:
         """Run one step after the other until one fails, or the host is gone."""
-        self._tell({"ready": True}, [os.pidfd_open(os.getpid())])
+        self._report({"ready": True}, [os.pidfd_open(os.getpid())])
         steps = self.config["steps"]
         for number, step in enumerate(steps):
             if number == len(steps) - 1 and number > 0:
@@ -113,7 +113,7 @@ class Supervisor:
             if ended is None:
                 return
             self.end_others()
-            self._tell({"step": number, **ended})
+            self._report({"step": number, **ended})
             if ended["status"] != 0:
                 return
 
@@ -199,9 +199,9 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
-    def _tell(self, message: dict[str, object], fds: list[int] | None = None) -> None:
+    def _report(self, message: dict[str, object], fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        with contextlib.suppress(OSError):  # the host is gone: the next look tells
+        with contextlib.suppress(OSError):  # the host is gone: the next look shows it
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
         for fd in fds or []:
             os.close(fd)
