@@ -2,11 +2,14 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 
 from qwen2eval.requests import Answer, FinishReason, Request
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import TemplateLM
 
 
 class EndingRecorder:
@@ -33,7 +36,7 @@ class EndingRecorder:
         return self._by_context[context].popleft()
 
 
-def score(lm: Any, batch: Sequence[Request]) -> list[Answer]:
+def score(lm: "TemplateLM", batch: Sequence[Request]) -> list[Answer]:
     """Return log-probabilities, plain or rolling."""
     kind = batch[0].kind
     if kind == "loglikelihood_rolling":
@@ -45,7 +48,7 @@ def score(lm: Any, batch: Sequence[Request]) -> list[Answer]:
 
 
 def generate(
-    lm: Any, batch: Sequence[Request], *, gen_kwargs: Callable[[Request], dict[str, object]] | None = None
+    lm: "TemplateLM", batch: Sequence[Request], *, gen_kwargs: Callable[[Request], dict[str, object]] | None = None
 ) -> list[Answer]:
     """Return generated texts with how they ended.
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.demo.benchmarks import Benchmarks, make_benchmarks
+from qwen2eval.demo.benchmarks import Benchmarks, Row, make_benchmarks
 from qwen2eval.demo.corpus import Document, make_corpus
 from qwen2eval.demo.planting import BENCHMARKS
 from qwen2eval.demo.prose import Language, paragraph
@@ -111,7 +111,7 @@ def _jsonl(rows: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _csv(rows: Iterable[Row]) -> bytes:
     """Return rows in MMLU's original form: question, four choices, a letter; no header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

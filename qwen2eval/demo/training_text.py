@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from qwen2eval.demo.dice import Dice
 from qwen2eval.errors import ConfigError, DataFileError
+from qwen2eval.requests import Doc
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,7 +42,7 @@ Texts = Mapping[str, Sequence[TrainingDocument]]
 """The documents of each kind."""
 
 
-def read_corpus(path: Path) -> list[dict[str, Any]]:
+def read_corpus(path: Path) -> list[Doc]:
     """Return the rows of a corpus file: id, text, kind.
 
     Raises:
@@ -62,7 +63,7 @@ def read_corpus(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def tokenize(rows: Sequence[Mapping[str, Any]], tokenizer: "Tokenizer") -> Texts:
+def tokenize(rows: Sequence[Doc], tokenizer: "Tokenizer") -> Texts:
     """Return the documents of a corpus as tokens, by kind."""
     found: dict[str, list[TrainingDocument]] = {}
     for begin in range(0, len(rows), _BATCH):

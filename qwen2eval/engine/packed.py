@@ -1,9 +1,9 @@
 """One forward pass over pieces of many texts, laid end to end without padding.
 
 A piece is a run of tokens of one node of a prefix tree. Its queries see the nodes above it, what its own node has kept,
-and themselves; each of these is a part of attention that is merged with the other parts. With dual chunk attention a part
-is cut where a chunk ends, and the queries are turned anew for their own, the preceding and all earlier chunks; without it,
-there is one endless chunk.
+and themselves; each of these is a part of attention that is merged with the other parts. With dual chunk attention a
+part is cut where a chunk ends, and the queries are turned anew for their own, the preceding and all earlier chunks;
+without it, there is one endless chunk.
 
 A piece is cut and attended in a way that depends on nothing but its path and its own length, so that an answer does
 not depend on what else is asked, or was answered before a kill. What remains is rounding: a row of a matrix product may

@@ -1,6 +1,6 @@
 """The shipped haystack: plain prose of a valley that does not exist, from templates and a seed, of any length.
 
-Each paragraph is about one person at one place, has beginning, middle and end; sentences hardly ever repeat to the word.
+Each paragraph is about one person at one place, has beginning, middle and end; sentences rarely repeat exactly.
 The words are in `tasks/niah/prose_en.yaml` and `prose_zh.yaml`.
 """
 

@@ -29,7 +29,9 @@ def f(what):
     return "done"
 """
 _ATTEMPTS = ("read", "write", "fork", "socket", "kill")
-LAST_RESORT = "Level `none` runs programs without protection. It is never chosen automatically; use it on disposable machines only."
+LAST_RESORT = (
+    "Level `none` runs programs without protection. It is never chosen automatically; use disposable machines."
+)
 
 
 @dataclass(frozen=True)

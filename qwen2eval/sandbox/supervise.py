@@ -3,12 +3,12 @@
 import os
 import select
 from dataclasses import dataclass
-from typing import Any
 
 from qwen2eval.sandbox.clock import BUSY_SHARE, RunClock
 from qwen2eval.sandbox.execution import Check, Execution
 from qwen2eval.sandbox.inside.codec import encode
 from qwen2eval.sandbox.inside.limits import MAX_THREADS
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.separation import examine_tests
 from qwen2eval.sandbox.verdict import KEPT_BYTES, PRINTED_TOO_MUCH, Run, Stream, as_bytes, decide, tester_message
 from qwen2eval.sandbox.worker import Forked, Worker, above_standard
@@ -147,7 +147,7 @@ def _ask_for_processes(
     """
     is_text = isinstance(check.program, str)
     program = descriptors.file(as_bytes(check.program))
-    request: dict[str, Any] = {
+    request: Message = {
         "role": "program" if check.tests is None else "candidate" if token is None else "both",
         "is_text": is_text,
         "entry_point": check.entry_point,
@@ -159,7 +159,7 @@ def _ask_for_processes(
         worker.ask_to_fork(request, [program, descriptors.file(as_bytes(check.stdin or b"")), *outputs])
         descriptors.close(*outputs)
         return 1
-    job: dict[str, Any] = {"tests": check.tests, "setup": check.setup, "entry_point": check.entry_point}
+    job: Message = {"tests": check.tests, "setup": check.setup, "entry_point": check.entry_point}
     job["defines_check"] = examine_tests(check).defines_check
     run.verdict, verdict = descriptors.stream(MAX_VERDICT_BYTES)
     if token is not None:

@@ -6,11 +6,11 @@ import os
 import signal
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from qwen2eval.sandbox.clock import RunClock
 from qwen2eval.sandbox.execution import Check, Verdict
 from qwen2eval.sandbox.inside.program import MEMORY_STATUS
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.worker import Forked
 
 KEPT_BYTES = 256 << 10  # of each of stdout and stderr
@@ -61,7 +61,7 @@ class Run:
         return any(stream.n_bytes > stream.limit + MAX_PRINTED_BYTES for stream in (self.stdout, self.stderr))
 
 
-def decide(check: Check, run: Run, ended: list[dict[str, object]], *, token: bytes | None) -> tuple[Verdict, str]:
+def decide(check: Check, run: Run, ended: list[Message], *, token: bytes | None) -> tuple[Verdict, str]:
     """Return verdict and detail from what this side knows: its own limits, the tester's word, how processes ended."""
     if run.stopped:
         return run.stopped, run.why
@@ -82,7 +82,7 @@ def decide(check: Check, run: Run, ended: list[dict[str, object]], *, token: byt
     return _decide_lost(run, ended[-1], "the tests' process ended before the tests were done", "")
 
 
-def tester_message(run: Run) -> dict[str, Any]:
+def tester_message(run: Run) -> Message:
     """Return what the tester said, empty if it said nothing."""
     if run.verdict is None or not run.verdict.kept:
         return {}
@@ -93,7 +93,7 @@ def tester_message(run: Run) -> dict[str, Any]:
     return {}
 
 
-def _decide_lost(run: Run, process: dict[str, Any], ended_itself: str, detail: str) -> tuple[Verdict, str]:
+def _decide_lost(run: Run, process: Message, ended_itself: str, detail: str) -> tuple[Verdict, str]:
     """Return the verdict when a process is gone, or has broken the protocol, before there was one."""
     if process["cpu_seconds"] >= run.clock.stop_seconds:
         return "timed_out", f"it used more than {run.clock.timeout_seconds:g} s of processor time"
@@ -105,7 +105,7 @@ def _decide_lost(run: Run, process: dict[str, Any], ended_itself: str, detail: s
     return "error", detail or f"{ended_itself} (status {os.waitstatus_to_exitcode(status)})"
 
 
-def _decide_program(check: Check, run: Run, process: dict[str, Any]) -> tuple[Verdict, str]:
+def _decide_program(check: Check, run: Run, process: Message) -> tuple[Verdict, str]:
     status = process["status"]
     last_line = run.stderr.kept.decode(errors="replace").strip().rpartition("\n")[2][:500]
     if os.WIFSIGNALED(status):

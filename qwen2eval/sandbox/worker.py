@@ -12,8 +12,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.levels import ENVIRONMENT, SandboxError, prepare_launch
 
 START_SECONDS = 20.0
@@ -98,7 +98,7 @@ class Worker:
                 listener.close()
         return ours, process
 
-    def ask_to_fork(self, request: dict[str, object], fds: list[int]) -> None:
+    def ask_to_fork(self, request: Message, fds: list[int]) -> None:
         """Have the zygote fork a process of a check, which gets duplicates of `fds`; `forked` returns it.
 
         Raises:
@@ -117,7 +117,7 @@ class Worker:
             raise WorkerLostError(reply.get("error", "no process"))
         return Forked(received[0])
 
-    def end_check(self) -> list[dict[str, Any]]:
+    def end_check(self) -> list[Message]:
         """Kill what is left of the check and return, for each process in order, wait status, KiB and CPU seconds."""
         self.n_checks += 1
         reply, _ = self._ask({"do": "end"})
@@ -127,17 +127,17 @@ class Worker:
         """Return whether the program has written more, or more files, than it may."""
         return bool(self._ask({"do": "usage"})[0]["too_much"])
 
-    def _ask(self, request: dict[str, object]) -> tuple[dict[str, Any], list[int]]:
+    def _ask(self, request: Message) -> tuple[Message, list[int]]:
         self._send(request, [])
         return self._receive(REPLY_SECONDS)
 
-    def _send(self, request: dict[str, object], fds: list[int]) -> None:
+    def _send(self, request: Message, fds: list[int]) -> None:
         try:
             socket.send_fds(self.control, [json.dumps(request).encode()], fds)
         except OSError as err:
             raise WorkerLostError(str(err)) from None
 
-    def _receive(self, seconds: float) -> tuple[dict[str, Any], list[int]]:
+    def _receive(self, seconds: float) -> tuple[Message, list[int]]:
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         if not poll.poll(seconds * 1000):

@@ -8,10 +8,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+T = TypeVar("T")
+"""What an aggregation is made of: a doc's value, of any type."""
 CONFIDENCE = 0.95
 N_BOOTSTRAP = 200
 
@@ -53,7 +56,7 @@ def mean_estimate(values: Sequence[float], *, clusters: Sequence[object] | None 
         if set(x) <= {0.0, 1.0}:
             return Estimate(stderr, *_wilson(int(x.sum()), len(x)))
         return Estimate(stderr, *_student(float(x.mean()), stderr, len(x) - 1, x))
-    sums: dict[Any, float] = defaultdict(float)
+    sums: dict[object, float] = defaultdict(float)
     for value, cluster in zip(x - x.mean(), clusters, strict=True):
         sums[cluster] += float(value)
     if len(sums) < 2:
@@ -67,7 +70,7 @@ def mean_estimate(values: Sequence[float], *, clusters: Sequence[object] | None 
     return Estimate(stderr, *_student(float(x.mean()), stderr, len(sums) - 1, x))
 
 
-def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[Any], *, seed: int) -> Estimate:
+def bootstrap_estimate(aggregate: Callable[[list[T]], float], items: Sequence[T], *, seed: int) -> Estimate:
     """Estimate the error of any aggregation by resampling docs: standard deviation and percentiles of 200 draws."""
     if len(items) < 2:
         return UNKNOWN
@@ -127,17 +130,17 @@ def part_difference(
 
 
 def bootstrap_difference(
-    aggregate: Callable[[list[object]], float], items: Sequence[Any], is_part: Sequence[bool], *, seed: int
+    aggregate: Callable[[list[T]], float], items: Sequence[T], is_part: Sequence[bool], *, seed: int
 ) -> Estimate:
     """Estimate the error of aggregate(part) - aggregate(all) by resampling docs together with their membership."""
 
-    def difference(pairs: list[tuple[object, bool]]) -> float:
+    def difference(pairs: list[tuple[T, bool]]) -> float:
         return aggregate([item for item, is_in in pairs if is_in]) - aggregate([item for item, _ in pairs])
 
     return bootstrap_estimate(difference, list(zip(items, is_part, strict=True)), seed=seed)
 
 
-def newcombe(x: "np.ndarray[Any, Any]", y: "np.ndarray[Any, Any]") -> tuple[float, float]:
+def newcombe(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
     """Return the 95 % interval of mean(x) - mean(y), of two groups of zeros and ones (Newcombe 1998, method 10)."""
     (x_low, x_high), (y_low, y_high) = (_wilson(float(group.sum()), len(group)) for group in (x, y))
     mean_x, mean_y = float(x.mean()), float(y.mean())
@@ -155,7 +158,7 @@ def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     return low, 1.0 if n_successes == n else middle + reach
 
 
-def _student(mean: float, stderr: float, df: int, values: "np.ndarray[Any, Any]") -> tuple[float, float]:
+def _student(mean: float, stderr: float, df: int, values: NDArray[np.float64]) -> tuple[float, float]:
     from scipy.special import stdtrit
 
     reach = float(stdtrit(df, 0.5 + CONFIDENCE / 2)) * stderr

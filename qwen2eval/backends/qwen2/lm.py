@@ -99,7 +99,7 @@ class Qwen2LM(TemplateLM):
         )
         return text
 
-    def loglikelihood_rolling(self, requests: list[Instance], **_kwargs: Any) -> list[float]:
+    def loglikelihood_rolling(self, requests: list[Instance], **_kwargs: object) -> list[float]:
         """Return the log-probability of each whole text, window by window."""
         windows = [self.rolling_windows(request.args[0]) for request in requests]
         scores = self._answers(self.engine.score([window for group in windows for window in group]))
@@ -109,7 +109,7 @@ class Qwen2LM(TemplateLM):
             at += len(group)
         return sums
 
-    def generate_until(self, requests: list[Instance], **_kwargs: Any) -> list[str]:
+    def generate_until(self, requests: list[Instance], **_kwargs: object) -> list[str]:
         """Return the answers to prompts."""
         # each with its own seed, so that repeats of a prompt differ
         asked = [self.generation(*request.args, seed=seed) for seed, request in enumerate(requests)]
@@ -117,7 +117,7 @@ class Qwen2LM(TemplateLM):
         return [self.text_of(answer, until) for answer, (_, until) in zip(answers, asked, strict=True)]
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_kwargs: Any
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_kwargs: object
     ) -> list[tuple[float, bool]]:
         asked = [self.fitted(context, continuation) for _, context, continuation in requests]
         return [(score.logprob, score.is_greedy) for score in self._answers(self.engine.score(asked))]

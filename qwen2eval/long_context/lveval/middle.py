@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from qwen2eval.prompts import TURN, cut_pieces, has_cutting_pattern
+from qwen2eval.tokenizer import Tokenizer
 
 
 class MiddleCutter:
@@ -18,7 +19,7 @@ class MiddleCutter:
         limit: tokens, without those that the model gets beside the text.
     """
 
-    def __init__(self, tokenizer: Any, limit: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
         self.tokenizer, self.limit = tokenizer, limit
         self._is_piecewise = has_cutting_pattern(tokenizer)
 

@@ -24,6 +24,7 @@ from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 WINDOW_RESERVE = 500
 """Tokens that the source keeps free for template and answer: 31,500 of a window of 32,000."""
@@ -66,7 +67,7 @@ class LVEvalTask(PublishedTask):
     `metadata`: `dataset`, `level`; `max_prompt_tokens`, by default the model's window less 500.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         self._set = DATA_SETS[config["metadata"]["dataset"]]
         self._template = prompts()[config["metadata"]["dataset"]]
         self._cutter: MiddleCutter | None = None
@@ -162,7 +163,7 @@ class LVEvalGroup(Group):  # type: ignore[misc]  # lm-eval has no types
     mean of its data sets' scores, as in the source.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = dict(config["metadata"])
         levels = metadata.pop("levels", None) or [metadata.pop("level", None)]
         names = metadata.pop("datasets", None) or list(DATA_SETS)
@@ -196,7 +197,7 @@ def prompts() -> Mapping[str, Mapping[str, str]]:
     return found
 
 
-def _task_config(config: Mapping[str, Any], task: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _task_config(config: JsonObject, task: str, metadata: JsonObject) -> dict[str, Any]:
     """Return the configuration of one data set's task from its group's."""
     longest = DATA_SETS[metadata["dataset"]].max_gen_toks
     generation = {"until": [], "do_sample": False, "max_gen_toks": longest, **config.get("generation_kwargs", {})}

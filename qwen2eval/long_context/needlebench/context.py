@@ -2,8 +2,8 @@
 
 Two ways to build one. `FittedContexts`, the default: the final prompt has exactly the asked number of tokens of the
 model under test, and needles are placed between sentences. `OriginalContexts`: as OpenCompass (commit a5acc4bb) does
-with cl100k_base, whatever the model: a buffer is kept free, needles are put between any two tokens, be it within a word or a
-character, the distance of facts counts earlier facts twice, and a context ends where the texts end.
+with cl100k_base, whatever the model: a buffer is kept free, needles are put between any two tokens, even within a word
+or a character, the distance of facts counts earlier facts twice, and a context ends where the texts end.
 """
 
 import hashlib

@@ -35,6 +35,7 @@ from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 MAX_GEN_TOKS: Mapping[tuple[int, Part], int] = {
     (1, "single"): 64,
@@ -58,7 +59,7 @@ class NeedleBenchTask(PublishedTask):
     `n_facts`, `n_repeats`, `guide`, `position`, `base`, `seed`; `faithful`.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = config["metadata"]
         self.grid, self.part, self.faithful = read_grid(metadata), metadata["part"], bool(metadata.get("faithful"))
         self._contexts: Mapping[Language, FittedContexts | OriginalContexts] = {}
@@ -206,7 +207,7 @@ class NeedleBenchGroup(Group):  # type: ignore[misc]  # lm-eval has no types
     `metadata`: what `NeedleBenchTask` takes but for `part`; `parts`, all by default: with fewer there is no overall.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = dict(config["metadata"])
         parts = metadata.pop("parts", None) or list(PARTS)
         if not isinstance(parts, list) or not set(parts) <= set(PARTS):
@@ -224,7 +225,7 @@ class NeedleBenchGroup(Group):  # type: ignore[misc]  # lm-eval has no types
             task = {**config, "task": f"{self.name}_{part}", "generation_kwargs": generation, "metadata": own}
             self.add(NeedleBenchTask(task))
 
-    def aggregate(self, task_metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def aggregate(self, task_metrics: JsonObject) -> dict[str, Any]:
         """Return lm-eval's row of a group, with the benchmark's weights in the place of a plain mean."""
         row: dict[str, Any] = super().aggregate(task_metrics)
         for key in [key for key in row if key.partition(",")[0] == METRIC]:
@@ -251,7 +252,7 @@ def depth_metric(depth: int) -> str:
     return f"{METRIC}_depth_{depth}"
 
 
-def read_grid(metadata: Mapping[str, Any]) -> Grid:
+def read_grid(metadata: JsonObject) -> Grid:
     """Return the grid that a task's metadata describes.
 
     Raises:
@@ -283,7 +284,7 @@ def read_grid(metadata: Mapping[str, Any]) -> Grid:
     )
 
 
-def _prompt_form(metadata: Mapping[str, Any]) -> tuple[Position, bool]:
+def _prompt_form(metadata: JsonObject) -> tuple[Position, bool]:
     """Return where the question is, and whether its format of answer is left open."""
     position, is_base = metadata.get("position", "end"), _of_kind(metadata, "base", bool, False)
     if position not in get_args(Position):

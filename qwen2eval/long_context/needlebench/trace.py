@@ -26,6 +26,7 @@ from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs, LongContextTask
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 LETTERS = "ABCD"
 ROTATIONS = ("ABCD", "BCDA", "CDAB", "DABC")
@@ -102,7 +103,7 @@ class TraceTask(_NamesTask):
         "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 2048},
     }
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = config["metadata"]
         if metadata.get("benchmark") not in SIZES:
             raise ConfigError(f"NeedleBench has no version {metadata.get('benchmark')!r}: `benchmark` is 1 or 2")
@@ -186,7 +187,7 @@ class TraceChoiceTask(_NamesTask):
         "filter_list": [{"name": "letter", "filter": [_LAST_LETTER, {"function": "take_first"}]}],
     }
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         self.language = checked_language(config["metadata"])
         super().__init__(config)
 
@@ -288,7 +289,7 @@ def rotated(options: Sequence[str], order: str) -> list[str]:
     return [options[LETTERS.index(letter)] for letter in order]
 
 
-def checked_language(metadata: Mapping[str, Any]) -> Language:
+def checked_language(metadata: JsonObject) -> Language:
     """Return the language of a task's metadata.
 
     Raises:

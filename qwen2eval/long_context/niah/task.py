@@ -35,6 +35,7 @@ from qwen2eval.long_context.niah.scoring import (
 from qwen2eval.long_context.task import Docs, LongContextTask
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 FRAMES = {
     "en": Frame(
@@ -71,7 +72,7 @@ class NiahGrid:
     """A shipped folder that `needles` is the path of a file in, and that has the haystack; None: neither is."""
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> "NiahGrid":
+    def from_metadata(cls, metadata: JsonObject) -> "NiahGrid":
         """Read a task's metadata, other keys than ours left out.
 
         Raises:

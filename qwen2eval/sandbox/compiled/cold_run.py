@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 from dataclasses import dataclass, field
-from typing import Any
 
 from qwen2eval.sandbox.clock import BUSY_SHARE
 from qwen2eval.sandbox.compiled.check import CompiledCheck
@@ -16,6 +15,7 @@ from qwen2eval.sandbox.compiled.launch import Started, Step, commands_of, starte
 from qwen2eval.sandbox.compiled.toolchains import find_toolchain
 from qwen2eval.sandbox.compiled.tree import MAX_PROCESSES, TreeClock
 from qwen2eval.sandbox.execution import Execution, Verdict
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.levels import BWRAP
 from qwen2eval.sandbox.supervise import Descriptors, Outcome
 from qwen2eval.sandbox.verdict import KEPT_BYTES, MAX_PRINTED_BYTES, PRINTED_TOO_MUCH, Stream, as_bytes, signal_name
@@ -38,7 +38,7 @@ class _Run:
     stderr: Stream
     sandbox: Forked | None = None
     clock: TreeClock | None = None
-    ended: list[dict[str, Any]] = field(default_factory=list)
+    ended: list[Message] = field(default_factory=list)
     peak_rss_mb: float = 0.0
     stopped: tuple[Verdict, str] | None = None
     lost: str = ""

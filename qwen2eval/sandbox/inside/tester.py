@@ -14,7 +14,7 @@ from typing import Any
 
 from qwen2eval.sandbox.inside import candidate as far
 from qwen2eval.sandbox.inside.codec import STACK_FRAMES, BrokenValueError, UncarriedError, decode, encode
-from qwen2eval.sandbox.inside.wire import Channel, ChannelError
+from qwen2eval.sandbox.inside.wire import Channel, ChannelError, Message
 
 MAX_TEXT = 2_000
 TESTS_FILE = "<tests>"
@@ -106,7 +106,7 @@ class FarFunction:
         return self.lost
 
 
-def judge(channel: Channel, job: dict[str, Any]) -> dict[str, Any]:
+def judge(channel: Channel, job: Message) -> Message:
     """Run the tests and return verdict and detail, as they go to the host.
 
     Args:
@@ -126,7 +126,7 @@ def judge(channel: Channel, job: dict[str, Any]) -> dict[str, Any]:
     return run_tests(function, candidate, code, job)
 
 
-def compile_tests(job: dict[str, Any]) -> tuple[Any, Any]:
+def compile_tests(job: Message) -> tuple[Any, Any]:
     """Return the compiled setup and tests; lines of the tests are kept for messages."""
     linecache.cache[TESTS_FILE] = (len(job["tests"]), None, job["tests"].splitlines(keepends=True), TESTS_FILE)
     setup = compile(job["setup"], "<setup>", "exec", dont_inherit=True) if job["setup"] else None
@@ -134,8 +134,8 @@ def compile_tests(job: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def run_tests(
-    function: FarFunction, candidate: Callable[..., object], code: tuple[object, object], job: dict[str, object]
-) -> dict[str, Any]:
+    function: FarFunction, candidate: Callable[..., object], code: tuple[object, object], job: Message
+) -> Message:
     """Return the verdict of compiled tests on a function that is far away."""
     try:
         function.load()
@@ -159,7 +159,7 @@ def run_tests(
     return {"verdict": "passed", "detail": ""}
 
 
-def execute_tests(code: tuple[Any, Any], candidate: Callable[..., Any], job: dict[str, Any]) -> None:
+def execute_tests(code: tuple[Any, Any], candidate: Callable[..., Any], job: Message) -> None:
     """Run setup and tests with the candidate under its name; with `check(candidate)` if the tests define it."""
     names: dict[str, Any] = {"__name__": "tests"}
     if code[0] is not None:
@@ -170,7 +170,7 @@ def execute_tests(code: tuple[Any, Any], candidate: Callable[..., Any], job: dic
         names["check"](candidate)
 
 
-def failure(err: BaseException, *, called: bool, uncarried: set[str]) -> dict[str, Any]:
+def failure(err: BaseException, *, called: bool, uncarried: set[str]) -> Message:
     """Return the verdict for tests that raised `err`."""
     name = type(err).__name__
     text = f"{name}: {err}" if str(err) else name

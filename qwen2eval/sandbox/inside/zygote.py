@@ -19,7 +19,7 @@ import socket
 import struct
 import sys
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 if __name__ == "__main__":  # our own modules, and only those: neither packages' __init__ are run
     _here = os.path.dirname(os.path.abspath(__file__))  # pathlib is slow to import
@@ -36,7 +36,7 @@ from qwen2eval.sandbox.inside import candidate, interpreter, landlock, preload, 
 from qwen2eval.sandbox.inside.codec import decode
 from qwen2eval.sandbox.inside.limits import MAX_DESCRIPTORS, set_limits
 from qwen2eval.sandbox.inside.run_directory import empty_directory, measure_directory
-from qwen2eval.sandbox.inside.wire import Channel, read_all
+from qwen2eval.sandbox.inside.wire import Channel, Message, read_all
 
 MAX_REQUEST_BYTES, MAX_FDS = 1 << 16, 8
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -49,7 +49,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Zygote:
     """Forks processes for one check at a time, and cleans up after it."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: Message) -> None:
         self.config = config
         self.control = _open_control(config)
         self.children: list[int] = []
@@ -141,7 +141,7 @@ class Zygote:
                 fds.frombytes(part)
             self._obey(json.loads(data), list(fds))
 
-    def _obey(self, request: dict[str, object], fds: list[int]) -> None:
+    def _obey(self, request: Message, fds: list[int]) -> None:
         if request["do"] == "spawn":
             self._spawn(request, fds)
         elif request["do"] == "usage":
@@ -149,7 +149,7 @@ class Zygote:
         else:
             self._reply({"ended": self.end_check()})
 
-    def _spawn(self, request: dict[str, object], fds: list[int]) -> None:
+    def _spawn(self, request: Message, fds: list[int]) -> None:
         parent = os.getpid()
         random.seed()  # here, not in the fork: less is copied
         try:
@@ -165,7 +165,7 @@ class Zygote:
             os.close(fd)
         self._reply({"pid": pid}, [pidfd])
 
-    def _be_child(self, request: dict[str, Any], fds: list[int], parent: int) -> NoReturn:
+    def _be_child(self, request: Message, fds: list[int], parent: int) -> NoReturn:
         status = SETUP_STATUS
         try:
             self._confine(request, fds, parent)
@@ -173,7 +173,7 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _confine(self, request: dict[str, Any], fds: list[int], parent: int) -> None:
+    def _confine(self, request: Message, fds: list[int], parent: int) -> None:
         """Put this fork under all limits; nothing of the check has been read before."""
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -198,7 +198,7 @@ class Zygote:
         if self.filter:
             self.filter.install()
 
-    def end_check(self) -> list[dict[str, Any]]:
+    def end_check(self) -> list[Message]:
         """Kill what still runs, report how each process ended, and empty its directories."""
         ended = []
         for pid in self.children:
@@ -239,7 +239,7 @@ class Zygote:
         """Return whether packages are links in the box, to be removed with it; else they are mounted."""
         return bool(self.config["packages_path"].startswith(self.config["box"] + "/"))
 
-    def _reply(self, message: dict[str, object], fds: list[int] | None = None) -> None:
+    def _reply(self, message: Message, fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with contextlib.suppress(OSError):  # the host is gone: the next look at the socket shows it
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
@@ -247,7 +247,7 @@ class Zygote:
             os.close(fd)
 
 
-def _open_control(config: dict[str, Any]) -> socket.socket:
+def _open_control(config: Message) -> socket.socket:
     if path := config["control_path"]:
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.connect(path)
@@ -255,21 +255,21 @@ def _open_control(config: dict[str, Any]) -> socket.socket:
     return socket.socket(fileno=config["control_fd"])
 
 
-def _be_candidate(request: dict[str, Any], fds: list[int]) -> int:
+def _be_candidate(request: Message, fds: list[int]) -> int:
     source, calls, results = fds[0], fds[4], fds[5]
     channel = Channel(calls, results)
     candidate.serve(channel, read_all(source), is_text=request["is_text"], entry_point=request["entry_point"])
     return 0
 
 
-def _be_tester(_request: dict[str, object], fds: list[int]) -> int:
+def _be_tester(_request: Message, fds: list[int]) -> int:
     tests, calls, results, verdict = fds
     message = tester.judge(Channel(results, calls), decode(read_all(tests)))
     os.write(verdict, json.dumps(message).encode() + b"\n")
     return 0
 
 
-def _be_both(request: dict[str, object], fds: list[int]) -> int:
+def _be_both(request: Message, fds: list[int]) -> int:
     source, tests, token, verdict = fds[0], fds[4], fds[5], fds[6]
     write, dumps = os.write, json.dumps
     message = together.judge_together(read_all(source), tests, token, request)
@@ -279,7 +279,7 @@ def _be_both(request: dict[str, object], fds: list[int]) -> int:
     return 0
 
 
-def _be_program(request: dict[str, Any], fds: list[int]) -> int:
+def _be_program(request: Message, fds: list[int]) -> int:
     return program.run_program(read_all(fds[0]), is_text=request["is_text"])
 
 

@@ -20,7 +20,7 @@ import struct
 import sys
 import time
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 if __name__ == "__main__":  # our own modules, and only those: none of the packages' __init__ is run
     _here = os.path.dirname(os.path.abspath(__file__))
@@ -39,6 +39,7 @@ if __name__ == "__main__":  # our own modules, and only those: none of the packa
 from qwen2eval.sandbox.compiled.inside import forbidden
 from qwen2eval.sandbox.inside import landlock, seccomp
 from qwen2eval.sandbox.inside.limits import apply_limits
+from qwen2eval.sandbox.inside.wire import Message
 
 MAX_DESCRIPTORS, MAX_TASKS = 256, 512
 MAX_FILE_BYTES = 64 << 20
@@ -55,7 +56,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Supervisor:
     """Runs the steps of one program."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: Message) -> None:
         self.config = config
         self.control = socket.socket(fileno=config["control_fd"])
         self.work = os.path.join(config["box"], "work")
@@ -117,7 +118,7 @@ class Supervisor:
             if ended["status"] != 0:
                 return
 
-    def _run(self, step: dict[str, object]) -> dict[str, Any] | None:
+    def _run(self, step: Message) -> Message | None:
         """Run one step and return how it ended; None: the host is gone."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.monotonic()
@@ -127,7 +128,7 @@ class Supervisor:
             return {"status": SETUP_STATUS << 8, "error": f"fork: {err.strerror}", "max_rss_kb": 0, "cpu_seconds": 0.0}
         if pid == 0:
             self._be_step(step)
-        ended: dict[str, Any] = {}
+        ended: Message = {}
         while (status := _reap(pid)) is None:
             if self._host_is_gone():
                 return None
@@ -160,7 +161,7 @@ class Supervisor:
         found = os.statvfs(self.config["box"])
         return found.f_files - found.f_ffree > MAX_FILES
 
-    def _be_step(self, step: dict[str, Any]) -> NoReturn:
+    def _be_step(self, step: Message) -> NoReturn:
         try:
             self._confine(step)
             os.execve(step["argv"][0], step["argv"], step["env"])  # noqa: S606 - what this process is for
@@ -169,7 +170,7 @@ class Supervisor:
         finally:
             os._exit(SETUP_STATUS)
 
-    def _confine(self, step: dict[str, Any]) -> None:
+    def _confine(self, step: Message) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setpgid(0, 0)
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python or by us
@@ -199,7 +200,7 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
-    def _report(self, message: dict[str, object], fds: list[int] | None = None) -> None:
+    def _report(self, message: Message, fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with contextlib.suppress(OSError):  # the host is gone: the next look shows it
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
