@@ -126,6 +126,7 @@ class Generation:
             finally:
                 self._engine.memory.return_slots(self._slots)
         for index in self._alone:
+            # Only after the slots are given back: the request gets the whole budget
             alone = Generation(self._engine, [self._requests[index]], [0], factor=self._factor)
             yield from ([(index, answer) for _, answer in answers] for answers in alone.run())
 
@@ -201,7 +202,9 @@ class Generation:
         tokens = np.zeros(self._slots.k_LRKTD.shape[3], np.int64)
         tokens[:n_own] = leaf.tokens[:n_own]
         parent = leaf.parent if n_own else leaf
+        # A node for the row alone, outside the tree: decoding then reads it as it reads any other node
         tail = Node(tokens, parent.end if parent else 0, parent, kv=self._slots.row(row))
+        # Its own generator on the CPU: what is drawn depends on neither the device nor the neighbours
         generator = torch.Generator().manual_seed(request.params.seed)
         return _Text(index, request, tail, above, row, n_own, generator)
 

@@ -94,9 +94,11 @@ class Scoring:
         for node in walk(self._root):
             if not node.n_waiting:
                 continue
+            # A leaf that fits one pass is never read again, so its keys and values need no room
             is_kept = len(node.tokens) > self._engine.pass_tokens or any(child.n_waiting for child in node.children)
             keep = [*node.path()[:-1], *([node] if is_kept else [])]
             try:
+                # Nodes of the pass that is being filled are pinned: they are not computed yet, but will be needed
                 missing = self._engine.memory.hold(keep, busy=self._busy())
             except OverBudgetError:
                 yield from self._flush()

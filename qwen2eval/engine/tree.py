@@ -70,6 +70,7 @@ def build_tree(sequences: Sequence[Tokens], *, min_shared: int = MIN_SHARED) -> 
             _branch(open_nodes, tokens, shared)
         open_nodes[-1].sequences.append(index)
         before = tokens
+    # After the whole tree is built: only then is it known what each piece is shared by
     _fold(root, min_shared)
     return root
 
@@ -80,6 +81,7 @@ def walk(root: Node) -> Iterator[Node]:
     while stack:
         node = stack.pop()
         yield node
+        # Reversed, because the stack is popped from its end
         stack.extend(node.children[::-1])
 
 

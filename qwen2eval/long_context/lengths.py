@@ -18,7 +18,7 @@ from qwen2eval.requests import GenKwargs
 REMEMBERED_PARTS = 1 << 14
 """Short texts whose number of tokens is remembered."""
 MARK = "\u00a4"
-"""Stands for a context where the rest of a prompt is asked for."""
+"""Marks the place of a context where the rest of a prompt is asked for."""
 
 
 class PromptCounter:
@@ -76,6 +76,7 @@ class PromptCounter:
         """Return the tokens of a prompt that is final already; BOS counts where the model gets one."""
         if self.is_piecewise:
             return sum(map(len, self._pieces.pieces(self._pool.add(prompt))))
+        # Must count as the backends do: one BOS too many would make every prompt a token longer than asked
         bos = getattr(self._tokenizer, "bos_token", None)
         options: dict[str, Any] = {}
         if bos and prompt.startswith(bos):  # the template has written it, and no backend adds another

@@ -102,6 +102,7 @@ def _linear(x_C: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
 
 
 def _packed(weight: Tensor) -> Tensor:
+    # A private operator of torch: `_can_pack` tries it first, on every build and dtype
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
     return packed
 

@@ -115,6 +115,7 @@ def prepare_launch(level: str, packages: Sequence[str] = ()) -> Launch:
         "packages_path": "/packages",
     }
     folders = [folder for name in packages for folder in _package_folders(name)]
+    # The interpreter behind a virtual environment, whose links the sandbox would not have
     executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable) or sys.executable)
     prefix = Path(os.path.realpath(sys.base_prefix))
     if level == BWRAP:

@@ -138,6 +138,7 @@ class Sandbox:
     def _run_alone(self, check: Check) -> Execution:
         """Repeat a check whose time was close to its limit, with no other check of ours beside it."""
         with self._alone:
+            # Holding all other workers keeps every core but one free of our own checks
             others = [self._idle.get() for _ in range(self.n_workers - 1)]
             try:
                 execution = self._run(check).execution

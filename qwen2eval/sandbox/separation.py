@@ -59,6 +59,7 @@ def _examine(entry: str, setup_source: str, tests_source: str) -> Separation:
     # of large tests nearly all nodes are the numbers of long lists
     nodes = [node for tree in (setup, tests) for node in ast.walk(tree) if not isinstance(node, _PARTS_OF_VALUES)]
     known = _BUILTINS | candidates | _bound_names(nodes)
+    # By identity: equal nodes occur in many places of a tree
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     objections = [_objection(node, candidates, known, called) for node in nodes]
     why = next(filter(None, objections), None) or _looks_into_results(nodes, candidates)
@@ -69,6 +70,7 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         if node.id not in known:
             return f"the tests use {node.id!r} of the program"
+        # Only a call is an objection: `id` is also a common name of a variable
         if node.id in _ABOUT_OBJECTS and id(node) in called:
             return f"the tests call {node.id}()"
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in candidates:
@@ -77,6 +79,7 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
         return "the tests ask whether two values are the same object"
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in candidates:
         parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+        # A function can't be carried to another process
         if any(isinstance(part, ast.Lambda) for part in parts):
             return "the tests pass functions"
     if isinstance(node, ast.Name | ast.alias) and (node.id if isinstance(node, ast.Name) else node.name) == "inspect":

@@ -87,10 +87,12 @@ def run_check(worker: Worker, check: Check, *, together: str | None) -> Outcome:
     with Descriptors() as descriptors:
         clock = RunClock(float(check.timeout_seconds))
         expected = as_bytes(check.expected_stdout or b"")
+        # More than the expected output takes: only output that is far longer is not compared
         (stdout, out), (stderr, err) = (
             descriptors.stream(KEPT_BYTES + 2 * len(expected)),
             descriptors.stream(KEPT_BYTES),
         )
+        # Drawn for each check: a program can't have seen it in an earlier one
         token = os.urandom(TOKEN_BYTES)
         run = Run(clock, stdout, stderr, None)
         try:
@@ -152,6 +154,7 @@ def _ask_for_processes(
         "is_text": is_text,
         "entry_point": check.entry_point,
         "address_space_bytes": worker.base_bytes + (check.memory_mb << 20),
+        # The kernel's limit is only a backstop for the clock here, so it comes later; it counts whole seconds
         "cpu_seconds": int(run.clock.stop_seconds) + 2,
     }
 
@@ -171,6 +174,7 @@ def _ask_for_processes(
         return 1
     calls, results = descriptors.pipe(), descriptors.pipe()
     worker.ask_to_fork(request, [program, descriptors.nothing(), *outputs, calls[0], results[1]])
+    # Our copies of the ends must go: a pipe has an end only when nobody can write to it any more
     descriptors.close(*outputs, calls[0], results[1])
     tests = descriptors.file(encode(job))
     # compiling large tests takes memory, which is not the program's
@@ -190,11 +194,13 @@ def _watch(worker: Worker, run: Run) -> None:
     last = run.processes[-1].pidfd
     next_look = min(LOOK_SECONDS, run.clock.stop_seconds)
     while True:
+        # At least 1 ms: 0 would spin, and a negative time-out would wait forever
         for fd, _ in poll.poll(max(1.0, (next_look - run.clock.wall_seconds) * 1000)):
             if fd == last:
                 return
             if fd not in streams or not streams[fd].read():
                 poll.unregister(fd)
+        # The newline is written last: without it the message may be half a message
         if run.verdict is not None and run.verdict.kept.endswith(b"\n"):
             return
         if run.has_printed_too_much:

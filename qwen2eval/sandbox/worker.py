@@ -143,6 +143,7 @@ class Worker:
         if not poll.poll(seconds * 1000):
             raise WorkerLostError("no answer")
         try:
+            # One datagram is one message (SOCK_SEQPACKET), so no length is needed
             data, fds, _, _ = socket.recv_fds(self.control, MAX_REPLY_BYTES, 4)
         except OSError as err:
             raise WorkerLostError(str(err)) from None

@@ -108,6 +108,7 @@ def part_difference(
     x, part = np.asarray(values, dtype=float), np.asarray(is_part, dtype=bool)
     if part.sum() < 2 or not np.isfinite(x).all():
         return UNKNOWN
+    # Influence of each doc on the difference; their sum over a cluster is the cluster's influence
     moves = part * (x - x[part].mean()) / part.mean() - (x - x.mean())
     labels = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     sums, n_free = np.bincount(labels, weights=moves), len(np.unique(labels[part])) - 1
@@ -154,6 +155,7 @@ def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     share = n_successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # Exactly 0 and 1 at the ends: rounding would leave 1e-17 there
     low = 0.0 if n_successes == 0 else middle - reach
     return low, 1.0 if n_successes == n else middle + reach
 

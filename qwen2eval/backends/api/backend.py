@@ -143,9 +143,11 @@ class ApiBackend(Backend):
     # generation
 
     def _generate(self, request: Request, connection: Connection) -> Answer:
+        # A copy: lm-eval's `_create_payload` takes keys out of it
         gen_kwargs = copy.deepcopy(dict(request.gen_kwargs or {}))
         if isinstance(gen_kwargs.get("until"), tuple):
             gen_kwargs["until"] = list(gen_kwargs["until"])
+        # Before the payload is made, which drops all but the first four stop strings of a chat
         until = copy.copy(gen_kwargs.get("until"))
         payload = self._lm._create_payload(
             self._generation_prompt(request.context, gen_kwargs),
@@ -245,6 +247,7 @@ class ApiBackend(Backend):
     ) -> tuple[float, bool | None]:
         """Return the continuation's log-probability and whether it is greedy (None: the server doesn't say)."""
         lm = self._lm
+        # Cut at the beginning: the end of the context is what the continuation follows
         n_cut = max(0, len(context_ids) + len(continuation_ids) - lm.max_length)
         n_context = len(context_ids) - n_cut
         if n_context < 1:

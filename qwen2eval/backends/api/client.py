@@ -99,10 +99,12 @@ class ApiClient:
             BackendError: too many in a row failed for the server's sake.
         """
         with self._lock:
+            # A refused prompt proves that the server runs
             if not failure.is_unavailable:
                 self._n_failures_in_a_row = 0
                 return
             self._n_failures_in_a_row += 1
+            # When a server restarts, the requests of all threads fail together: twice their number is no end yet
             patience = max(FAILURES_BEFORE_GIVING_UP, 2 * self.n_threads)
             if self._n_failures_in_a_row >= (patience if self._has_answered else FAILURES_BEFORE_FIRST_ANSWER):
                 raise BackendError(
@@ -160,6 +162,7 @@ class Connection:
             if not isinstance(outcome, _Failure):
                 self._client.note_answer()
                 return outcome
+            # `max_retries` counts the attempts after the first
             if not outcome.can_pass or n_attempts > self._client.max_retries:
                 self._client.note_failure(outcome)
                 raise FailedRequestError(outcome.reason + (f" (tried {n_attempts} times)" if n_attempts > 1 else ""))
@@ -180,6 +183,7 @@ class Connection:
         except requests.RequestException as err:
             raise BackendError(f"No request can be sent to {public_url(url)}: {type(err).__name__}.") from err
         try:
+            # The models page is optional in this API: a server without it is not broken
             return response.json() if response.ok else None
         except ValueError:
             return None
@@ -289,7 +293,7 @@ def _connection_failure(err: Exception, timeout_seconds: float) -> _Failure:
 
 
 def _never_connected(err: Exception) -> bool:
-    """Tell a server that isn't there from one that hung up; `requests` has one exception for both."""
+    """Distinguish a server that isn't there from one that hung up; `requests` has one exception for both."""
     return isinstance(err, requests.ConnectionError) and any(
         isinstance(arg, urllib3.exceptions.MaxRetryError) for arg in err.args
     )

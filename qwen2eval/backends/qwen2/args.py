@@ -120,7 +120,7 @@ class Qwen2Args:
         return Path(folder)
 
 
-def open_qwen2_front(config: RunConfig, *, path: str) -> ModelSpec:
+def load_qwen2_spec(config: RunConfig, *, path: str) -> ModelSpec:
     """Return a checkpoint's outside; its length is that of the context as YARN and DCA stretch it.
 
     Args:

@@ -78,6 +78,7 @@ class _Queue:
         for result in results:
             if isinstance(result, Ask):
                 batch += self._send(result)
+            # A prompt that fails answers its requests at once, and their other prompts may still come back
             elif result[0] not in self._answered:
                 self._answered.add(result[0])
                 batch.append(result)

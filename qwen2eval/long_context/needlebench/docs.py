@@ -124,6 +124,7 @@ def _single_docs(grid: Grid, language: Language, data: NeedleBenchData) -> Itera
 
 def _retrieval_docs(grid: Grid, language: Language, data: NeedleBenchData) -> Iterator[NeedleDoc]:
     depths = grid.setting.depths
+    # Drawn once for all repeats, which differ in the needles' order only
     chosen = pick_distinct(data.needles(language), len(depths), rng=random.Random(grid.seed))
     for repeat in grid.repeats("retrieval"):
         needles = list(chosen)

@@ -99,11 +99,13 @@ def boxed_answer(response: str) -> str | None:
     >>> boxed_answer(r"First \boxed{Ann}, no: \boxed{{\text{Bo}}}.")
     '\\text{Bo}'
     """
+    # The last one: models that reason often box intermediate results
     start = response.rfind("\\boxed{")
     if start < 0:
         return None
     depth = 0
     for end in range(start + len("\\boxed"), len(response)):
+        # Braces are counted, because an answer may contain braces itself, as in \text{…}
         depth += (response[end] == "{") - (response[end] == "}")
         if depth == 0:
             inside = response[start + len("\\boxed{") : end]

@@ -78,6 +78,7 @@ class NiahGrid:
         Raises:
             ConfigError: a value that can't be.
         """
+        # The YAML's metadata also has keys of other readers (version, summary)
         own = {f.name: metadata[f.name] for f in fields(cls) if f.name in metadata}
         if isinstance(own.get("lengths"), int):
             own["lengths"] = [own["lengths"]]
@@ -248,6 +249,7 @@ class NiahTask(LongContextTask):
     def _new_docs(self, counter: PromptCounter, needles: list[Needle], targets: dict[int, int], *, seed: int) -> Docs:
         assert self._haystack is not None, "it is read by then"
         n_paragraphs = len(self._haystack.paragraphs)
+        # A generator for each draw: another grid or --limit does not change the remaining draws
         starts = [random.Random(f"{seed} haystack {i}").randrange(n_paragraphs) for i in range(self.grid.instances)]
         longest = max(targets.values())
         stretches = [Stretch(self._haystack, start, n_tokens=longest, counter=counter) for start in starts]
@@ -293,6 +295,7 @@ def _draw(needles: Sequence[Needle], seed: str, n_wanted: int) -> list[Needle]:
     """Draw the needles of a cell's instances: different ones, as far as there are."""
     drawn: list[Needle] = []
     rng = random.Random(seed)
+    # More instances than needles: then all needles are used equally often
     while len(drawn) < n_wanted:
         drawn += rng.sample(needles, len(needles))
     return drawn[:n_wanted]

@@ -71,6 +71,7 @@ def run_cold(level: str, check: CompiledCheck, *, slot: int) -> Outcome:
         SandboxError: the sandbox can't be started.
     """
     language, toolchain = LANGUAGES[check.language], find_toolchain(check.language)
+    # New for each run: a program that prints the word of another run proves nothing
     token = os.urandom(16).hex()
     tests = language.with_finish(check.tests, token) if check.tests else None
     source = as_bytes(check.program) + b"\n" + as_bytes(check.tests if tests is None else tests)
@@ -203,6 +204,7 @@ def _decide(run: _Run, language: Language, token: str | None) -> tuple[Verdict, 
     if len(run.ended) < len(run.steps):
         return "error", f"it does not compile: {_first_error(run.compiler)}"
     said = b"\n".join((run.stderr.kept, run.stdout.kept)).decode(errors="replace")
+    # Some test runners report failures and still end with status 0
     is_against = any(word.encode() in run.stderr.kept for word in language.words_against)
     if status == 0 and not is_against and not (language.must_be_quiet and run.stderr.n_bytes):
         if any(line.lstrip().startswith(language.words_of_failure) for line in said.splitlines()):
@@ -214,7 +216,7 @@ def _decide(run: _Run, language: Language, token: str | None) -> tuple[Verdict, 
 
 
 def _decide_failure(status: int, said: str, run: _Run, language: Language) -> tuple[Verdict, str]:
-    """Tell the ways apart in which a program did not pass; its own words are believed here."""
+    """Return in which way a program did not pass; its own messages are believed here."""
     line = _last_line(run.stderr) or _last_line(run.stdout)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGXFSZ):
         is_time = os.WTERMSIG(status) == signal.SIGXCPU

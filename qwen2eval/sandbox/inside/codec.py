@@ -248,6 +248,7 @@ def _base(kind: type, bases: tuple[type, ...]) -> type | None:
     for base in bases:
         if kind is base:
             return base
+    # By the slot of `type` itself: a metaclass of the program could define its own `__mro__`
     mro = _MRO.__get__(kind)
     return next((base for base in bases if base in mro), None)
 
@@ -283,6 +284,7 @@ def _drain(iterator: Any) -> tuple[list[Any], bool]:
     items: list[Any] = []
     n_bytes = 0
     for item in iterator:
+        # Asked with one more item in hand: an iterator of exactly so many items is not cut
         if len(items) == MAX_DRAINED or n_bytes > MAX_DRAINED_BYTES:
             return items, True
         items.append(item)

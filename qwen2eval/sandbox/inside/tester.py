@@ -224,6 +224,7 @@ def _merged(mine: object, new: object, done: set[int]) -> Any:
 
 def _exception(name: object, text: object) -> BaseException:
     """Return an exception of the built-in class that the program named."""
+    # The name comes from the program: only a class of `builtins` that is an exception is made
     kind = getattr(builtins, name, None) if type(name) is str else None
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         kind = RuntimeError

@@ -112,6 +112,7 @@ class Zygote:
             if self._has_links():
                 os.chown(self.config["packages_path"], uid, uid)
             os.setgroups([])
+            # Groups first: after `setresuid` there is no right to change them
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         if self.config["drop_capabilities"]:
@@ -175,6 +176,7 @@ class Zygote:
 
     def _confine(self, request: Message, fds: list[int], parent: int) -> None:
         """Put this fork under all limits; nothing of the check has been read before."""
+        # Set before the parent is checked: if it died between fork and here, the signal was never sent
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(SETUP_STATUS)
@@ -187,6 +189,7 @@ class Zygote:
             os.dup2(1, 2)  # nobody reads it; our own stderr is one file for all checks, and would fill up
         os.chdir(self.directories[role])
         if self.rulesets:
+            # Before descriptors are closed: the ruleset is one of them
             landlock.restrict_self(self.rulesets[role])
         _close_all_but([0, 1, 2, *fds, *self.kept_fds])
         set_limits(
@@ -196,6 +199,7 @@ class Zygote:
         )
         gc.enable()
         if self.filter:
+            # Last: it forbids calls that the set-up above needs
             self.filter.install()
 
     def end_check(self) -> list[Message]:
@@ -271,6 +275,7 @@ def _be_tester(_request: Message, fds: list[int]) -> int:
 
 def _be_both(request: Message, fds: list[int]) -> int:
     source, tests, token, verdict = fds[0], fds[4], fds[5], fds[6]
+    # Bound before the program runs: it shares this process and may replace both
     write, dumps = os.write, json.dumps
     message = together.judge_together(read_all(source), tests, token, request)
     with contextlib.suppress(Exception):  # whatever the program put there
