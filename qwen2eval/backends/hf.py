@@ -153,7 +153,7 @@ def _check_device(device: str) -> None:
     """lm-eval takes a device that is not there for a wish, and runs on the CPU."""
     wanted = torch.device(device)
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"--device {device} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise ModelError(f"--device {device} does not exist: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
 class _EndingHFLM(HFLM):

@@ -197,7 +197,7 @@ def resume(trainer: Trainer, out: Path) -> None:
     if state["made_by"] != trainer.fingerprint:
         raise ConfigError(
             f"{str(path)!r} is of another training ({state['made_by']}, now {trainer.fingerprint}): "
-            "name another --out, or delete it to begin anew"
+            "name another --out, or delete it to start again"
         )
     trainer.restore(state)
     lines = (out / LOG).read_text(encoding="utf-8").splitlines() if (out / LOG).is_file() else []
@@ -263,7 +263,7 @@ def _train_on_corpus(args: argparse.Namespace) -> int:
     except OSError as err:
         raise ConfigError(f"{str(out)!r} can't be made ({err}): name a folder in which you may write") from err
     if (out / MODEL).exists():
-        raise ConfigError(f"{str(out / MODEL)!r} is there already: name another --out, or delete it to train again")
+        raise ConfigError(f"{str(out / MODEL)!r} exists already: name another --out, or delete it to train again")
     corpus = args.corpus or CORPUS
     rows = read_corpus(corpus)
     tokenizer = train_tokenizer(row["text"] for row in rows[::TOKENIZER_SHARE])

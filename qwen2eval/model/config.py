@@ -209,7 +209,7 @@ class Qwen2Config:
             ModelError: no released model has this name.
         """
         if name not in PRESETS:
-            raise ModelError(f"Unknown model {name!r}. The released ones are {', '.join(PRESETS)}")
+            raise ModelError(f"Unknown model {name!r}. Released models: {', '.join(PRESETS)}")
         return cls(**PRESETS[name])
 
     def with_context(self, *, yarn_factor: float | None = None, dual_chunk: DualChunk | bool | None = None) -> Self:

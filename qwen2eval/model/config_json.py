@@ -70,10 +70,10 @@ def load_config_json(source: Mapping[str, object] | str | Path) -> tuple[Mapping
         raise ModelError(f"There is no {str(path)!r}: name a checkpoint's folder, or its config.json") from err
     except (OSError, ValueError) as err:
         raise ModelError(
-            f"{str(path)!r} can't be read as JSON ({err}): get the checkpoint's config.json again"
+            f"{str(path)!r} can't be read as JSON ({err}): download the checkpoint's config.json again"
         ) from err
     if not isinstance(raw, dict):
-        raise ModelError(f"{str(path)!r} holds no JSON object: get the checkpoint's config.json again")
+        raise ModelError(f"{str(path)!r} holds no JSON object: download the checkpoint's config.json again")
     return raw, repr(str(path))
 
 

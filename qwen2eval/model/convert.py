@@ -1,4 +1,4 @@
-"""Writes a checkpoint anew as a Hugging Face folder of safetensors in another dtype: from such a folder, or from GGUF.
+"""Rewrites a checkpoint as a Hugging Face folder of safetensors in another dtype: from such a folder, or from GGUF.
 
 Values pass tensor by tensor; no more than twice one file's worth of them is in memory.
 """
@@ -77,7 +77,7 @@ def write_other_files(source: str | Path, checkpoint: Checkpoint, folder: Path) 
     A GGUF file holds its tokenizer, which transformers unpacks; one that lies in the folder named wins.
 
     Raises:
-        ModelError: the GGUF file's tokenizer is none that transformers can read.
+        ModelError: the GGUF file's tokenizer can't be read by transformers.
     """
     if copy_other_files(Path(source), folder):
         return True

@@ -89,7 +89,7 @@ class GgufCheckpoint:
         except NotImplementedError as err:
             raise ModelError(
                 f"{place.tensor.name} in {str(self.path)!r} is of type {kind.type.name}, which the gguf package "
-                "can't dequantise: get the model in another type, such as Q8_0"
+                "can't dequantise: use the model in another type, such as Q8_0"
             ) from err
 
     def release(self) -> None:
@@ -155,9 +155,13 @@ def _tensor_types(header: Header) -> dict[str, _StoredType]:
             ) from err
         stored = _StoredType(kind, *gguf.GGML_QUANT_SIZES[kind])
         if not tensor.shape or 0 in tensor.shape or tensor.shape[-1] % stored.block_size:
-            raise ModelError(f"{where} has shape {tensor.shape}, which can't be of type {kind.name}: get it again")
+            raise ModelError(
+                f"{where} has shape {tensor.shape}, which type {kind.name} does not allow: download it again"
+            )
         if (end := tensor.offset + stored.n_bytes(tensor.shape)) > size:
-            raise ModelError(f"{where} ends at byte {end:,}, but the file at {size:,}: it is truncated, get it again")
+            raise ModelError(
+                f"{where} ends at byte {end:,}, but the file at {size:,}: it is truncated, download it again"
+            )
         types[tensor.name] = stored
     return types
 

@@ -104,7 +104,7 @@ def read_header(path: Path) -> Header:
     """Return a file's metadata and list of tensors.
 
     Raises:
-        ModelError: the file is missing, is none, is of another version, or ends within its head.
+        ModelError: the file is missing, not GGUF, of another version, or ends within its header.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -113,7 +113,7 @@ def read_header(path: Path) -> Header:
         raise ModelError(f"There is no file {str(path)!r}: name a GGUF file, or a folder with one") from err
     # mmap refuses an empty file with a ValueError; a text that isn't UTF-8 is one, too
     except (OSError, ValueError, struct.error) as err:
-        raise ModelError(f"{str(path)!r} is truncated or corrupt ({err}): get it again") from err
+        raise ModelError(f"{str(path)!r} is truncated or corrupt ({err}): download it again") from err
 
 
 def hf_config(header: Header) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _check_neutral(header: Header, architecture: str) -> None:
         value = _get(header, f"{architecture}.{field}")
         if value is not None and value not in neutral:
             raise ModelError(
-                f"{str(header.path)!r} sets {architecture}.{field} = {value}, which this model doesn't do; "
+                f"{str(header.path)!r} sets {architecture}.{field} = {value}, which --model qwen2 does not support; "
                 "run it with llama.cpp's server and --model local-completions"
             )
 
@@ -204,7 +204,7 @@ class _Cursor:
         """Go on by so many bytes and return where they begin."""
         start, self.offset = self.offset, self.offset + size
         if self.offset > len(self.data):
-            raise ValueError(f"it ends at byte {len(self.data):,}, within its head")
+            raise ValueError(f"it ends at byte {len(self.data):,}, within its header")
         return start
 
 
@@ -215,7 +215,7 @@ def _parse(cursor: _Cursor, path: Path) -> Header:
     version = cursor.number("I")
     if version not in _VERSIONS:
         what = "big-endian" if version & 0xFFFF == 0 else f"of version {version}"
-        raise ModelError(f"{str(path)!r} is {what}; little-endian GGUF of version 2 or 3 can be read: convert it anew")
+        raise ModelError(f"{str(path)!r} is {what}; little-endian GGUF of version 2 or 3 can be read: convert it again")
     n_tensors, n_values = cursor.number("Q"), cursor.number("Q")
     metadata = {cursor.text(): cursor.value() for _ in range(n_values)}
     tensors = list(_tensors(cursor, n_tensors))

@@ -47,7 +47,7 @@ class ModelInfo:
         """
         self.config.kv_bytes_per_token(dtype=self.dtype)
         if self.batch_size < 1:
-            raise ModelError(f"batch_size is {self.batch_size}: a batch has 1 row or more")
+            raise ModelError(f"batch_size is {self.batch_size}: it must be 1 or more")
 
     def memory_at(self, context_length: int) -> ContextMemory:
         """Return the memory at a context length.
@@ -56,7 +56,7 @@ class ModelInfo:
             ModelError: the length is under 1.
         """
         if context_length < 1:
-            raise ModelError(f"A context of {context_length} tokens: it has 1 or more")
+            raise ModelError(f"The context is {context_length} tokens: it must be 1 or more")
         total = self.config.memory_bytes(context_length, dtype=self.dtype, batch_size=self.batch_size)
         weights = self.config.memory_bytes(0, dtype=self.dtype)
         return ContextMemory(context_length, total - weights, total, context_length <= self.config.max_length)

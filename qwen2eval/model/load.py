@@ -85,7 +85,7 @@ def empty_model(checkpoint: Checkpoint, config: Qwen2Config) -> EmptyModel:
     except RuntimeError as err:  # the number of elements overflows
         raise ModelError(
             f"The {checkpoint.declared_by} of {str(checkpoint.path)!r} asks for sizes beyond all memory ({err}): "
-            "get the checkpoint again"
+            "download the checkpoint again"
         ) from err
     sources = key_table(model, checkpoint.keys)
     _check_keys(sources, checkpoint, tied=config.tie_word_embeddings)
@@ -114,7 +114,7 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """Return torch's dtype of a name.
 
     Raises:
-        ModelError: it is none that weights may have; says which are.
+        ModelError: weights can't have this dtype; the message lists those they can have.
     """
     if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype

@@ -35,7 +35,7 @@ class SafetensorsCheckpoint:
         if absent := sorted(key for key, file in declared.items() if self._file_of.get(key) != file):
             raise ModelError(
                 f"{str(folder / INDEX)!r} names {some(absent)}, which {declared[absent[0]]} doesn't hold: "
-                "get the checkpoint's files again"
+                "download the checkpoint's files again"
             )
 
     @property
@@ -56,7 +56,7 @@ class SafetensorsCheckpoint:
         if stored.get_dtype() not in _STORED_DTYPES:
             raise ModelError(
                 f"{key} in {self.path_of(key)!r} is of dtype {stored.get_dtype()}; "
-                f"{', '.join(_STORED_DTYPES)} can be read: get the checkpoint unquantised"
+                f"{', '.join(_STORED_DTYPES)} can be read: download the checkpoint unquantised"
             )
         tensor: Tensor = file.get_tensor(key)
         return tensor.to(dtype)
@@ -72,7 +72,7 @@ class SafetensorsCheckpoint:
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {str(folder)!r}: name a checkpoint's folder, or a GGUF file")
+        raise ModelError(f"The folder {str(folder)!r} does not exist: name a checkpoint's folder, or a GGUF file")
     if (folder / SINGLE).is_file() or (folder / INDEX).is_file():
         return
     others = sorted(file.name for file in folder.glob("*.bin"))
@@ -90,8 +90,8 @@ def _read_index(path: Path) -> dict[str, str]:
 
 def _open(path: Path) -> Any:
     if not path.is_file():
-        raise ModelError(f"{str(path)!r} is missing: {INDEX} names it; get the checkpoint's files again")
+        raise ModelError(f"{str(path)!r} is missing: {INDEX} names it; download the checkpoint's files again")
     try:
         return safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as err:
-        raise ModelError(f"{str(path)!r} is truncated or corrupt ({err}): get it again") from err
+        raise ModelError(f"{str(path)!r} is truncated or corrupt ({err}): download it again") from err

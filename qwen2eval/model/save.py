@@ -132,7 +132,7 @@ def new_folder(out: Path, *, n_bytes: int) -> Iterator[Path]:
         ModelError: `out` is there already, can't be made, or the disk has too little room.
     """
     if out.exists():
-        raise ModelError(f"{str(out)!r} is there already: name a new folder, or delete it first")
+        raise ModelError(f"{str(out)!r} exists already: name a new folder, or delete it first")
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def new_folder(out: Path, *, n_bytes: int) -> Iterator[Path]:
         partial.mkdir()
         n_free = shutil.disk_usage(partial).free
     except OSError as err:
-        raise ModelError(f"{str(out)!r} can't be made ({err}): name a folder in which you may write") from err
+        raise ModelError(f"{str(out)!r} can't be created ({err}): name a folder in which you may write") from err
     try:
         if n_free < n_bytes:
             raise ModelError(

@@ -65,7 +65,7 @@ class Upcycling:
             ModelError: a size under 1, a shared expert of broken experts, or a ratio outside 0 to 1.
         """
         if min(self.num_experts, self.moe_intermediate_size, self.num_experts_per_tok, self.shared_size) < 1:
-            raise ModelError(f"Experts are counted from 1, and so are their widths; this is {self}")
+            raise ModelError(f"The number of experts and their widths must be 1 or more; this is {self}")
         if self.num_experts_per_tok > self.num_experts:
             raise ModelError(
                 f"Each token visits {self.num_experts_per_tok} experts, but there are {self.num_experts}: give more "
@@ -77,7 +77,7 @@ class Upcycling:
                 f"({self.moe_intermediate_size}): it replaces a whole number of experts"
             )
         if not 0 <= self.reinit_ratio <= 1 or self.initializer_range < 0:
-            raise ModelError(f"A share is from 0 to 1, and a standard deviation 0 or more; this is {self}")
+            raise ModelError(f"reinit_ratio must be from 0 to 1, and initializer_range 0 or more; this is {self}")
 
     @property
     def shared_size(self) -> int:

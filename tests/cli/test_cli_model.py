@@ -120,7 +120,7 @@ def test_info_shows_how_the_context_is_stretched(capsys, tmp_path):
         (["info", "Qwen2-7B", "--dtype", "int3"], "'int3'"),
         (["info", "Qwen2-7B", "--context", "0"], "0 tokens"),
         (["info", "Qwen2-7B", "--batch_size", "0"], "batch_size is 0"),
-        (["convert", "nowhere", "out"], "no folder 'nowhere'"),
+        (["convert", "nowhere", "out"], "folder 'nowhere' does not exist"),
         (["upcycle", "nowhere", "out", "--experts", "2", "--expert_size", "8"], "8 experts, but there are 2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -242,7 +242,7 @@ def test_no_weights_says_what_is_there(dense, tmp_path):
     (dense / "model.safetensors").rename(dense / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pytorch_model\.bin: convert"):
         load_model(dense)
-    with pytest.raises(ModelError, match="no folder"):
+    with pytest.raises(ModelError, match="does not exist"):
         load_model(tmp_path / "nowhere")
 
 

@@ -293,7 +293,7 @@ def checked_language(metadata: JsonObject) -> Language:
     """Return the language of a task's metadata.
 
     Raises:
-        ConfigError: it is none of the benchmark's.
+        ConfigError: the benchmark does not have it.
     """
     for language in LANGUAGES:
         if metadata.get("language") == language:

@@ -55,7 +55,7 @@ def _needle(row: Doc, *, where: str) -> Needle:
         raise DataFileError(f"{where}: no keywords, so no answer could be right")
     text = " ".join(row["needle"].casefold().split())
     if absent := [word for word in keywords if " ".join(word.casefold().split()) not in text]:
-        raise DataFileError(f"{where}: the needle doesn't have the keyword {absent[0]!r}: it can't be found by it")
+        raise DataFileError(f"{where}: the needle does not contain its keyword {absent[0]!r}")
     return Needle(" ".join(row["needle"].split()), row["question"].strip(), tuple(keywords))
 
 
