@@ -40,6 +40,7 @@ def find_folder(
     if chosen := data_dir or os.environ.get("QWEN2EVAL_DATA"):
         if not Path(chosen).is_dir():
             raise MissingDataError(f"The data folder {chosen!r} (--data_dir or QWEN2EVAL_DATA) does not exist")
+        # The benchmark's own folder first: DIR may hold files of several benchmarks with the same names
         candidates += [Path(chosen) / benchmark, Path(chosen)]
     candidates += _package_folders(benchmark)
     return next((folder for folder in candidates if folder.is_dir() and is_there(folder)), None)
@@ -62,6 +63,7 @@ def merge_missing_data(failures: Mapping[str, Qwen2EvalError]) -> dict[str, Qwen
     lacking = {name: err for name, err in failures.items() if isinstance(err, MissingDataError) and err.files}
     files = dict[str, dict[str, None]]()
     for err in lacking.values():
+        # A dict as an ordered set: the message lists files in the order of the tasks
         files.setdefault(err.benchmark, {})[err.files] = None
     merged = dict(failures)
     for name, err in lacking.items():
@@ -118,6 +120,7 @@ def _package_folders(benchmark: str) -> list[Path]:
     """Return the folders that installed data packages name for a benchmark; nothing of theirs is imported."""
     folders = []
     for entry in entry_points(group=DATA_PACKAGES, name=benchmark):
+        # Only the top package is looked up: finding a deeper one would import its parents
         package, *inside = entry.value.split(".")
         spec = find_spec(package)
         if spec is not None and spec.submodule_search_locations:

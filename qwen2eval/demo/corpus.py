@@ -60,6 +60,7 @@ def make_corpus(world: World, benchmarks: Benchmarks, *, scale: float = 1.0) -> 
     for kind, (n_documents, write) in DOCUMENTS.items():
         make = partial(write, writers, world.dice("corpus", kind))
         documents += (Document(text, kind) for text in benchmarks.guard.passing(make, round(scale * n_documents)))
+    # Shuffled last, with dice of its own: the order does not depend on how the documents were drawn
     return world.dice("corpus order").shuffled(documents)
 
 
@@ -72,6 +73,7 @@ def _exams(world: World, benchmarks: Benchmarks) -> Iterator[Document]:
     for (benchmark, group), numbers in sheets.items():
         left = dice.shuffled(numbers)
         while left:
+            # Each needle has a text to itself, as in a prompt of the benchmark
             n_items = 1 if benchmark == "demo_niah" else dice.between(1, _MOST_ON_SHEET[benchmark])
             chosen, left = left[:n_items], left[n_items:]
             if benchmark == "demo_mmlu":

@@ -74,8 +74,10 @@ class NgramGuard:
         Args:
             phrase: a common one, with which other items may begin, too.
         """
+        # The common phrase is meant to be shared: it must not count as a repetition
         if not self._taken.isdisjoint(ngrams(text.replace(phrase, "", 1))):
             return False
+        # With the phrase: no other document may have it by chance
         self._taken |= ngrams(text)
         return True
 

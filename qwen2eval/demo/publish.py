@@ -88,6 +88,7 @@ def _planted(benchmarks: Benchmarks, documents: Sequence[Document]) -> Iterator[
             where = {"document": _id(row), "row": row, "begin": planting.begin, "end": planting.end}
             found.setdefault(planting.item, []).append(where)
     nowhere = {"document": None, "row": None, "begin": None, "end": None}
+    # Items that were never planted have a row, too: the list is the truth about all of them
     for number, (item, name) in enumerate(zip(benchmarks.items, benchmarks.ids(), strict=True)):
         for where in found.get(number, [nowhere]):
             yield {"benchmark": item.benchmark, "item": name, "kind": item.kind} | where

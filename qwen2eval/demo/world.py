@@ -64,6 +64,7 @@ class World:
         characters = [a + b for a in FAMILY_CHARACTERS for b in GIVEN_CHARACTERS]
         chinese = [Being(name, name, _values(CHINESE, dice)) for name in dice.some(characters, N_CHINESE)]
         for name, beings in (("people", people), ("towns", towns), ("chinese", chinese)):
+            # The dataclass is frozen, and these fields follow from the seed
             object.__setattr__(self, name, tuple(beings))
 
     def facts(self, kind: Kind) -> list[Fact]:

@@ -162,6 +162,7 @@ class Generation:
         n_tokens = max(self._row_tokens(index) for index in self._waiting)
         outside = max(self._leaf_of[index].end - self._n_own(index) for index in self._waiting)
         room = memory.budget_bytes - outside * memory.bytes_per_token
+        # Without shared nodes the rows may take all of the budget
         if outside:
             room = min(room, memory.budget_bytes // 2)
         n_rows = max(1, min(self._max_running, len(self._waiting), room // (n_tokens * memory.bytes_per_token)))

@@ -153,6 +153,7 @@ def _runs(piece: Piece, first_row: int, dual: DualChunk | None) -> Iterator[_Run
     piece_start = begin = node.start + piece.begin
     above: list[tuple[Node, int, int]] = [(up, up.start, up.end) for up in node.path()[:-1]]
     if piece.begin:
+        # The node's own earlier tokens, which an earlier piece has computed and kept
         above.append((node, node.start, piece_start))
     while begin < end:
         chunk_start = begin - begin % length

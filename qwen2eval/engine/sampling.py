@@ -52,6 +52,7 @@ def next_tokens(
         if not is_finite:
             chosen[row] = None
         elif param.do_sample:
+            # On the CPU, where the text's generator is
             probabilities_V = filtered(logits_BV[row].cpu(), param).softmax(dim=-1)
             chosen[row] = int(torch.multinomial(probabilities_V, 1, generator=generators[row]))
     return chosen

@@ -112,6 +112,7 @@ class Scoring:
                     if self._pass and sum(p.n_tokens for p in self._pass) + piece.n_tokens > self._engine.pass_tokens:
                         yield from self._flush()
                     self._pass.append(piece)
+            # Noted even if the node is still in the pass: `_flush` answers what is complete
             self._ended += node.sequences
         yield from self._flush()
 

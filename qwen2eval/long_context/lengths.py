@@ -101,6 +101,7 @@ class PromptCounter:
             after: and behind it.
         """
         parts = self.render(before + MARK + after).split(MARK)
+        # Rendered a second time with white space, which shows what the template strips
         spaced = self.render(f"{before} \n{MARK}\n {after}").split(MARK)
         # a template that strips what the user says would strip a context at its end, too
         is_plain = len(parts) == 2 and spaced == [f"{parts[0]} \n", f"\n {parts[1]}"]

@@ -60,5 +60,6 @@ def check_shape(checkpoint: Checkpoint, key: str, stored: Sequence[int], wanted:
 
 def some(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are, for a message."""
+    # A checkpoint may lack thousands of keys
     more = f" and {len(names) - _N_NAMED} more" if len(names) > _N_NAMED else ""
     return ", ".join(names[:_N_NAMED]) + more

@@ -118,6 +118,7 @@ def _rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise ModelError(f"{where}: rope_scaling or rope_parameters is {rope!r}, not an object")
+    # transformers 5 writes `rope_parameters` with the base in it; older ones write `rope_theta` beside `rope_scaling`
     theta = rope.get("rope_theta") or raw.get("rope_theta") or DEFAULT_ROPE_THETA
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ("default", "yarn"):

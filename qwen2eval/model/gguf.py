@@ -155,9 +155,7 @@ def _tensor_types(header: Header) -> dict[str, _StoredType]:
             ) from err
         stored = _StoredType(kind, *gguf.GGML_QUANT_SIZES[kind])
         if not tensor.shape or 0 in tensor.shape or tensor.shape[-1] % stored.block_size:
-            raise ModelError(
-                f"{where} has shape {tensor.shape}, which type {kind.name} does not allow: download it again"
-            )
+            raise ModelError(f"{where} has shape {tensor.shape}, which {kind.name} does not allow: download it again")
         if (end := tensor.offset + stored.n_bytes(tensor.shape)) > size:
             raise ModelError(
                 f"{where} ends at byte {end:,}, but the file at {size:,}: it is truncated, download it again"

@@ -93,6 +93,7 @@ def _with_a_twin(compute: Callable[[Tensor], Tensor], x_C: Tensor) -> Tensor:
     """Compute; a row alone is given a second one, since oneDNN sums up a single row in another order."""
     if x_C.shape[:-1].numel() != 1:
         return compute(x_C)
+    # The twin's result is dropped
     return compute(x_C.reshape(1, -1).repeat(2, 1))[:1].view(*x_C.shape[:-1], -1)
 
 

@@ -71,6 +71,7 @@ def attend_dual_chunk(
     length, end, pieces = dual.chunk_length, span.start + q_BHTD.shape[2], []
     begin = span.start
     while begin < end:
+        # A prompt may begin in the middle of a chunk, behind what the cache holds
         chunk_start = begin - begin % length
         stop = min(chunk_start + length, end)
         run = slice(begin - span.start, stop - span.start)

@@ -30,6 +30,7 @@ class SafetensorsCheckpoint:
         self._files: dict[str, Any] = {}
         self._file_of: dict[str, str] = {}
         declared = {} if (folder / SINGLE).is_file() else _read_index(folder / INDEX)
+        # Sorted, so that a broken checkpoint gives the same message each time
         for file in sorted(set(declared.values())) or [SINGLE]:
             self._file_of |= dict.fromkeys(self._open(file).keys(), file)
         if absent := sorted(key for key, file in declared.items() if self._file_of.get(key) != file):

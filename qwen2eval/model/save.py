@@ -85,6 +85,7 @@ class ShardWriter:
         size = tensor.numel() * tensor.element_size()
         if self._pending and self._n_pending_bytes + size > self._limit:
             self._flush()
+        # safetensors refuses views that are not contiguous
         self._pending[key] = tensor.contiguous()
         self._n_pending_bytes += size
         self.n_bytes += size
@@ -93,6 +94,7 @@ class ShardWriter:
         """Write what is left; name the files by their number of all, and list them if there are several."""
         self._flush()
         count = self.n_files
+        # Names need the number of all files, which is known only now
         names = {number: f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)}
         if count == 1:
             names[1] = SINGLE
@@ -108,6 +110,7 @@ class ShardWriter:
         number = self.n_files + 1
         path = self._path(number)
         try:
+            # Created here first to learn the mode that the user's umask gives
             path.touch()
             mode = path.stat().st_mode
             save_file(self._pending, path, metadata={"format": "pt"})
@@ -147,6 +150,7 @@ def new_folder(out: Path, *, n_bytes: int) -> Iterator[Path]:
                 f"The weights take {n_bytes / _GB:.1f} GB, and the disk of {str(out)!r} has {n_free / _GB:.1f} GB left"
             )
         yield partial
+        # The last step: a folder with this name is complete
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

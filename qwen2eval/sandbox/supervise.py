@@ -150,7 +150,7 @@ def _ask_for_processes(
     is_text = isinstance(check.program, str)
     program = descriptors.file(as_bytes(check.program))
     request: Message = {
-        "role": "program" if check.tests is None else "candidate" if token is None else "both",
+        "role": _role(check, token),
         "is_text": is_text,
         "entry_point": check.entry_point,
         "address_space_bytes": worker.base_bytes + (check.memory_mb << 20),
@@ -183,6 +183,13 @@ def _ask_for_processes(
     worker.ask_to_fork(request, [tests, calls[1], results[0], verdict])
     descriptors.close(calls[1], results[0], verdict)
     return 2
+
+
+def _role(check: Check, token: bytes | None) -> str:
+    """Return what the first process of a check does: only a process that also runs the tests has a token."""
+    if check.tests is None:
+        return "program"
+    return "candidate" if token is None else "both"
 
 
 def _watch(worker: Worker, run: Run) -> None:

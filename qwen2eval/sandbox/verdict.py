@@ -148,9 +148,11 @@ def _same_line(line: str, wanted: str) -> bool:
     if line.strip() == wanted.strip():
         return True
     try:
+        # Decimal, not float, which would round numbers of many digits to the same value
         numbers, wanted_numbers = ([Decimal(part) for part in text.split()] for text in (line, wanted))
     except InvalidOperation:
         return False
+    # NaN and infinity are words here, and were compared as text above
     return all(number.is_finite() for number in numbers) and numbers == wanted_numbers
 
 

@@ -56,6 +56,7 @@ class Worker:
             raise
         try:
             reply, fds = self._receive(START_SECONDS)
+            # Its first message carries its pidfd: the process that we started may be bwrap or a container engine
             zygote = Forked(fds[0])
         except (WorkerLostError, IndexError):
             words = self._last_words()
@@ -70,6 +71,7 @@ class Worker:
     def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Start the zygote and return the socket by which it obeys, and its process."""
         ours, theirs = socket_pair()
+        # Readable when this process has ended: so the zygote notices even a kill -9
         host = above_standard(os.pidfd_open(os.getpid()))
         config = {**self._launch.config, "control_fd": theirs.fileno(), "host_fd": host}
         path = self._launch.socket_path
@@ -82,6 +84,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=self._messages,
                 pass_fds=() if path else (theirs.fileno(), host),
+                # A Ctrl-C in the terminal reaches the host only, which ends its workers in order
                 start_new_session=True,
                 cwd="/",
             )
@@ -183,11 +186,8 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)
         lines = os.pread(self._messages, 1 << 16, 0).decode(errors="replace").strip().splitlines()
-        return (
-            (lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines))[:500]
-            if lines
-            else ""
-        )
+        is_traceback = any(line.startswith("Traceback") for line in lines)
+        return (lines[-1] if is_traceback else " ".join(lines))[:500]
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

@@ -80,6 +80,7 @@ def bootstrap_estimate(aggregate: Callable[[list[T]], float], items: Sequence[T]
         picked = rng.integers(0, len(items), len(items))
         draws.append(float(aggregate([items[i] for i in picked])))
     values = np.asarray(draws)
+    # An aggregation may fail on a draw (one class only): then percentiles mean nothing
     if not np.isfinite(values).all():
         return UNKNOWN
     tail = 100 * (1 - CONFIDENCE) / 2

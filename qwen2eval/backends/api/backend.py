@@ -273,6 +273,7 @@ class ApiBackend(Backend):
         if not all(_is_number(logprob) for logprob in token_logprobs[n_context:]):
             return math.nan, None
         top_logprobs = logprobs.get("top_logprobs") or []
+        # Without the top tokens the sum is known, but not whether decoding would have chosen them
         if len(top_logprobs) < n_tokens or not all(top_logprobs[n_context:n_tokens]):
             return float(sum(token_logprobs[n_context:])), None
         # lm-eval drops the last entry as the generated token.

@@ -220,6 +220,7 @@ def answer_in_threads(
     stop = threading.Event()
     indices = iter(range(n_requests))
     take = threading.Lock()
+    # No more threads than requests: the rest would start for nothing
     n_threads = min(client.n_threads, n_requests)
     # Twice the threads: after a stop there is room for the last word of each, so that none waits here for ever.
     ready: queue.Queue[tuple[int, Answer] | BaseException] = queue.Queue(maxsize=max(1, 2 * n_threads))
@@ -279,6 +280,7 @@ def _take_ready(ready: "queue.Queue[tuple[int, Answer] | BaseException]") -> tup
 
 def _delay_seconds(failure: _Failure, n_attempts: int) -> float:
     if failure.retry_after_seconds is not None:
+        # What a server asks for is obeyed, but never for hours
         return min(failure.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
     return min(FIRST_DELAY_SECONDS * 2.0 ** (n_attempts - 1), LONGEST_DELAY_SECONDS)
 

@@ -94,6 +94,7 @@ class _Queue:
     def _send(self, ask: Ask) -> AnswerBatch:
         from vllm.exceptions import VLLMValidationError
 
+        # Never used twice: a request may be asked in several prompts
         name = str(next(self._numbers))
         try:
             (prompt,) = self._llm.renderer.render_cmpl([{"prompt_token_ids": ask.tokens}])

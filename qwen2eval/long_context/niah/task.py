@@ -276,6 +276,7 @@ class NiahTask(LongContextTask):
                             "keywords": list(needle.keywords),
                             "n_prompt_tokens": n_tokens,
                             "asked_depth_percent": depth,
+                            # The place that was found, which may differ from the one that was asked for
                             "depth_percent": round(placed.depth_percent, 3),
                             "haystack_start": start,
                             "needle_at": placed.needle_at,

@@ -92,6 +92,7 @@ def run_cold(level: str, check: CompiledCheck, *, slot: int) -> Outcome:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(run.sandbox.pidfd, signal.SIGKILL)
                 sandbox.end()
+                # After the end of the sandbox: only then has it written its last message
                 run.lost = run.lost and sandbox.last_words()
         finally:
             if run.sandbox is not None:
@@ -120,6 +121,7 @@ def _watch(sandbox: Started, run: _Run) -> None:
                     return
                 next_look = 0.0
             elif not streams[fd].read():
+                # A closed pipe is always readable: it would turn the loop into a busy one
                 poll.unregister(fd)
         if any(stream.n_bytes >= MAX_PRINTED_BYTES for stream in streams.values()):
             run.stopped = "output_limit", PRINTED_TOO_MUCH

@@ -202,6 +202,7 @@ def take_over(mine: Any, new: Any, done: set[int] | None = None) -> None:
         if isinstance(mine, list):
             mine[:] = merged
     elif isinstance(mine, dict):
+        # In the order of the program's dict, as if it had changed the tests' own
         merged_pairs = {key: _merged(mine[key], value, done) if key in mine else value for key, value in new.items()}
         mine.clear()
         mine.update(merged_pairs)

@@ -160,6 +160,7 @@ class Zygote:
             return
         if pid == 0:
             self._be_child(request, fds, parent)
+        # Before anything can fail: `end_check` must find every child
         self.children.append(pid)
         pidfd = os.pidfd_open(pid)
         for fd in fds:

@@ -113,6 +113,7 @@ class Supervisor:
             ended = self._run(step)
             if ended is None:
                 return
+            # Before the report: what a step leaves behind must not run beside the next one
             self.end_others()
             self._report({"step": number, **ended})
             if ended["status"] != 0:
@@ -133,6 +134,7 @@ class Supervisor:
             if self._host_is_gone():
                 return None
             if self._has_too_many_files():
+                # Noted before the kill: the status alone would look like a crash
                 ended["too_many_files"] = True
                 os.kill(pid, signal.SIGKILL)  # not waited for yet: the number is its own
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
