@@ -16,7 +16,8 @@ CHUNK_BYTES = 1 << 22
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 PERFORMANCE_ARGS = (
     *("batch_size", "num_concurrent", "max_retries", "timeout", "max_batch_size", "device"),
-    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "use_tqdm_on_load"),  # vLLM's
+    # vLLM's
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "use_tqdm_on_load"),
 )
 """Model arguments that change how fast answers come, not what they are."""
 
@@ -73,6 +74,7 @@ def _hub_commit(repository: str, revision: str) -> str:
 
     for name in ("config.json", "adapter_config.json", "README.md"):
         found = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(found, str):  # …/models--org--name/snapshots/<commit>/config.json
+        # …/models--org--name/snapshots/<commit>/config.json
+        if isinstance(found, str):
             return Path(found).parent.name
     return revision

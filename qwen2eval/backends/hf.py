@@ -139,7 +139,8 @@ class HfBackend(Backend):
         return max(1, budget // max(1, min(max(map(_length, batch)), self.max_length or 1 << 30)))
 
     def _rolling(self, batch: list[Request]) -> list[Answer]:
-        self._lm.batch_size_per_gpu = 1  # windows are as long as the model: one at a time
+        # Windows are as long as the model: one at a time
+        self._lm.batch_size_per_gpu = 1
         return score(self._lm, batch)
 
     def _generate(self, batch: list[Request]) -> list[Answer]:

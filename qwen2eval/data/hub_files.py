@@ -49,7 +49,8 @@ def why_no_hub() -> str | None:
     """Return why the hub can't be reached from here, which is asked once a process; None: it may be reached."""
     from huggingface_hub.constants import ENDPOINT
 
-    if getproxies():  # a proxy asks for the address
+    # A proxy asks for the address
+    if getproxies():
         return None
     host = urlsplit(ENDPOINT).hostname
     try:

@@ -61,7 +61,8 @@ def read_csv(path: Path, *, split: str) -> Rows:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for cells in reader:
-                if not cells:  # a blank line
+                # A blank line
+                if not cells:
                     continue
                 if reader.line_num == 1 and cells[:1] == ["question"]:
                     if cells != HEADER:

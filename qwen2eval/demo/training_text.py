@@ -74,7 +74,8 @@ def tokenize(rows: Sequence[Doc], tokenizer: "Tokenizer") -> Texts:
             is_answer = np.zeros(len(ids), np.bool_)
             for answer in ANSWER.finditer(row["text"]):
                 is_answer[:-1] |= (starts >= answer.start(1)) & (starts < answer.end(1))
-            is_answer[-1] = True  # so that it learns to stop
+            # So that it learns to stop
+            is_answer[-1] = True
             found.setdefault(row["kind"], []).append(TrainingDocument(ids, is_answer))
     return dict(sorted(found.items()))
 

@@ -186,7 +186,8 @@ class Generation:
                 missing = self._engine.memory.hold(above, busy=busy)
             except OverBudgetError:
                 if self._running or admitted:
-                    break  # until one of them is done
+                    # Until one of them is done
+                    break
                 assert len(self._requests) > 1, "a text that doesn't fit alone has been refused"
                 self._alone.append(self._waiting.popleft())
                 self._let_go(index)
@@ -217,7 +218,8 @@ class Generation:
             stream_NC, n_tokens = self._engine.run_pass(pieces), 0
             for piece in pieces:
                 n_tokens += piece.n_tokens
-                if piece.node.sequences or not piece.node.children:  # a prompt ends here
+                # A prompt ends here
+                if piece.node.sequences or not piece.node.children:
                     self._ends[piece.node] = stream_NC[n_tokens - 1].clone()
         texts = admission.texts
         ends = [self._ends.pop(text.tail) if text.length else self._ends[text.above[-1]] for text in texts]
@@ -242,7 +244,8 @@ class Generation:
     def _decode(self) -> list[tuple[int, Generated | Failure]]:
         """Give every running text one more token."""
         model, texts = self._engine.model, list(self._running)
-        if not texts:  # what waited continues alone
+        # What waited continues alone
+        if not texts:
             return []
         assert self._slots is not None, "rows are made before texts run"
         if model.config.dual_chunk is not None:

@@ -66,7 +66,8 @@ def filtered(logits_V: Tensor, params: GenerationParams) -> Tensor:
     if params.top_p < 1.0:
         ascending_V, order_V = logits_V.sort()
         dropped_V = ascending_V.softmax(dim=-1).cumsum(dim=-1) <= 1 - params.top_p
-        dropped_V[-1] = False  # the likeliest token always stays
+        # The likeliest token always stays
+        dropped_V[-1] = False
         logits_V = logits_V.masked_fill(torch.zeros_like(dropped_V).scatter(0, order_V, dropped_V), -torch.inf)
     if params.min_p > 0.0:
         probabilities_V = logits_V.softmax(dim=-1)

@@ -185,7 +185,8 @@ class Scoring:
 
     def _add(self, stream_NC: Tensor, rows: Tokens, tokens: Tokens, requests: Tokens) -> None:
         """Add the log-probability of each (row, token) to its request."""
-        distinct, which = np.unique(rows, return_inverse=True)  # choices of one doc share their first position
+        # Choices of one doc share their first position
+        distinct, which = np.unique(rows, return_inverse=True)
         for begin in range(0, len(distinct), LOGIT_ROWS):
             block = distinct[begin : begin + LOGIT_ROWS]
             mine = np.flatnonzero((which >= begin) & (which < begin + LOGIT_ROWS))

@@ -66,7 +66,8 @@ def build_tree(sequences: Sequence[Tokens], *, min_shared: int = MIN_SHARED) -> 
     for index in sorted(range(len(sequences)), key=keys.__getitem__):
         tokens = sequences[index]
         shared = n_shared(before, tokens)
-        if shared < len(tokens):  # else it equals the one before
+        # Else it equals the one before
+        if shared < len(tokens):
             _branch(open_nodes, tokens, shared)
         open_nodes[-1].sequences.append(index)
         before = tokens

@@ -79,7 +79,8 @@ class PromptCounter:
         # Must count as the backends do: one BOS too many would make every prompt a token longer than asked
         bos = getattr(self._tokenizer, "bos_token", None)
         options: dict[str, Any] = {}
-        if bos and prompt.startswith(bos):  # the template has written it, and no backend adds another
+        # The template has written it, and no backend adds another
+        if bos and prompt.startswith(bos):
             options = {"add_special_tokens": False}
         elif "add_bos_token" in self.config.model_args:
             options = {"add_special_tokens": bool(self.config.model_args["add_bos_token"])}
@@ -144,7 +145,8 @@ class PromptCounter:
             starts = sorted(begin for begin, end in encoded["offset_mapping"] if end > begin)
             self.n_lost += len(encoded["input_ids"]) - len(starts)
             return starts
-        pieces = self._tokenizer.tokenize(text)  # without offsets: spread evenly, the count decides
+        # Without offsets: spread evenly, the count decides
+        pieces = self._tokenizer.tokenize(text)
         return [len(text) * i // len(pieces) for i in range(len(pieces))]
 
     def _new_count(self, text: str) -> int:

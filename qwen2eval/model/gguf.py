@@ -183,7 +183,8 @@ def _places(tensor: TensorInfo) -> Iterator[tuple[str, _Place]]:
             key = f"model.layers.{layer}.mlp.experts.{expert}.{_OF_EXPERTS[name]}.{kind}"
             yield key, _Place(tensor, shape[1:], expert)
         return
-    if name == "ffn_gate_inp_shexp" and len(shape) == 1:  # a matrix of one row, which some writers squeeze
+    # A matrix of one row, which some writers squeeze
+    if name == "ffn_gate_inp_shexp" and len(shape) == 1:
         shape = (1, *shape)
     if name in _IN_LAYER:
         yield f"model.layers.{layer}.{_IN_LAYER[name]}.{kind}", _Place(tensor, shape)

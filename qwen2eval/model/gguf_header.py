@@ -49,7 +49,8 @@ _NEUTRAL = {
     "rope.scaling.yarn_ext_factor": (1,),
     "rope.scaling.yarn_log_multiplier": (0,),
     "expert_weights_scale": (0, 1),
-    "expert_gating_func": (0, 1),  # 1 is softmax
+    # 1 is softmax
+    "expert_gating_func": (0, 1),
 }
 """Metadata that would change logits, and the values with which it doesn't."""
 
@@ -247,7 +248,8 @@ def _letter(kind: int) -> str:
 
 def _shortest(value: float) -> float:
     """Return the number that was meant by a float32: 1e-06, not 9.999999974752427e-07."""
-    if not abs(value) < 1e38:  # rounded up it would be none; or it is none
+    # Rounded up it would be none; or it is none
+    if not abs(value) < 1e38:
         return value
     stored = struct.pack("<f", value)
     texts = (f"{value:.{digits}g}" for digits in range(1, 10))

@@ -50,7 +50,8 @@ def load_model(
     config = Qwen2Config.from_hf(checkpoint.path).with_context(yarn_factor=yarn_factor, dual_chunk=dual_chunk)
     model, sources = empty_model(checkpoint, config)
     for name, parameter in list(model.named_parameters()):
-        if name.endswith("input_layernorm.weight"):  # the first of a layer
+        # The first of a layer
+        if name.endswith("input_layernorm.weight"):
             checkpoint.release()
         tensor = _read(checkpoint, sources[name], parameter, wanted_dtype, wanted_device)
         module = model.get_submodule(name.rpartition(".")[0])

@@ -95,7 +95,8 @@ def _ramp_bounds(head_size: int, theta: float, yarn: Yarn) -> tuple[float, float
 
     low = max(math.floor(index_of(yarn.beta_fast)), 0)
     high = min(math.ceil(index_of(yarn.beta_slow)), head_size - 1)
-    return low, high if high != low else high + 0.001  # as transformers does, against a division by zero
+    # As transformers does, against a division by zero
+    return low, high if high != low else high + 0.001
 
 
 def key_positions(positions_T: Tensor, dual: DualChunk) -> Tensor:

@@ -114,7 +114,8 @@ class ShardWriter:
             path.touch()
             mode = path.stat().st_mode
             save_file(self._pending, path, metadata={"format": "pt"})
-            path.chmod(mode)  # safetensors lets nobody else read
+            # safetensors writes files that nobody else can read
+            path.chmod(mode)
         except (SafetensorError, OSError) as err:
             raise ModelError(f"Can't write {str(path)!r} ({err}): is the disk full?") from err
         self._shard_of |= dict.fromkeys(self._pending, number)
@@ -139,7 +140,8 @@ def new_folder(out: Path, *, n_bytes: int) -> Iterator[Path]:
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        # Of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         n_free = shutil.disk_usage(partial).free
     except OSError as err:

@@ -13,7 +13,8 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_MEMORY_MB = 512
-MAX_NAME = 1_000  # characters: it has to fit in one message to the worker
+# Characters: it has to fit in one message to the worker
+MAX_NAME = 1_000
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,11 @@ class Sandbox:
         self.n_workers = cores if workers is None else workers
         if self.n_workers < 1:
             raise ConfigError(f"workers {workers!r}: give 1 or more")
-        self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # the last one used is warm
+        # The last one used is warm
+        self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(self.n_workers):
-            self._idle.put(None)  # a worker is started when it is first needed
+            # A worker is started when it is first needed
+            self._idle.put(None)
         self._busy: set[Worker] = set()
         self._alone = threading.Lock()
         self._closed = False
@@ -128,7 +130,8 @@ class Sandbox:
             try:
                 list(threads.map(run, range(len(asked))))
             finally:
-                threads.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not waited for
+                # After an error or Ctrl-C the rest is not waited for
+                threads.shutdown(cancel_futures=True)
         for index in sorted(again):
             execution = done[index] = self._run_alone(asked[index])
             if on_done:
@@ -178,7 +181,8 @@ class Sandbox:
             if worker is None:
                 worker = Worker(self.level, self.packages)
             self._busy.add(worker)
-            if self._closed:  # `close` may have looked before
+            # `close` may have looked before
+            if self._closed:
                 raise SandboxError("this sandbox is closed")
             yield worker
         except InseparableError:
@@ -234,7 +238,8 @@ def _lost_execution(level: str, why: str, check: Check) -> Execution:
 
 
 def _close_workers(idle: "queue.LifoQueue[Worker | None]", owner: int) -> None:
-    if os.getpid() != owner:  # a fork of ours: the workers are not its own
+    # A fork of ours: the workers are not its own
+    if os.getpid() != owner:
         return
     n_taken = 0
     with contextlib.suppress(queue.Empty):
@@ -244,4 +249,5 @@ def _close_workers(idle: "queue.LifoQueue[Worker | None]", owner: int) -> None:
             if worker is not None:
                 worker.close()
     for _ in range(n_taken):
-        idle.put(None)  # wakes whoever waits for a worker: there are none left
+        # Wakes whoever waits for a worker: there are none left
+        idle.put(None)

@@ -120,7 +120,8 @@ def _attacks(targets: _Targets) -> list[_Attack]:
     file, victim = str(targets.file), targets.victim.pid
     look = "text = str(os.environ) + open(f'/proc/{os.getppid()}/environ').read(); print(text)"
     connect = f"s = socket.socket(socket.AF_UNIX); s.connect({str(targets.folder / 'socket')!r})"
-    trace = f"assert ctypes.CDLL(None).ptrace(16, {victim}, 0, 0) == 0"  # PTRACE_ATTACH
+    # PTRACE_ATTACH
+    trace = f"assert ctypes.CDLL(None).ptrace(16, {victim}, 0, 0) == 0"
     return [
         _act("reads a file", f"print(open({file!r}).read())"),
         _act("writes a file", f"open({file!r}, 'a').write('x')"),

@@ -42,7 +42,8 @@ def examine_tests(check: Check) -> Separation:
     >>> examine_tests(Check("", entry_point="f", tests="assert f(Pair(1, 2)) == 2")).why_together
     "the tests use 'Pair' of the program"
     """
-    with _parsing:  # what parsers warn of can be kept from the user's screen by one thread at a time
+    # What parsers warn of can be kept from the user's screen by one thread at a time
+    with _parsing:
         return _examine((check.entry_point or "").rpartition(".")[2], check.setup, check.tests or "")
 
 
@@ -90,7 +91,8 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
 def _looks_into_results(nodes: list[ast.AST], candidates: set[str]) -> str | None:
     """Object to tests that use an attribute of what the program returns which no carried value has."""
     of_results: set[str] = set()
-    for _ in range(2):  # names of names
+    # Names of names
+    for _ in range(2):
         for node in nodes:
             targets, value = _binding(node)
             if value is not None and _holds_result(value, candidates, of_results):

@@ -13,7 +13,8 @@ from qwen2eval.sandbox.inside.program import MEMORY_STATUS
 from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.worker import Forked
 
-KEPT_BYTES = 256 << 10  # of each of stdout and stderr
+# Of each of stdout and stderr
+KEPT_BYTES = 256 << 10
 MAX_PRINTED_BYTES = 16 * KEPT_BYTES
 PRINTED_TOO_MUCH = f"it printed more than {MAX_PRINTED_BYTES >> 20} MiB"
 
@@ -54,7 +55,8 @@ class Run:
     processes: list[Forked] = field(default_factory=list)
     stopped: Verdict | None = None
     why: str = ""
-    candidate_ended: bool = True  # by itself, not because the check was over
+    # By itself, not because the check was over
+    candidate_ended: bool = True
 
     @property
     def has_printed_too_much(self) -> bool:
@@ -76,7 +78,8 @@ def decide(check: Check, run: Run, ended: list[Message], *, token: bytes | None)
     if said == "passed" and (token is None or message.get("token") == token.hex()):
         return "passed", ""
     if said in ("failed", "error", "out_of_memory") or (said == "not_run" and token is None):
-        return said, detail  # a program must not call itself not run
+        # A program must not call itself not run
+        return said, detail
     if said == "lost" or token is not None:
         return _decide_lost(run, ended[0], "the program ended itself before the tests were done", detail)
     return _decide_lost(run, ended[-1], "the tests' process ended before the tests were done", "")

@@ -18,7 +18,8 @@ from qwen2eval.sandbox.levels import ENVIRONMENT, SandboxError, prepare_launch
 
 START_SECONDS = 20.0
 REPLY_SECONDS = 20.0
-CONTAINER_SECONDS = 120.0  # an engine may have to fetch the image
+# An engine may have to fetch the image
+CONTAINER_SECONDS = 120.0
 MAX_REPLY_BYTES = 1 << 16
 
 
@@ -161,7 +162,8 @@ class Worker:
 
     def interrupt(self) -> None:
         """Have the zygote end; a thread that waits for it has lost its worker."""
-        with contextlib.suppress(OSError):  # closed meanwhile
+        # Closed meanwhile
+        with contextlib.suppress(OSError):
             self.control.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -178,7 +180,8 @@ class Worker:
     def _remove_traces(self) -> None:
         os.close(self._messages)
         if self._launch.box is not None:
-            with contextlib.suppress(RecursionError):  # the zygote has emptied it, unless it was killed
+            # The zygote has emptied it, unless it was killed
+            with contextlib.suppress(RecursionError):
                 shutil.rmtree(self._launch.box, ignore_errors=True)
 
     def _last_words(self) -> str:
@@ -211,7 +214,8 @@ def above_standard(fd: int) -> int:
 def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
-    path.chmod(0o777)  # the container's user is another one; the directory has a name that nobody can guess
+    # The container's user is another one; the directory has a name that nobody can guess
+    path.chmod(0o777)
     listener.listen(1)
     listener.settimeout(0.2)
     return listener

@@ -77,7 +77,8 @@ def code_blocks(text: str) -> list[str]:
             fence = ""
         elif fence:
             lines.append(line)
-    if fence:  # cut off
+    # Cut off
+    if fence:
         blocks.append((language, "\n".join(lines)))
     return [code for language, code in blocks if language in _PYTHON] or [code for _, code in blocks]
 

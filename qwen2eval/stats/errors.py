@@ -64,7 +64,8 @@ def mean_estimate(values: Sequence[float], *, clusters: Sequence[object] | None 
     # small-sample factor G/(G-1): with clusters of one doc each this is the ordinary standard error
     variance = sum(s * s for s in sums.values()) * len(sums) / (len(sums) - 1)
     stderr = math.sqrt(variance) / len(x)
-    if stderr == 0:  # the clusters agree: no sign of certainty, as few of them would
+    # The clusters agree: no sign of certainty, as few of them would
+    if stderr == 0:
         is_binary = set(x) <= {0.0, 1.0}
         return Estimate(stderr, *(_wilson(float(x.mean()) * len(sums), len(sums)) if is_binary else (None, None)))
     return Estimate(stderr, *_student(float(x.mean()), stderr, len(sums) - 1, x))

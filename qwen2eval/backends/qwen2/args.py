@@ -15,7 +15,8 @@ from qwen2eval.model.config import N_BYTES
 from qwen2eval.model.gguf_header import find_gguf
 
 RESOLVED_ARGS = (
-    *("kv_memory_gb", "pass_tokens"),  # speed and memory, not answers
+    # Speed and memory, not answers
+    *("kv_memory_gb", "pass_tokens"),
     *("dtype", "device", "revision", "max_length", "yarn_factor", "dual_chunk", "chunk_size", "local_size"),
 )
 """Arguments that the identity of a model leaves out, or holds as they were resolved."""

@@ -165,7 +165,8 @@ class Qwen2LM(TemplateLM):
             raise ValueError(f"a continuation of {len(continuation):,} tokens is over the model's {self.max_length:,}")
         # the last token of the continuation is only predicted: one more than the model's length may be held
         room = self.max_length + 1 - len(continuation)
-        if context is not self._last_context[0]:  # choices of one doc share theirs
+        # Choices of one doc share theirs
+        if context is not self._last_context[0]:
             self._last_context = context, np.array(context, np.int32)
         return ScoreRequest(self._last_context[1][-room:], np.array(continuation, np.int32))
 

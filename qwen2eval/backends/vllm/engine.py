@@ -110,7 +110,8 @@ class _Queue:
         if output.outputs[0].finish_reason in ("abort", "error"):
             return self._fail(ask, "vLLM gave the prompt up")
         n_read = len(ask.tokens) - (output.num_cached_tokens or 0)
-        self._usage.n_computed += n_read + max(0, len(output.outputs[0].token_ids) - 1)  # the last one is not read
+        # The last one is not read
+        self._usage.n_computed += n_read + max(0, len(output.outputs[0].token_ids) - 1)
         return self.follow(ask.take(output))
 
     def _fail(self, ask: Ask, error: str) -> AnswerBatch:

@@ -120,7 +120,8 @@ def _table(path: Path, name: str, digest: str) -> "datasets.Dataset":
         features=features,
         gen_kwargs={"path": path, "name": name, "digest": digest},
         cache_dir=str(cache_dir() / "datasets"),
-        writer_batch_size=16,  # rows of a megabyte
+        # Rows of a megabyte
+        writer_batch_size=16,
     )
     return table
 

@@ -67,7 +67,8 @@ def count_tokens(stack: Stack, around: Around, cut: Cut, counter: PromptCounter)
     n_tokens, done, text = around.n_added, 0, around.before
     after, rest = around.after, ""
     if first := safe_cuts.first_cut(after):
-        after, rest = after[:first], after[first:]  # a long question is counted once
+        # A long question is counted once
+        after, rest = after[:first], after[first:]
     for place, insert in cut.stops(after):
         begin, end = stack.first_cut(done, place), stack.last_cut(done, place)
         if begin is None or end is None:

@@ -158,7 +158,8 @@ class Stack:
                 continue
             left = self.last_cut(self._seams[-1], place) or self._seams[-1]
             if (right := self.first_cut(place, self._n_chars[-1])) is None:
-                self.is_countable = False  # no text behind this one: a corpus of white space
+                # No text behind this one: a corpus of white space
+                self.is_countable = False
                 return
             n_tokens = self._counter.count_alone(self.between(left, right))
             apart = self.token_at(right) - self.token_at(left)

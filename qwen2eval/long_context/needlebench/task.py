@@ -83,7 +83,8 @@ class NeedleBenchTask(PublishedTask):
         if not self.faithful:
             super().build_docs(spec, config)
             return
-        codec = load_cl100k(offline=self.offline)  # the model's own tokenizer has no say
+        # The model's own tokenizer has no say
+        codec = load_cl100k(offline=self.offline)
         self._docs = self.read_docs()
         self._contexts = {name: OriginalContexts(texts, *codec) for name, texts in self._haystacks.items()}
 

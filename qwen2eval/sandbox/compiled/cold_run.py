@@ -88,7 +88,8 @@ def run_cold(level: str, check: CompiledCheck, *, slot: int) -> Outcome:
         try:
             with started(level, language, toolchain, steps, descriptors.file(source), slot=slot) as sandbox:
                 _watch(sandbox, run)
-                if run.sandbox is not None and level == BWRAP:  # the kernel ends the rest with it
+                # The kernel ends the rest with it
+                if run.sandbox is not None and level == BWRAP:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(run.sandbox.pidfd, signal.SIGKILL)
                 sandbox.end()

@@ -86,7 +86,8 @@ class CompiledSandbox:
         try:
             list(threads.map(run, range(len(asked))))
         finally:
-            threads.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not waited for
+            # After an error or Ctrl-C the rest is not waited for
+            threads.shutdown(cancel_futures=True)
         done = []
         for index, outcome in enumerate(outcomes):
             assert outcome is not None, "each check has an outcome, or its error was raised"
@@ -137,7 +138,8 @@ def _slot() -> Iterator[int]:
 
 
 def _why_not(level: str, language: str) -> str | None:
-    with _lock:  # two threads would compile the same program
+    # Two threads would compile the same program
+    with _lock:
         return _probe(level, language)
 
 

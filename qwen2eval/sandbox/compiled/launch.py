@@ -31,9 +31,11 @@ from qwen2eval.sandbox.levels import (
 from qwen2eval.sandbox.worker import above_standard, socket_pair
 
 HERE = Path(__file__).parent / "inside"
-BOX_BYTES = 256 << 20  # of files, in memory
+# Of files, in memory
+BOX_BYTES = 256 << 20
 _END_SECONDS = 5.0
-_ETC = (Path("/etc/alternatives"),)  # links by which /usr/bin names compilers on Debian
+# Links by which /usr/bin names compilers on Debian
+_ETC = (Path("/etc/alternatives"),)
 _READABLE = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc", "/proc")
 
 

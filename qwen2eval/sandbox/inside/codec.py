@@ -35,7 +35,8 @@ _TYPES = {
 }
 _TYPE_NAMES = {value: name for name, value in _TYPES.items()}
 _SCALARS = (bool, int, float, complex, str, bytes, bytearray)
-_GROUPS: dict[type, bytes] = {  # in the order in which base classes are looked for
+# In the order in which base classes are looked for
+_GROUPS: dict[type, bytes] = {
     list: b"l",
     tuple: b"t",
     set: b"s",
@@ -54,7 +55,8 @@ _DATES: dict[type, tuple[bytes, tuple[str, ...]]] = {
     date: (b"#", _DAY),
     time: (b":", _TIME),
 }
-_SHARED = (list, set, dict, deque)  # changeable: met twice, they are one object
+# Changeable: met twice, they are one object
+_SHARED = (list, set, dict, deque)
 _ITERATORS = (Iterator, map, filter, zip)
 CARRIED_TYPES: tuple[type, ...] = (
     *_SCALARS,
@@ -63,7 +65,8 @@ CARRIED_TYPES: tuple[type, ...] = (
     *(type(None), range, slice, Fraction, Decimal, timedelta, type, BaseException, type({}.keys())),
 )
 """Types of what crosses; an attribute that none of them has is of an object of the program's own."""
-_MRO, _NAME = type.__dict__["__mro__"], type.__dict__["__name__"]  # a class can't override these
+# A class can't override these
+_MRO, _NAME = type.__dict__["__mro__"], type.__dict__["__name__"]
 _REAL, _IMAG = complex.__dict__["real"], complex.__dict__["imag"]
 
 
@@ -234,7 +237,8 @@ class _Encoder:
             self.put(state[0])
             self.value(state[1], depth + 1)
         elif self.exact and not issubclass(kind, _ITERATORS):
-            own = kind is not Opaque  # an opaque came from the program: it may not decide where the tests run
+            # An opaque came from the program: it may not decide where the tests run
+            own = kind is not Opaque
             raise UncarriedError(f"a value of type {_name(kind)!r}", own_type=own)
         elif issubclass(kind, _ITERATORS):
             items, is_cut = _drain(value)
@@ -369,7 +373,8 @@ class _Decoder:
             parts = [self.value(depth + 1) for _ in range(n_parts)]
             return tuple(parts) if tag == b"t" else frozenset(parts)
         group: Any = deque(maxlen=self.maxlen()) if tag == b"q" else _EMPTY[tag]()
-        self.shared.append(group)  # before its parts: it may hold itself
+        # Before its parts: it may hold itself
+        self.shared.append(group)
         if tag in b"lq":
             for _ in range(n_parts):
                 group.append(self.value(depth + 1))

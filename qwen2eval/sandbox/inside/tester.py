@@ -41,7 +41,8 @@ class FarFunction:
         self.n_calls = 0
         self.uncarried: set[str] = set()
         self.lost: BaseException | None = None
-        self.one_at_a_time = threading.Lock()  # tests may have threads; the channel carries one call
+        # Tests may have threads; the channel carries one call
+        self.one_at_a_time = threading.Lock()
 
     def load(self) -> None:
         """Wait until the program is loaded."""
@@ -139,7 +140,8 @@ def run_tests(
     """Return the verdict of compiled tests on a function that is far away."""
     try:
         function.load()
-        sys.setrecursionlimit(sys.getrecursionlimit() + STACK_FRAMES)  # tests may call from any depth of recursion
+        # Tests may call from any depth of recursion
+        sys.setrecursionlimit(sys.getrecursionlimit() + STACK_FRAMES)
         execute_tests(code, candidate, job)
     except CandidateLoadError as err:
         memory = str(err).startswith("MemoryError")
@@ -149,12 +151,14 @@ def run_tests(
     except InseparableError as err:
         return {"verdict": "inseparable", "detail": str(err)}
     except BaseException as err:  # noqa: BLE001  # tests may raise anything
-        if function.lost:  # a bare `except` in the tests went on
+        # A bare `except` in the tests went on
+        if function.lost:
             return {"verdict": "lost", "detail": str(function.lost)}
         return failure(err, called=function.n_calls > 0, uncarried=function.uncarried)
     if function.lost:
         return {"verdict": "lost", "detail": str(function.lost)}
-    if not function.n_calls:  # `check` may be async, or of a kind that is not found
+    # `check` may be async, or of a kind that is not found
+    if not function.n_calls:
         return {"verdict": "not_run", "detail": "the tests never called the program"}
     return {"verdict": "passed", "detail": ""}
 

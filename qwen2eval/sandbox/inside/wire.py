@@ -7,7 +7,8 @@ from typing import Any
 Message = dict[str, Any]
 """A JSON object that the host and a process in the sandbox send each other: a request, a job, how a process ended."""
 
-MAX_MESSAGE_BYTES = 17 << 20  # a little more than the codec's limit
+# A little more than the codec's limit
+MAX_MESSAGE_BYTES = 17 << 20
 
 _LENGTH = struct.Struct("<I")
 

@@ -82,7 +82,8 @@ class Zygote:
         os.register_at_fork = _register_at_fork
         gc.collect()
         gc.disable()
-        gc.freeze()  # forks share these pages as long as nobody writes there
+        # Forks share these pages as long as nobody writes there
+        gc.freeze()
 
     def _find_interpreter(self) -> None:
         """Set the import path, and keep it reachable when its parents will not be, once root has been given up."""
@@ -120,7 +121,8 @@ class Zygote:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)
         if not self.config["seccomp"]:
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # children that a program leaves become ours
+            # Children that a program leaves become ours
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         os.umask(0o077)
 
     def serve(self) -> None:
@@ -129,7 +131,8 @@ class Zygote:
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         if not self.config["control_path"]:
-            poll.register(self.config["host_fd"], select.POLLIN)  # the pidfd of the host: readable when it has ended
+            # The pidfd of the host: readable when it has ended
+            poll.register(self.config["host_fd"], select.POLLIN)
         while True:
             events = dict(poll.poll())
             if self.config.get("host_fd") in events:
@@ -152,7 +155,8 @@ class Zygote:
 
     def _spawn(self, request: Message, fds: list[int]) -> None:
         parent = os.getpid()
-        random.seed()  # here, not in the fork: less is copied
+        # Here, not in the fork: less is copied
+        random.seed()
         try:
             pid = os.fork()
         except OSError as err:
@@ -187,7 +191,8 @@ class Zygote:
                 os.dup2(source, standard)
                 os.close(source)
         if role == "tests":
-            os.dup2(1, 2)  # nobody reads it; our own stderr is one file for all checks, and would fill up
+            # Nobody reads it; our own stderr is one file for all checks, and would fill up
+            os.dup2(1, 2)
         os.chdir(self.directories[role])
         if self.rulesets:
             # Before descriptors are closed: the ruleset is one of them
@@ -207,7 +212,8 @@ class Zygote:
         """Kill what still runs, report how each process ended, and empty its directories."""
         ended = []
         for pid in self.children:
-            os.kill(pid, signal.SIGKILL)  # its number is its own until it is waited for
+            # Its number is its own until it is waited for
+            os.kill(pid, signal.SIGKILL)
         for pid in self.children:
             _, status, usage = os.wait4(pid, 0)
             cpu = usage.ru_utime + usage.ru_stime
@@ -237,7 +243,8 @@ class Zygote:
         if self._has_links():
             empty_directory(self.config["packages_path"])
             os.rmdir(self.config["packages_path"])
-        with contextlib.suppress(OSError):  # a mount point, where there are namespaces
+        # A mount point, where there are namespaces
+        with contextlib.suppress(OSError):
             os.rmdir(self.config["box"])
 
     def _has_links(self) -> bool:
@@ -246,7 +253,8 @@ class Zygote:
 
     def _reply(self, message: Message, fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        with contextlib.suppress(OSError):  # the host is gone: the next look at the socket shows it
+        # The host is gone: the next look at the socket shows it
+        with contextlib.suppress(OSError):
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
         for fd in fds or []:
             os.close(fd)
@@ -279,7 +287,8 @@ def _be_both(request: Message, fds: list[int]) -> int:
     # Bound before the program runs: it shares this process and may replace both
     write, dumps = os.write, json.dumps
     message = together.judge_together(read_all(source), tests, token, request)
-    with contextlib.suppress(Exception):  # whatever the program put there
+    # Whatever the program put there
+    with contextlib.suppress(Exception):
         sys.stdout.flush()
     write(verdict, dumps(message).encode() + b"\n")
     return 0
@@ -313,7 +322,8 @@ def _children_of_self() -> list[int]:
 
 def _drop_capabilities() -> None:
     """Give up what root may do; nothing is left to drop when its number has been given up as well."""
-    header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)  # version 3, this thread; three sets of 64 bits
+    # Version 3, this thread; three sets of 64 bits
+    header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)
     if _libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(nothing)) != 0:
         raise OSError(ctypes.get_errno(), "capabilities can't be dropped")
 

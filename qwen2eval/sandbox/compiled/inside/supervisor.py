@@ -22,7 +22,8 @@ import time
 from types import ModuleType
 from typing import NoReturn
 
-if __name__ == "__main__":  # our own modules, and only those: none of the packages' __init__ is run
+# Our own modules, and only those: none of the packages' __init__ is run
+if __name__ == "__main__":
     _here = os.path.dirname(os.path.abspath(__file__))
     _shared = sys.argv[2]
     for _name, _path in (
@@ -43,7 +44,8 @@ from qwen2eval.sandbox.inside.wire import Message
 
 MAX_DESCRIPTORS, MAX_TASKS = 256, 512
 MAX_FILE_BYTES = 64 << 20
-MAX_FILES = 20_000  # in the box: the file system counts bytes, not files
+# In the box: the file system counts bytes, not files
+MAX_FILES = 20_000
 LOOK_SECONDS = 0.1
 SETUP_STATUS = 99
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -93,13 +95,15 @@ class Supervisor:
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         if self.config["drop_capabilities"]:
-            header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)  # version 3, this thread
+            # Version 3, this thread
+            header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)
             if _libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(nothing)) != 0:
                 raise OSError(ctypes.get_errno(), "capabilities can't be dropped")
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)
         if not self.config["is_first"]:
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # children that a program leaves become ours
+            # Children that a program leaves become ours
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         os.umask(0o077)
 
     def run_steps(self) -> None:
@@ -108,7 +112,8 @@ class Supervisor:
         steps = self.config["steps"]
         for number, step in enumerate(steps):
             if number == len(steps) - 1 and number > 0:
-                with contextlib.suppress(OSError):  # what holds the token; the compilers may have removed it
+                # What holds the token; the compilers may have removed it
+                with contextlib.suppress(OSError):
                     os.unlink(self._source)
             ended = self._run(step)
             if ended is None:
@@ -136,7 +141,8 @@ class Supervisor:
             if self._has_too_many_files():
                 # Noted before the kill: the status alone would look like a crash
                 ended["too_many_files"] = True
-                os.kill(pid, signal.SIGKILL)  # not waited for yet: the number is its own
+                # Not waited for yet: the number is its own
+                os.kill(pid, signal.SIGKILL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         seconds = time.monotonic() - started
@@ -159,7 +165,8 @@ class Supervisor:
 
     def _has_too_many_files(self) -> bool:
         if not self.config["is_first"]:
-            return False  # the file system is not the program's own: counting would count others' files
+            # The file system is not the program's own: counting would count others' files
+            return False
         found = os.statvfs(self.config["box"])
         return found.f_files - found.f_ffree > MAX_FILES
 
@@ -175,7 +182,8 @@ class Supervisor:
     def _confine(self, step: Message) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setpgid(0, 0)
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python or by us
+        # Ignored by Python or by us
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.chdir(self.work)
         nothing = os.open("/dev/null", os.O_RDONLY)
@@ -204,7 +212,8 @@ class Supervisor:
 
     def _report(self, message: Message, fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        with contextlib.suppress(OSError):  # the host is gone: the next look shows it
+        # The host is gone: the next look shows it
+        with contextlib.suppress(OSError):
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
         for fd in fds or []:
             os.close(fd)
