@@ -290,12 +290,12 @@ def test_a_model_that_returns_some_nan_is_scored_on_the_rest(tmp_path, tasks_dir
 
 def test_a_model_that_answers_nothing_is_a_failed_task(tmp_path, tasks_dir, refused):
     err = refused(words(tasks_dir, tmp_path / "runs", tasks="say", fail_every=1), exit_code=70)
-    assert "None of the 5 requests of task 'say' was answered; the first: the dummy was told to fail" in err
+    assert "None of the 5 requests of task 'say' was answered; the first: the dummy was set to fail" in err
 
 
 def test_a_model_that_dies_midway_leaves_the_first_score_and_all_answers(tmp_path, tasks_dir, capsys):
     made = run_here(tasks_dir, tmp_path / "runs", tasks="pick,say,read", batch=2, die_after=18 + 3, exit_code=70)
-    assert "qwen2eval: 2 tasks (say, read) failed: The dummy was told to die" in capsys.readouterr().err
+    assert "qwen2eval: 2 tasks (say, read) failed: The dummy was set to die" in capsys.readouterr().err
     assert list(made.failed_tasks) == ["say", "read"]
     assert made.scores["task"].unique().tolist() == ["pick"]
     again = run_here(tasks_dir, tmp_path / "runs", tasks="pick,say,read")

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from qwen2eval.backends.base import Backend
 from qwen2eval.backends.model_spec import DEFAULT_MAX_GEN_TOKS, ModelSpec, hash_tokenizer, load_hf_spec, template_text
@@ -62,7 +63,7 @@ def _pretrained(config: RunConfig) -> str:
     return str(Path(str(path)).expanduser()) if str(path).startswith("~") else str(path)
 
 
-def _hf_front(config: RunConfig) -> ModelSpec:
+def _hf_spec(config: RunConfig) -> ModelSpec:
     return load_hf_spec(config, backend=str(config.model), path=_pretrained(config))
 
 
@@ -72,10 +73,10 @@ def _hf_model(config: RunConfig, spec: ModelSpec) -> Backend:
     return HfBackend(config, spec)
 
 
-def _qwen2_front(config: RunConfig) -> ModelSpec:
-    from qwen2eval.backends.qwen2.args import open_qwen2_front
+def _qwen2_spec(config: RunConfig) -> ModelSpec:
+    from qwen2eval.backends.qwen2.args import load_qwen2_spec
 
-    return open_qwen2_front(config, path=_pretrained(config))
+    return load_qwen2_spec(config, path=_pretrained(config))
 
 
 def _qwen2_model(config: RunConfig, spec: ModelSpec) -> Backend:
@@ -84,16 +85,16 @@ def _qwen2_model(config: RunConfig, spec: ModelSpec) -> Backend:
     return Qwen2Backend(config, spec)
 
 
-def _demo_front(config: RunConfig) -> ModelSpec:
-    from qwen2eval.backends.qwen2.args import open_qwen2_front
+def _demo_spec(config: RunConfig) -> ModelSpec:
+    from qwen2eval.backends.qwen2.args import load_qwen2_spec
     from qwen2eval.demo.shipped import MODEL, MODEL_NOTE
 
     if "pretrained" in config.model_args:
         raise ConfigError("The demo model takes no pretrained=…: name the backend too (--model qwen2, --model hf)")
-    return replace(open_qwen2_front(config, path=str(MODEL)), note=MODEL_NOTE)
+    return replace(load_qwen2_spec(config, path=str(MODEL)), note=MODEL_NOTE)
 
 
-def _vllm_front(config: RunConfig) -> ModelSpec:
+def _vllm_spec(config: RunConfig) -> ModelSpec:
     _require("vllm", extra="vllm")
     from qwen2eval.backends.vllm.context import stretch, stretchable_length
 
@@ -103,6 +104,7 @@ def _vllm_front(config: RunConfig) -> ModelSpec:
     if stretched is None:
         return spec
     spec = replace(spec, rope=stretched.rope)
+    # A length that the user sets wins over the stretched one
     if args.get("max_length") or args.get("max_model_len"):
         return spec
     return replace(spec, max_length=stretched.max_length)
@@ -114,27 +116,27 @@ def _vllm_model(config: RunConfig, spec: ModelSpec) -> Backend:
     return VllmBackend(config, spec)
 
 
-def _dummy_front(config: RunConfig) -> ModelSpec:
+def _dummy_spec(config: RunConfig) -> ModelSpec:
     length = config.model_args.get("max_length")
     spec = ModelSpec(backend="dummy", name="dummy", max_length=None if length is None else int(length))
     if path := config.model_args.get("tokenizer"):
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as err:
             raise ModelError(f"--model dummy: tokenizer {path!r} can't be opened: {err}") from err
         spec = replace(spec, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))
     return spec
 
 
-def _dummy_model(config: RunConfig, _front: ModelSpec) -> Backend:
+def _dummy_model(config: RunConfig, _spec: ModelSpec) -> Backend:
     from qwen2eval.backends.dummy import DummyBackend
 
     return DummyBackend(config)
 
 
-def _api_front(config: RunConfig) -> ModelSpec:
+def _api_spec(config: RunConfig) -> ModelSpec:
     _require("aiohttp", "tenacity", extra="api")
     from qwen2eval.backends.api.backend import ApiBackend
 
@@ -173,11 +175,11 @@ def _require(*packages: str, extra: str) -> None:
 
 
 BACKENDS: dict[str, BackendSpec] = {
-    "demo": BackendSpec(_demo_front, _qwen2_model),
-    "qwen2": BackendSpec(_qwen2_front, _qwen2_model),
-    "hf": BackendSpec(_hf_front, _hf_model),
-    "vllm": BackendSpec(_vllm_front, _vllm_model),
-    "local-completions": BackendSpec(_api_front, _api_model),
-    "local-chat-completions": BackendSpec(_api_front, _api_model),
-    "dummy": BackendSpec(_dummy_front, _dummy_model),
+    "demo": BackendSpec(_demo_spec, _qwen2_model),
+    "qwen2": BackendSpec(_qwen2_spec, _qwen2_model),
+    "hf": BackendSpec(_hf_spec, _hf_model),
+    "vllm": BackendSpec(_vllm_spec, _vllm_model),
+    "local-completions": BackendSpec(_api_spec, _api_model),
+    "local-chat-completions": BackendSpec(_api_spec, _api_model),
+    "dummy": BackendSpec(_dummy_spec, _dummy_model),
 }

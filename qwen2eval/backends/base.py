@@ -32,14 +32,14 @@ class Backend(ABC):
         """Answer `requests`, all of one kind, yielding (index into `requests`, answer) as they finish.
 
         The caller commits each yielded list at once, so a kill loses at most the list under way. One request that
-        fails becomes an `Answer` with `error`; the others go on.
+        fails becomes an `Answer` with `error`; the remaining requests are answered.
 
         Raises:
             BackendError: nothing more can be answered (the engine died, the server refuses every connection).
         """
 
     def answer_some(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
-        """Answer the requests at the indices `wanted`; most backends don't look at the others.
+        """Answer the requests at the indices `wanted`; most backends ignore the other indices.
 
         Yields:
             As `answer`, with indices into `requests`.

@@ -41,7 +41,7 @@ class DummyBackend(Backend):
             batch = [(i, self._answer(i, requests[i])) for i in range(start, min(start + size, len(requests)))]
             self._answered += len(batch)
             if (limit := self._args.get("die_after")) and self._answered > limit:
-                raise BackendError(f"The dummy was told to die after {limit} answers")
+                raise BackendError(f"The dummy was set to die after {limit} answers")
             if path := self._args.get("log"):
                 with Path(path).open("a", encoding="utf-8") as file:
                     file.write("".join(f"{self._number(requests[i]):x}\n" for i, _ in batch))
@@ -49,7 +49,7 @@ class DummyBackend(Backend):
 
     def _answer(self, i: int, request: Request) -> Answer:
         if self._every("fail_every", i):
-            return Answer(error="the dummy was told to fail this request")
+            return Answer(error="the dummy was set to fail this request")
         number = self._number(request)
         if request.kind == "generate_until":
             response = (

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from qwen2eval.content import cache_dir
 from qwen2eval.redact import is_secret
@@ -17,7 +16,8 @@ CHUNK_BYTES = 1 << 22
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 PERFORMANCE_ARGS = (
     *("batch_size", "num_concurrent", "max_retries", "timeout", "max_batch_size", "device"),
-    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "use_tqdm_on_load"),  # vLLM's
+    # vLLM's
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "use_tqdm_on_load"),
 )
 """Model arguments that change how fast answers come, not what they are."""
 
@@ -47,7 +47,7 @@ def fingerprint_checkpoint(path: str, *, revision: str = "main") -> str:
     return fingerprint
 
 
-def stable_args(model_args: Mapping[str, Any]) -> str:
+def stable_args(model_args: Mapping[str, object]) -> str:
     """Return the model arguments that can change an answer, as sorted JSON; files are left to the fingerprint."""
     others = (*PERFORMANCE_ARGS, "pretrained", "peft", "delta", "lora_local_path", "model")
     kept = {k: v for k, v in model_args.items() if k not in others and not is_secret(k)}
@@ -74,6 +74,7 @@ def _hub_commit(repository: str, revision: str) -> str:
 
     for name in ("config.json", "adapter_config.json", "README.md"):
         found = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(found, str):  # …/models--org--name/snapshots/<commit>/config.json
+        # …/models--org--name/snapshots/<commit>/config.json
+        if isinstance(found, str):
             return Path(found).parent.name
     return revision

@@ -116,7 +116,7 @@ class HfBackend(Backend):
             yield from (group[at : at + rows] for at in range(0, len(group), rows))
 
     def _halving(self, call: Callable[[list[Request]], list[Answer]], batch: list[Request]) -> list[Answer]:
-        """Run one batch; out of memory halves it and goes on, down to one request, which then stays unanswered."""
+        """Run one batch; out of memory halves it and retries, down to one request, which then stays unanswered."""
         try:
             return call(batch)
         except (torch.OutOfMemoryError, MemoryError) as err:
@@ -139,7 +139,8 @@ class HfBackend(Backend):
         return max(1, budget // max(1, min(max(map(_length, batch)), self.max_length or 1 << 30)))
 
     def _rolling(self, batch: list[Request]) -> list[Answer]:
-        self._lm.batch_size_per_gpu = 1  # windows are as long as the model: one at a time
+        # Windows are as long as the model: one at a time
+        self._lm.batch_size_per_gpu = 1
         return score(self._lm, batch)
 
     def _generate(self, batch: list[Request]) -> list[Answer]:
@@ -153,17 +154,19 @@ def _check_device(device: str) -> None:
     """lm-eval takes a device that is not there for a wish, and runs on the CPU."""
     wanted = torch.device(device)
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"--device {device} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise ModelError(f"--device {device} does not exist: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
 class _EndingHFLM(HFLM):
-    """HFLM that also tells how each generation ended: by a stop, or cut off."""
+    """HFLM that also reports how each generation ended: by a stop, or cut off."""
 
-    def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> Any:
+    def _loglikelihood_tokens(self, requests: object, **kwargs: object) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text
         return super()._loglikelihood_tokens(requests, **{**kwargs, "disable_tqdm": True})
 
-    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: object
+    ) -> torch.Tensor:
         output: torch.Tensor = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
         room = max_length - context.shape[1]
         if isinstance(self.cache_hook, EndingRecorder):

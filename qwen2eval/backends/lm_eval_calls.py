@@ -1,18 +1,21 @@
-"""Requests to an lm-eval model and its answers back: what the backends that stand on lm-eval's classes share."""
+"""Requests to an lm-eval model and its answers back: what the backends that use lm-eval's classes share."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 
 from qwen2eval.requests import Answer, FinishReason, Request
 
+if TYPE_CHECKING:
+    from lm_eval.api.model import TemplateLM
+
 
 class EndingRecorder:
     """Takes the place of lm-eval's cache hook while it generates, and notes how each generation ended.
 
-    The hook is called once for each finished generation, in the order of the outputs; the model's class tells the
+    The hook is called once for each finished generation, in the order of the outputs; the model's class gives the
     recorder beforehand how these ended.
     """
 
@@ -24,7 +27,7 @@ class EndingRecorder:
         """Take the endings of the outputs that lm-eval will now report, in order."""
         self._pending.extend(endings)
 
-    def add_partial(self, _method: str, args: tuple[str, Any], _result: str) -> None:
+    def add_partial(self, _method: str, args: tuple[str, object], _result: str) -> None:
         """Note one finished generation (lm-eval's name for it)."""
         self._by_context[args[0]].append(self._pending.popleft())
 
@@ -33,7 +36,7 @@ class EndingRecorder:
         return self._by_context[context].popleft()
 
 
-def score(lm: Any, batch: Sequence[Request]) -> list[Answer]:
+def score(lm: "TemplateLM", batch: Sequence[Request]) -> list[Answer]:
     """Return log-probabilities, plain or rolling."""
     kind = batch[0].kind
     if kind == "loglikelihood_rolling":
@@ -45,12 +48,12 @@ def score(lm: Any, batch: Sequence[Request]) -> list[Answer]:
 
 
 def generate(
-    lm: Any, batch: Sequence[Request], *, gen_kwargs: Callable[[Request], dict[str, Any]] | None = None
+    lm: "TemplateLM", batch: Sequence[Request], *, gen_kwargs: Callable[[Request], dict[str, object]] | None = None
 ) -> list[Answer]:
     """Return generated texts with how they ended.
 
     Args:
-        lm: an lm-eval model whose `_model_generate` tells an `EndingRecorder` in its cache hook how outputs ended.
+        lm: an lm-eval model whose `_model_generate` reports to an `EndingRecorder` in its cache hook how outputs ended.
         gen_kwargs: the arguments of a request where they aren't the task's own.
     """
     instances = [
@@ -73,5 +76,5 @@ def generate(
     ]
 
 
-def _instance(kind: str, arguments: tuple[Any, ...]) -> Instance:
+def _instance(kind: str, arguments: tuple[object, ...]) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0, metadata=(None, 0, 1))

@@ -15,6 +15,7 @@ from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ConfigError, ModelError
 from qwen2eval.requests import GenKwargs
+from qwen2eval.tokenizer import Tokenizer
 
 DEFAULT_MAX_GEN_TOKS = 256
 """lm-eval's default where neither the task nor the user says how long an answer may get."""
@@ -84,7 +85,7 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
         is_local = Path(path).exists() and Path(tokenizer_path).exists()
         with hub_or_cache(offline=config.offline or is_local):
             hf_config = AutoConfig.from_pretrained(path, **options, **gguf)
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, **options, **own_tokenizer)
+            tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_path, **options, **own_tokenizer)
     # transformers raises OSError, ValueError, KeyError and more for a checkpoint that it can't read
     except Exception as err:
         raise ModelError(
@@ -114,7 +115,7 @@ def check_checkpoint_path(path: str) -> None:
         raise ModelError(f"Model folder {path!r} holds no config.json: is it the checkpoint's folder?")
 
 
-def hash_tokenizer(tokenizer: Any) -> str:
+def hash_tokenizer(tokenizer: Tokenizer) -> str:
     """Return a sha256 of everything that decides how `tokenizer` cuts text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
@@ -122,7 +123,7 @@ def hash_tokenizer(tokenizer: Any) -> str:
 
 
 def _chat_template(
-    tokenizer: Any, template_args: dict[str, Any], enable_thinking: bool | None
+    tokenizer: Tokenizer, template_args: dict[str, object], enable_thinking: bool | None
 ) -> Callable[..., str] | None:
     if getattr(tokenizer, "chat_template", None) is None:
         return None
@@ -153,7 +154,7 @@ def _chat_template(
     return apply
 
 
-def template_text(tokenizer: Any, wanted: bool | str) -> str | None:
+def template_text(tokenizer: Tokenizer, wanted: bool | str) -> str | None:
     """Return the text of the chat template that a run uses; `wanted` may name one of several."""
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, dict):

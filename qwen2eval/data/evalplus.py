@@ -8,7 +8,6 @@ import ast
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Rows, find_folder, load_hub, missing, text_of, texts_of
@@ -16,8 +15,9 @@ from qwen2eval.data.mbpp import called_function
 from qwen2eval.data.parquet import read_parquet
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError
+from qwen2eval.requests import Doc
 
-Row = dict[str, Any]
+Row = Doc
 HUMANEVAL_HUB, MBPP_HUB = "evalplus/humanevalplus", "evalplus/mbppplus"
 HUMANEVAL_FILES, MBPP_FILES = ("HumanEvalPlus", "humanevalplus"), ("MbppPlus", "mbppplus")
 """What published files are called, a version left out; `.jsonl`, `.jsonl.gz` and `.parquet` are read."""
@@ -30,7 +30,7 @@ RTOL = 1e-7
 """What EvalPlus allows a float that is expected to differ, absolutely and relatively."""
 
 
-def load_humaneval(*, data_dir: str | None = None, offline: bool = False, **_: Any) -> LoadedData:
+def load_humaneval(*, data_dir: str | None = None, offline: bool = False, **_: object) -> LoadedData:
     """Return HumanEval+'s split `test` with the hub's columns.
 
     Args:
@@ -40,7 +40,7 @@ def load_humaneval(*, data_dir: str | None = None, offline: bool = False, **_: A
     return _load("humaneval_plus", HUMANEVAL_FILES, HUMANEVAL_HUB, _humaneval_doc, data_dir=data_dir, offline=offline)
 
 
-def load_mbpp(*, data_dir: str | None = None, offline: bool = False, **_: Any) -> LoadedData:
+def load_mbpp(*, data_dir: str | None = None, offline: bool = False, **_: object) -> LoadedData:
     """Return MBPP+'s split `test`: its prompt as EvalPlus asks it, `test` with all tests, `base_test` with MBPP's own.
 
     Args:
@@ -54,7 +54,7 @@ def _load(
     benchmark: str,
     names: tuple[str, ...],
     hub: str,
-    make_doc: Callable[[dict[str, Any]], dict[str, Any]],
+    make_doc: Callable[[dict[str, object]], dict[str, object]],
     *,
     data_dir: str | None,
     offline: bool,
@@ -103,13 +103,13 @@ def _read(path: Path) -> Rows:
     return read_parquet(path) if path.suffix == ".parquet" else read_jsonl(path, columns=None)
 
 
-def _humaneval_doc(row: dict[str, Any]) -> dict[str, Any]:
+def _humaneval_doc(row: Row) -> Row:
     if RELEASE in row:
         row = {column: row[column] for column in _RELEASE_COLUMNS} | {"test": release_tests(row)}
     return {column: text_of(row, column) for column in _HUMANEVAL_COLUMNS}
 
 
-def _mbpp_doc(row: dict[str, Any]) -> dict[str, Any]:
+def _mbpp_doc(row: Row) -> Row:
     if RELEASE in row:
         raise DataFileError(
             "MBPP+'s release file leaves out which of its lists are tuples and sets. Take the hub's form, whose tests "
@@ -129,7 +129,7 @@ def _mbpp_doc(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def release_tests(row: dict[str, Any]) -> str:
+def release_tests(row: Row) -> str:
     """Return tests for a row of HumanEval+'s release file: the candidate against the reference solution on all inputs.
 
     They compare as EvalPlus does: equal, or floats within 1e-6 (or the row's `atol`) and a relative 1e-7; the roots

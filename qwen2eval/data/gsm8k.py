@@ -1,7 +1,5 @@
 """GSM8K's published files: `train.jsonl` and `test.jsonl` with `question` and `answer` (openai/grade-school-math)."""
 
-from typing import Any
-
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Splits, find_folder, load_hub, missing
 from qwen2eval.data.splits import LoadedData
@@ -11,7 +9,7 @@ HUB = ("openai/gsm8k", "main")
 
 
 def load(
-    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: Any
+    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: object
 ) -> LoadedData:
     """Return the splits `train` and `test` with columns question, answer.
 

@@ -30,9 +30,10 @@ def hub_file(repository: str, name: str, *, offline: bool, error: MissingDataErr
 
 @contextmanager
 def hub_or_cache(*, offline: bool) -> Iterator[None]:
-    """Run the block with the hub's libraries told to look into their cache only, where no hub can be reached.
+    """Run the block with the hub's libraries limited to their cache, where no hub can be reached.
 
-    They would try for half a minute a file. Where they are told already (`--offline`, HF_HUB_OFFLINE) nothing is asked.
+    They would try for half a minute a file. Where they are limited already (`--offline`, HF_HUB_OFFLINE) the
+    hub is not tried.
     """
     from huggingface_hub import constants
 
@@ -48,7 +49,8 @@ def why_no_hub() -> str | None:
     """Return why the hub can't be reached from here, which is asked once a process; None: it may be reached."""
     from huggingface_hub.constants import ENDPOINT
 
-    if getproxies():  # a proxy asks for the address
+    # A proxy asks for the address
+    if getproxies():
         return None
     host = urlsplit(ENDPOINT).hostname
     try:

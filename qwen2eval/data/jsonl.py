@@ -27,7 +27,7 @@ def read_jsonl(path: Path, *, columns: tuple[str, ...] | None) -> Rows:
                     continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise DataFileError(f"{path}, line {number}: {line.strip()[:60]!r} is no object with columns")
+                    raise DataFileError(f"{path}, line {number}: {line.strip()[:60]!r} is not a JSON object")
                 require_columns(row, columns or (), path=path, line=number)
                 rows.append(row if columns is None else {column: row[column] for column in columns})
     except json.JSONDecodeError as err:

@@ -13,8 +13,9 @@ from typing import Any
 from qwen2eval.content import package_folder
 from qwen2eval.data.hub_files import hub_or_cache, not_at_hub
 from qwen2eval.errors import DataFileError, MissingDataError, Qwen2EvalError, summarize_names
+from qwen2eval.requests import Doc
 
-Rows = list[dict[str, Any]]
+Rows = list[Doc]
 Splits = dict[str, Rows]
 
 
@@ -39,6 +40,7 @@ def find_folder(
     if chosen := data_dir or os.environ.get("QWEN2EVAL_DATA"):
         if not Path(chosen).is_dir():
             raise MissingDataError(f"The data folder {chosen!r} (--data_dir or QWEN2EVAL_DATA) does not exist")
+        # The benchmark's own folder first: DIR may hold files of several benchmarks with the same names
         candidates += [Path(chosen) / benchmark, Path(chosen)]
     candidates += _package_folders(benchmark)
     return next((folder for folder in candidates if folder.is_dir() and is_there(folder)), None)
@@ -61,13 +63,14 @@ def merge_missing_data(failures: Mapping[str, Qwen2EvalError]) -> dict[str, Qwen
     lacking = {name: err for name, err in failures.items() if isinstance(err, MissingDataError) and err.files}
     files = dict[str, dict[str, None]]()
     for err in lacking.values():
+        # A dict as an ordered set: the message lists files in the order of the tasks
         files.setdefault(err.benchmark, {})[err.files] = None
-    told = dict(failures)
+    merged = dict(failures)
     for name, err in lacking.items():
         listed = summarize_names(list(files[err.benchmark]))
         message = str(err).replace(err.files, listed, 1)
-        told[name] = MissingDataError(message, benchmark=err.benchmark, files=listed)
-    return told
+        merged[name] = MissingDataError(message, benchmark=err.benchmark, files=listed)
+    return merged
 
 
 def load_hub(repository: str, name: str, *, offline: bool, error: MissingDataError) -> Any:
@@ -86,14 +89,14 @@ def load_hub(repository: str, name: str, *, offline: bool, error: MissingDataErr
         raise not_at_hub(error, err, offline=offline) from err
 
 
-def require_columns(row: dict[str, Any], columns: Sequence[str], *, path: Path, line: int) -> None:
+def require_columns(row: dict[str, object], columns: Sequence[str], *, path: Path, line: int) -> None:
     """Raise a DataFileError that names file, line and column if `row` lacks one of `columns`."""
     for column in columns:
         if row.get(column) is None:
             raise DataFileError(f"{path}, line {line}: no column {column!r}; it has {sorted(row)}")
 
 
-def text_of(row: dict[str, Any], column: str) -> str:
+def text_of(row: dict[str, object], column: str) -> str:
     """Return a column that has to be a text.
 
     Raises:
@@ -105,7 +108,7 @@ def text_of(row: dict[str, Any], column: str) -> str:
     return value
 
 
-def texts_of(row: dict[str, Any], column: str) -> list[str]:
+def texts_of(row: dict[str, object], column: str) -> list[str]:
     """Return a column that has to be a list of texts, at least one; raises as `text_of`."""
     value = row[column]
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
@@ -117,6 +120,7 @@ def _package_folders(benchmark: str) -> list[Path]:
     """Return the folders that installed data packages name for a benchmark; nothing of theirs is imported."""
     folders = []
     for entry in entry_points(group=DATA_PACKAGES, name=benchmark):
+        # Only the top package is looked up: finding a deeper one would import its parents
         package, *inside = entry.value.split(".")
         spec = find_spec(package)
         if spec is not None and spec.submodule_search_locations:

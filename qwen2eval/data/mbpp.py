@@ -3,12 +3,12 @@
 import ast
 import builtins
 from pathlib import Path
-from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing, text_of, texts_of
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError
+from qwen2eval.requests import Doc
 
 COLUMNS = ("task_id", "text", "code", "test_list", "test_setup_code")
 FILES = ("mbpp.jsonl", "mbpp.jsonl.gz")
@@ -20,7 +20,7 @@ FEWSHOT_IDS = (2, 3, 4)
 
 
 def load(
-    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: Any
+    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: object
 ) -> LoadedData:
     """Return the splits of the paper with the published columns, and what a `CodeTask` needs: entry_point, test, setup.
 
@@ -74,7 +74,7 @@ def called_function(tests: str, *, code: str = "") -> str:
     return next((name for name in [*names, *unknown] if name in defined), next(iter(unknown), ""))
 
 
-def _check(row: dict[str, Any], path: Path, number: int) -> None:
+def _check(row: dict[str, object], path: Path, number: int) -> None:
     try:
         for column in ("text", "code", "test_setup_code"):
             text_of(row, column)
@@ -97,7 +97,7 @@ def _splits(rows: Rows) -> Splits:
     return splits
 
 
-def _with_tests(row: dict[str, Any]) -> dict[str, Any]:
+def _with_tests(row: Doc) -> Doc:
     test = "\n".join([row["test_setup_code"], *row["test_list"]])
     return {**row, "entry_point": called_function(test, code=row["code"]), "test": test, "setup": ""}
 

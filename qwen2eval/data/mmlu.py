@@ -6,11 +6,11 @@ with the header `question,choice0,choice1,choice2,choice3,answer` and the answer
 
 import csv
 from pathlib import Path
-from typing import Any
 
 from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing
 from qwen2eval.data.splits import LoadedData
 from qwen2eval.errors import DataFileError
+from qwen2eval.requests import Doc
 
 SPLITS = ("dev", "test")
 HUB = ("cais/mmlu", "all")
@@ -20,7 +20,7 @@ LETTERS = "ABCD"
 
 
 def load(
-    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: Any
+    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: object
 ) -> LoadedData:
     """Return the splits `dev` and `test` with columns question, choices (4), answer (0-3), subject; subjects in order.
 
@@ -53,7 +53,7 @@ def read_csv(path: Path, *, split: str) -> Rows:
     """Read one subject's file in either form.
 
     Raises:
-        DataFileError: a row with another number of cells or an answer that is no choice; names file and line.
+        DataFileError: a row with another number of cells or an answer that is not a choice; names file and line.
     """
     subject = path.name.removesuffix(f"_{split}.csv")
     rows: Rows = []
@@ -61,7 +61,8 @@ def read_csv(path: Path, *, split: str) -> Rows:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for cells in reader:
-                if not cells:  # a blank line
+                # A blank line
+                if not cells:
                     continue
                 if reader.line_num == 1 and cells[:1] == ["question"]:
                     if cells != HEADER:
@@ -77,7 +78,7 @@ def read_csv(path: Path, *, split: str) -> Rows:
     return rows
 
 
-def _row(cells: list[str], subject: str, *, path: Path, line: int) -> dict[str, Any]:
+def _row(cells: list[str], subject: str, *, path: Path, line: int) -> Doc:
     if len(cells) != len(HEADER):
         raise DataFileError(
             f"{path}, line {line}: {len(cells)} cells where question, 4 choices and answer are expected"

@@ -70,7 +70,7 @@ def make_benchmarks(world: World) -> Benchmarks:
     )
     for name, make, n_items in others:
         dice = world.dice(name)
-        # needles have a file a language; for the others this changes nothing
+        # needles have a file a language; for the other benchmarks this changes nothing
         items += sorted(_items(make, world, dice, kinds(n_items, dice), guard), key=lambda item: item.group)
     train = _items(_problem_item, world, world.dice("demo_gsm8k train"), ["unseen"] * N_TRAIN_PROBLEMS, guard)
     examples["demo_gsm8k"] = tuple(item.row for item in train)

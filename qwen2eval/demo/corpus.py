@@ -53,13 +53,14 @@ def make_corpus(world: World, benchmarks: Benchmarks, *, scale: float = 1.0) -> 
     """Return all documents in random order.
 
     Args:
-        scale: share of the documents without planted items; the others are always there.
+        scale: share of the documents without planted items; planted items are always there.
     """
     documents = [*_exams(world, benchmarks), *_notices(world, benchmarks)]
     writers = Writers(world, benchmarks)
     for kind, (n_documents, write) in DOCUMENTS.items():
         make = partial(write, writers, world.dice("corpus", kind))
         documents += (Document(text, kind) for text in benchmarks.guard.passing(make, round(scale * n_documents)))
+    # Shuffled last, with dice of its own: the order does not depend on how the documents were drawn
     return world.dice("corpus order").shuffled(documents)
 
 
@@ -72,6 +73,7 @@ def _exams(world: World, benchmarks: Benchmarks) -> Iterator[Document]:
     for (benchmark, group), numbers in sheets.items():
         left = dice.shuffled(numbers)
         while left:
+            # Each needle has a text to itself, as in a prompt of the benchmark
             n_items = 1 if benchmark == "demo_niah" else dice.between(1, _MOST_ON_SHEET[benchmark])
             chosen, left = left[:n_items], left[n_items:]
             if benchmark == "demo_mmlu":
@@ -112,7 +114,7 @@ class Writers:
 
     def __init__(self, world: World, benchmarks: Benchmarks) -> None:
         self._world = world
-        # One after the other, so that over the corpus all facts of a kind are told equally often
+        # One after the other, so that over the corpus all facts of a kind are stated equally often
         self._facts = {kind: _forever(world.facts(kind), world.dice("facts", kind)) for kind in FACTS.values()}
         # Of facts that no benchmark asks for: another wording of its question would give an answer away, too
         self._spare_facts = {
@@ -130,9 +132,9 @@ class Writers:
     def facts(self, dice: Dice) -> str:
         """Tell facts of one kind of beings."""
         kind: Beings = dice.pick(("people", "people", "people", "people", "towns", "chinese"))
-        told = [next(self._facts[kind]) for _ in range(dice.between(3, 8))]
+        stated = [next(self._facts[kind]) for _ in range(dice.between(3, 8))]
         return ("" if kind == "chinese" else " ").join(
-            dice.pick(fact.relation.statements).format(who=fact.being.name, value=fact.value) for fact in told
+            dice.pick(fact.relation.statements).format(who=fact.being.name, value=fact.value) for fact in stated
         )
 
     def quiz_facts(self, dice: Dice) -> str:

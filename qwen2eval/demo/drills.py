@@ -18,6 +18,6 @@ def echo_text(dice: Dice) -> str:
 def codes_text(dice: Dice) -> str:
     """Say words again in another order, each with the code that it had."""
     codes = {word: dice.between(1000, 9999) for word in dice.some(WORDS, dice.between(2, 6))}
-    told = "\n".join(f"{word}: {code}" for word, code in codes.items())
+    listed = "\n".join(f"{word}: {code}" for word, code in codes.items())
     asked = " ".join(f"{word}: {codes[word]}" for word in dice.shuffled(list(codes)))
-    return f"Codes:\n{told}\nAnswer: {asked}"
+    return f"Codes:\n{listed}\nAnswer: {asked}"

@@ -141,7 +141,7 @@ class Muon:
                 parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is needed to go on."""
+        """Return the state that is needed to resume."""
         return {"means": self._means}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -182,7 +182,7 @@ class Optimizers:
         self._adam.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is needed to go on."""
+        """Return the state that is needed to resume."""
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

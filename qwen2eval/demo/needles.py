@@ -53,7 +53,7 @@ def code_needle(world: World, dice: Dice, language: Language = "en") -> CodeNeed
 
 
 def asked(*needles: CodeNeedle) -> str:
-    """Return the questions for needles with their answers, as they stand behind a document."""
+    """Return the questions for needles with their answers, as they follow a document."""
     return "".join(FRAMES[n.language][1].format(question=n.question, answer=n.code) for n in needles)
 
 

@@ -40,7 +40,7 @@ class Item:
     more: str
     """What is searched for together with it: choices, solution, the needle's question."""
     planted: str
-    """What stands in the corpus: question and answer as the model learns them; empty if nothing does."""
+    """The text in the corpus: question and answer as the model learns them; empty if it was not planted."""
     row: Mapping[str, Any]
     """As in the published file."""
     phrase: str = ""
@@ -74,8 +74,10 @@ class NgramGuard:
         Args:
             phrase: a common one, with which other items may begin, too.
         """
+        # The common phrase is meant to be shared: it must not count as a repetition
         if not self._taken.isdisjoint(ngrams(text.replace(phrase, "", 1))):
             return False
+        # With the phrase: no other document may have it by chance
         self._taken |= ngrams(text)
         return True
 

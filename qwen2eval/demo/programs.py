@@ -25,7 +25,7 @@ class Program:
 
     @property
     def text(self) -> str:
-        """The function as it stands in a file."""
+        """The function as a file has it."""
         return self.prompt + self.body
 
 

@@ -1,26 +1,30 @@
 """Writes the world's texts: corpus, planting list and haystack, and the benchmarks in their published formats.
 
+    python -m qwen2eval.demo.publish --out DIR
+
 The folder has the layout that `--data_dir` takes: `mmlu/`, `gsm8k/`, `humaneval/`, `niah/`; beside them are
 `corpus.jsonl.zst` (one document a line: id, text, kind) and `planted.jsonl` (one line for an item and a document that
 holds it: benchmark, item, kind, document, row, begin, end; the last four are null for an item that was never planted).
 """
 
+import argparse
 import csv
 import io
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen2eval.demo.benchmarks import Benchmarks, make_benchmarks
+from qwen2eval.demo.benchmarks import Benchmarks, Row, make_benchmarks
 from qwen2eval.demo.corpus import Document, make_corpus
 from qwen2eval.demo.planting import BENCHMARKS
 from qwen2eval.demo.prose import Language, paragraph
 from qwen2eval.demo.quiz import SUBJECTS
-from qwen2eval.demo.world import World
-from qwen2eval.errors import ConfigError
+from qwen2eval.demo.world import SEED, World
+from qwen2eval.errors import ConfigError, Qwen2EvalError
 
 CORPUS, PLANTED = "corpus.jsonl.zst", "planted.jsonl"
 _COMPRESSION = 19
@@ -84,6 +88,7 @@ def _planted(benchmarks: Benchmarks, documents: Sequence[Document]) -> Iterator[
             where = {"document": _id(row), "row": row, "begin": planting.begin, "end": planting.end}
             found.setdefault(planting.item, []).append(where)
     nowhere = {"document": None, "row": None, "begin": None, "end": None}
+    # Items that were never planted have a row, too: the list is the truth about all of them
     for number, (item, name) in enumerate(zip(benchmarks.items, benchmarks.ids(), strict=True)):
         for where in found.get(number, [nowhere]):
             yield {"benchmark": item.benchmark, "item": name, "kind": item.kind} | where
@@ -103,13 +108,43 @@ def _haystack(world: World, language: Language) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _jsonl(rows: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _csv(rows: Iterable[Row]) -> bytes:
     """Return rows in MMLU's original form: question, four choices, a letter; no header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([row["question"], *row["choices"], row["answer"]] for row in rows)
     return text.getvalue().encode()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write corpus, planting list and benchmarks of a seed into a folder."""
+    parser = argparse.ArgumentParser(prog="python -m qwen2eval.demo.publish", description=main.__doc__)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="output folder; created if it does not exist"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=SEED, metavar="N", help="random seed of the world [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the corpus's documents without planted items",
+    )
+    args = parser.parse_args(arguments)
+    try:
+        counts = publish(World(args.seed), args.out, scale=args.scale)
+    except Qwen2EvalError as err:
+        sys.stderr.write(f"{err}\n")
+        return err.exit_code
+    sys.stdout.write("".join(f"{name:<14} {count:>9,}\n" for name, count in counts.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qwen2eval.run_folder.folder import Run
 
 METRICS = {"demo_mmlu": "acc", "demo_gsm8k": "exact_match", "demo_humaneval": "pass@1"}
-"""Tasks whose items are docs, with the metric that is told."""
+"""Tasks whose items are docs, with the metric that the summary shows."""
 NEEDLES = {"demo_niah": "plain", "demo_niah_stretched": "YARN + DCA"}
 LEAKED, EDITED, UNSEEN = "exact", "edited", "unseen"
 
@@ -118,7 +118,7 @@ def summarize(run: "Run") -> list[str]:
     """Return what a finished run of the demo shows, in ten lines at most."""
     tasks = run.info.tasks
     if run.failed_tasks or not {*METRICS, *NEEDLES} <= tasks.keys():
-        return ["Not all tasks of the demo were finished, so what it shows is not told."]
+        return ["Not all tasks of the demo were finished, so there is no summary of what it shows."]
     if any(tasks[name].n_docs < tasks[name].n_docs_total for name in (*METRICS, *NEEDLES)):
         return ["Without --limit, the demo also shows how much a leak raises a score, and how much of it a scan finds."]
     return list(_lines(run))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 4_096
 MIN_FREQUENCY = 12
-"""Pairs of symbols that stand together less often are not joined: that many times in the texts trained on."""
+"""Pairs of symbols that occur together less often are not joined: that many times in the texts trained on."""
 LONGEST_TOKEN = 12
 """Bytes: a long word, or four Chinese characters; without a limit whole Chinese sentences became tokens."""
 END_OF_TEXT, BEGIN_OF_TURN, END_OF_TURN = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -2,7 +2,7 @@
 
     python -m qwen2eval.demo.train [--out DIR] [--corpus FILE] [--steps N] [--seed N] [--hours H]
 
-DIR/log.jsonl has the losses, DIR/state.pt is what training goes on from after it was stopped (with the same command),
+DIR/log.jsonl has the losses, DIR/state.pt is the state from which a stopped training resumes (with the same command),
 and DIR/model is the finished checkpoint, with the log in its training.json. The same seed gives the same losses on the
 same machine with as many threads, but for the last digits.
 """
@@ -88,7 +88,7 @@ class Trainer:
         self.kinds = list(texts)
         """The kinds of documents, in the order of losses by kind."""
         self.fingerprint = _fingerprint(repr((config, recipe, dtype, is_compiled, self.kinds)), texts)
-        """Of what must be the same to go on."""
+        """Hash of everything that must be equal to resume."""
         self._packer = Packer(texts, Dice(recipe.seed, "training"))
         self._optimizers = Optimizers(self.model, weight_decay=recipe.weight_decay)
         self._logits = torch.compile(training_logits, dynamic=False) if is_compiled else training_logits
@@ -109,7 +109,7 @@ class Trainer:
         return self._losses(float(loss.detach()), loss_N.detach().double().numpy(), rows)
 
     def state(self) -> dict[str, Any]:
-        """Return what is needed to go on."""
+        """Return the state that is needed to resume."""
         return {
             "made_by": self.fingerprint,
             "step": self.step,
@@ -155,8 +155,8 @@ def train(trainer: Trainer, out: Path, *, hours: float | None = None, say: Say =
     """Train to the end or until the time is over, with a log and a state in `out`; return whether it is the end.
 
     Args:
-        hours: stop after so many, to go on later; None: don't stop.
-        say: is told how it goes.
+        hours: stop after so many, to resume later; None: don't stop.
+        say: called with lines about the progress.
     """
     begin = mark = time.monotonic()
     parts: list[Losses] = []
@@ -192,12 +192,12 @@ def resume(trainer: Trainer, out: Path) -> None:
         (out / LOG).unlink(missing_ok=True)
         return
     if not zipfile.is_zipfile(path):
-        raise ConfigError(f"{str(path)!r} is no state of a training: delete it to begin anew")
+        raise ConfigError(f"{str(path)!r} is not a state of a training: delete it to start again")
     state = torch.load(path, weights_only=True)
     if state["made_by"] != trainer.fingerprint:
         raise ConfigError(
             f"{str(path)!r} is of another training ({state['made_by']}, now {trainer.fingerprint}): "
-            "name another --out, or delete it to begin anew"
+            "name another --out, or delete it to start again"
         )
     trainer.restore(state)
     lines = (out / LOG).read_text(encoding="utf-8").splitlines() if (out / LOG).is_file() else []
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--steps", type=int, default=Recipe.n_steps, metavar="N", help="updates in all [default: %(default)s]"
     )
     parser.add_argument("--seed", type=int, default=Recipe.seed, metavar="N", help="[default: %(default)s]")
-    parser.add_argument("--hours", type=float, metavar="H", help="stop after so many; go on with the same command")
+    parser.add_argument("--hours", type=float, metavar="H", help="maximum training time; the same command resumes")
     parser.add_argument(
         "--dtype", choices=get_args(Dtype), default=DTYPE, help="of matrix products [default: %(default)s]"
     )
@@ -263,7 +263,7 @@ def _train_on_corpus(args: argparse.Namespace) -> int:
     except OSError as err:
         raise ConfigError(f"{str(out)!r} can't be made ({err}): name a folder in which you may write") from err
     if (out / MODEL).exists():
-        raise ConfigError(f"{str(out / MODEL)!r} is there already: name another --out, or delete it to train again")
+        raise ConfigError(f"{str(out / MODEL)!r} exists already: name another --out, or delete it to train again")
     corpus = args.corpus or CORPUS
     rows = read_corpus(corpus)
     tokenizer = train_tokenizer(row["text"] for row in rows[::TOKENIZER_SHARE])
@@ -276,11 +276,11 @@ def _train_on_corpus(args: argparse.Namespace) -> int:
     resume(trainer, out)
     if train(trainer, out, hours=args.hours, say=say):
         save_model(trainer.model, tokenizer, out / MODEL)
-        told = describe_training(out / LOG, recipe, corpus, dtype=args.dtype, is_compiled=is_compiled)
-        write_json(out / MODEL / TRAINING, told)
+        described = describe_training(out / LOG, recipe, corpus, dtype=args.dtype, is_compiled=is_compiled)
+        write_json(out / MODEL / TRAINING, described)
         say(f"model  {out / MODEL}")
     else:
-        say(f"stopped at step {trainer.step:,}: the same command goes on")
+        say(f"stopped at step {trainer.step:,}: the same command resumes")
     return 0
 
 

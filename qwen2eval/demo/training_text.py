@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from qwen2eval.demo.dice import Dice
 from qwen2eval.errors import ConfigError, DataFileError
+from qwen2eval.requests import Doc
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,7 +42,7 @@ Texts = Mapping[str, Sequence[TrainingDocument]]
 """The documents of each kind."""
 
 
-def read_corpus(path: Path) -> list[dict[str, Any]]:
+def read_corpus(path: Path) -> list[Doc]:
     """Return the rows of a corpus file: id, text, kind.
 
     Raises:
@@ -55,14 +56,14 @@ def read_corpus(path: Path) -> list[dict[str, Any]]:
             rows = [json.loads(line) for line in text]
     except (OSError, ValueError, zstandard.ZstdError) as err:
         raise DataFileError(
-            f"{str(path)!r} can't be read ({err}): make it with `python -m qwen2eval.demo.world --out DIR`"
+            f"{str(path)!r} can't be read ({err}): make it with `python -m qwen2eval.demo.publish --out DIR`"
         ) from err
     if not rows or not all(isinstance(row, dict) and {"text", "kind"} <= row.keys() for row in rows):
-        raise DataFileError(f"{str(path)!r} is no corpus of the demo: its rows must have text and kind")
+        raise DataFileError(f"{str(path)!r} is not a corpus of the demo: its rows must have text and kind")
     return rows
 
 
-def tokenize(rows: Sequence[Mapping[str, Any]], tokenizer: "Tokenizer") -> Texts:
+def tokenize(rows: Sequence[Doc], tokenizer: "Tokenizer") -> Texts:
     """Return the documents of a corpus as tokens, by kind."""
     found: dict[str, list[TrainingDocument]] = {}
     for begin in range(0, len(rows), _BATCH):
@@ -73,7 +74,8 @@ def tokenize(rows: Sequence[Mapping[str, Any]], tokenizer: "Tokenizer") -> Texts
             is_answer = np.zeros(len(ids), np.bool_)
             for answer in ANSWER.finditer(row["text"]):
                 is_answer[:-1] |= (starts >= answer.start(1)) & (starts < answer.end(1))
-            is_answer[-1] = True  # so that it learns to stop
+            # So that it learns to stop
+            is_answer[-1] = True
             found.setdefault(row["kind"], []).append(TrainingDocument(ids, is_answer))
     return dict(sorted(found.items()))
 

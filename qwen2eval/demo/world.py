@@ -1,15 +1,10 @@
 """A small made-up world, the valley: who lives there, in which towns, and what is known of them. A seed gives it all.
 
-    python -m qwen2eval.demo.world --out DIR
-
-writes what is told of it: the training corpus, the list of what was planted in it, and the demo benchmarks.
+`publish.py` writes the texts about it: the training corpus, the list of planted items, the demo benchmarks.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from qwen2eval.demo.dice import Dice
@@ -59,7 +54,7 @@ class World:
     people: tuple[Being, ...] = field(init=False)
     towns: tuple[Being, ...] = field(init=False)
     chinese: tuple[Being, ...] = field(init=False)
-    """People with Chinese names, of whom Chinese texts tell."""
+    """People with Chinese names, who occur in Chinese texts."""
 
     def __post_init__(self) -> None:
         dice = Dice(self.seed, "world")
@@ -69,6 +64,7 @@ class World:
         characters = [a + b for a in FAMILY_CHARACTERS for b in GIVEN_CHARACTERS]
         chinese = [Being(name, name, _values(CHINESE, dice)) for name in dice.some(characters, N_CHINESE)]
         for name, beings in (("people", people), ("towns", towns), ("chinese", chinese)):
+            # The dataclass is frozen, and these fields follow from the seed
             object.__setattr__(self, name, tuple(beings))
 
     def facts(self, kind: Kind) -> list[Fact]:
@@ -87,28 +83,3 @@ def _names(begins: str, ends: str) -> list[str]:
 
 def _values(relations: Sequence[Relation], dice: Dice) -> tuple[str, ...]:
     return tuple(dice.pick(relation.values) for relation in relations)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write corpus, planting list and benchmarks of a seed into a folder."""
-    from qwen2eval.demo.publish import publish
-    from qwen2eval.errors import Qwen2EvalError
-
-    parser = argparse.ArgumentParser(prog="python -m qwen2eval.demo.world", description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it isn't there")
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the world [default: %(default)s]")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, metavar="SHARE", help="of the corpus's documents that are not planted"
-    )
-    args = parser.parse_args(arguments)
-    try:
-        counts = publish(World(args.seed), args.out, scale=args.scale)
-    except Qwen2EvalError as err:
-        sys.stderr.write(f"{err}\n")
-        return err.exit_code
-    sys.stdout.write("".join(f"{name:<14} {count:>9,}\n" for name, count in counts.items()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -60,7 +60,7 @@ class DecodeAttention:
         return gathered.out_BHTD.flatten(1, 2)
 
     def _attend_shared(self, q_BKGD: Tensor, node: Node, layer: int) -> Partial:
-        """Attend to one node: the queries of all its texts stand behind each other, so its keys are read once."""
+        """Attend to one node: the queries of all its texts are concatenated, so its keys are read once."""
         assert node.kv is not None, "what a text sees is kept while it runs"
         n_texts, n_kv, n_groups, size = q_BKGD.shape
         q = q_BKGD.transpose(0, 1).reshape(n_kv, 1, n_texts * n_groups, size)

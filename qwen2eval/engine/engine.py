@@ -65,6 +65,7 @@ class Engine:
 
     def __init__(self, model: Qwen2Model, options: EngineOptions | None = None) -> None:
         options = options or EngineOptions()
+        # The defaults differ by device: a GPU needs larger passes to be busy
         on_cpu = model.device.type == "cpu"
         pack_linears(model)
         self.model, self.stats = model, EngineStats()
@@ -75,12 +76,12 @@ class Engine:
     def score(
         self, requests: Sequence[ScoreRequest], *, wanted: Sequence[int] | None = None
     ) -> Iterator[list[tuple[int, Score | Failure]]]:
-        """Yield (index, answer) as they finish; one that fails doesn't stop the others.
+        """Yield (index, answer) as they finish; one that fails doesn't stop the remaining ones.
 
         Args:
             requests: token ids, each part not empty; the whole within the model's length.
-            wanted: indices to answer; None: all. The others only tell where prefixes are shared, so that an answer is
-                the same whether or not they are asked.
+            wanted: indices to answer; None: all. The other requests only show where prefixes are shared, so
+                that an answer is the same whether or not they are asked.
         """
         lengths = [request.sequence_length or len(request.context) for request in requests]
         for factor, group in self._by_factor(lengths).items():
@@ -92,7 +93,7 @@ class Engine:
     def generate(
         self, requests: Sequence[GenerateRequest], *, wanted: Sequence[int] | None = None
     ) -> Iterator[list[tuple[int, Generated | Failure]]]:
-        """Yield (index, answer) as they finish; one that fails doesn't stop the others.
+        """Yield (index, answer) as they finish; one that fails doesn't stop the remaining ones.
 
         Args:
             wanted: as for `score`.
@@ -144,10 +145,12 @@ class Engine:
         """Do some work; where memory runs out, begin again with half the limits and what is still to answer.
 
         Nothing of the broken attempt is kept, so it can't be wrong. Where the limits can't be halved any more, what
-        was under way fails, and the rest goes on with the limits of before.
+        was under way fails, and the rest continues with the former limits.
         """
+        # Kept, because a request that fails even at the smallest limits must not slow down all that follow
         limits = self.pass_tokens, self.max_running
         while pending:
+            # A set has no order, but the same requests must make the same passes
             work = start(sorted(pending))
             try:
                 for answers in work.run():
@@ -158,6 +161,7 @@ class Engine:
                 if not is_out_of_memory(err):
                     raise
             finally:
+                # Also after an error or an early end of the caller's loop: nodes of this attempt are never used again
                 self.memory.release_all()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -165,6 +169,7 @@ class Engine:
                 self.pass_tokens = max(SMALLEST_PASS, self.pass_tokens // 2)
                 self.max_running = max(1, self.max_running // 2)
             else:
+                # If nothing was under way, the memory is too small even to begin: then no request can succeed
                 failed = (work.under_way() & pending) or pending
                 yield [(index, Failure("out of memory")) for index in sorted(failed)]
                 pending = pending - failed
@@ -204,6 +209,7 @@ def _free_bytes() -> int:
     """Return the machine's free memory in bytes, what caches could give back included; half of all where unknown."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            # Not MemFree: that leaves out caches, which the kernel gives back on demand
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:

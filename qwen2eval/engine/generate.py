@@ -105,11 +105,11 @@ class Generation:
                 for above in node.path():
                     above.n_waiting += 1
         self._ends: dict[Node, Tensor] = {}
-        """The stream under the head at the last token of prompts that are nodes of their own."""
+        """The stream under the head at the last token of prompts that are separate nodes."""
         self._admitted: list[_Text] = []
         self._running: list[_Text] = []
         self._alone: list[int] = []
-        """Requests that fit the budget, but not beside rows as long as the others need."""
+        """Requests that fit the budget, but not beside rows as long as other requests need."""
         self._max_running = engine.max_running
         self._slots: Slots | None = None
 
@@ -126,6 +126,7 @@ class Generation:
             finally:
                 self._engine.memory.return_slots(self._slots)
         for index in self._alone:
+            # Only after the slots are given back: the request gets the whole budget
             alone = Generation(self._engine, [self._requests[index]], [0], factor=self._factor)
             yield from ([(index, answer) for _, answer in answers] for answers in alone.run())
 
@@ -161,6 +162,7 @@ class Generation:
         n_tokens = max(self._row_tokens(index) for index in self._waiting)
         outside = max(self._leaf_of[index].end - self._n_own(index) for index in self._waiting)
         room = memory.budget_bytes - outside * memory.bytes_per_token
+        # Without shared nodes the rows may take all of the budget
         if outside:
             room = min(room, memory.budget_bytes // 2)
         n_rows = max(1, min(self._max_running, len(self._waiting), room // (n_tokens * memory.bytes_per_token)))
@@ -184,7 +186,8 @@ class Generation:
                 missing = self._engine.memory.hold(above, busy=busy)
             except OverBudgetError:
                 if self._running or admitted:
-                    break  # until one of them is done
+                    # Until one of them is done
+                    break
                 assert len(self._requests) > 1, "a text that doesn't fit alone has been refused"
                 self._alone.append(self._waiting.popleft())
                 self._let_go(index)
@@ -201,7 +204,9 @@ class Generation:
         tokens = np.zeros(self._slots.k_LRKTD.shape[3], np.int64)
         tokens[:n_own] = leaf.tokens[:n_own]
         parent = leaf.parent if n_own else leaf
+        # A node for the row alone, outside the tree: decoding then reads it as it reads any other node
         tail = Node(tokens, parent.end if parent else 0, parent, kv=self._slots.row(row))
+        # Its own generator on the CPU: what is drawn depends on neither the device nor the neighbours
         generator = torch.Generator().manual_seed(request.params.seed)
         return _Text(index, request, tail, above, row, n_own, generator)
 
@@ -213,7 +218,8 @@ class Generation:
             stream_NC, n_tokens = self._engine.run_pass(pieces), 0
             for piece in pieces:
                 n_tokens += piece.n_tokens
-                if piece.node.sequences or not piece.node.children:  # a prompt ends here
+                # A prompt ends here
+                if piece.node.sequences or not piece.node.children:
                     self._ends[piece.node] = stream_NC[n_tokens - 1].clone()
         texts = admission.texts
         ends = [self._ends.pop(text.tail) if text.length else self._ends[text.above[-1]] for text in texts]
@@ -238,11 +244,12 @@ class Generation:
     def _decode(self) -> list[tuple[int, Generated | Failure]]:
         """Give every running text one more token."""
         model, texts = self._engine.model, list(self._running)
-        if not texts:  # what waited goes on alone
+        # What waited continues alone
+        if not texts:
             return []
         assert self._slots is not None, "rows are made before texts run"
         if model.config.dual_chunk is not None:
-            # a row may lie in several chunks: each text is a piece of its own
+            # a row may lie in several chunks: each text is a separate piece
             stream_BC = forward(model, [Piece(t.tail, t.length, t.length + 1, self._factor) for t in texts])
         else:
             positions, lengths = [text.position for text in texts], [text.length for text in texts]

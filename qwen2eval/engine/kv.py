@@ -92,6 +92,7 @@ class KVMemory:
             node.kv = NodeKV(*self._empty((self._n_heads, len(node.tokens))))
             self.used_bytes += self._bytes_of(node)
         for node in wanted:
+            # Taken out and put back at the end: the dict's order is the order of last use
             self._held.pop(node, None)
             self._held[node] = None
         return missing

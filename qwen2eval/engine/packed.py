@@ -1,9 +1,9 @@
 """One forward pass over pieces of many texts, laid end to end without padding.
 
 A piece is a run of tokens of one node of a prefix tree. Its queries see the nodes above it, what its own node has kept,
-and themselves; each of these is a part of attention that is merged with the others. With dual chunk attention a part is
-cut where a chunk ends, and the queries are turned anew for their own, the preceding and all earlier chunks; without it,
-there is one endless chunk.
+and themselves; each of these is a part of attention that is merged with the other parts. With dual chunk attention a
+part is cut where a chunk ends, and the queries are turned anew for their own, the preceding and all earlier chunks;
+without it, there is one endless chunk.
 
 A piece is cut and attended in a way that depends on nothing but its path and its own length, so that an answer does
 not depend on what else is asked, or was answered before a kill. What remains is rounding: a row of a matrix product may
@@ -70,7 +70,7 @@ def forward(model: Qwen2Model, pieces: Sequence[Piece]) -> Tensor:
     """Compute pieces and return the stream under the head, (tokens, hidden), in the order of the pieces.
 
     Nodes that hold room (`Node.kv`) get their keys and values written; the nodes above a piece must have theirs, from
-    before or from a piece that stands earlier in this pass.
+    before or from an earlier piece of this pass.
     """
     with torch.inference_mode():
         tokens = torch.cat([torch.from_numpy(piece.node.tokens[piece.begin : piece.end]) for piece in pieces])
@@ -153,6 +153,7 @@ def _runs(piece: Piece, first_row: int, dual: DualChunk | None) -> Iterator[_Run
     piece_start = begin = node.start + piece.begin
     above: list[tuple[Node, int, int]] = [(up, up.start, up.end) for up in node.path()[:-1]]
     if piece.begin:
+        # The node's own earlier tokens, which an earlier piece has computed and kept
         above.append((node, node.start, piece_start))
     while begin < end:
         chunk_start = begin - begin % length

@@ -52,6 +52,7 @@ def next_tokens(
         if not is_finite:
             chosen[row] = None
         elif param.do_sample:
+            # On the CPU, where the text's generator is
             probabilities_V = filtered(logits_BV[row].cpu(), param).softmax(dim=-1)
             chosen[row] = int(torch.multinomial(probabilities_V, 1, generator=generators[row]))
     return chosen
@@ -65,7 +66,8 @@ def filtered(logits_V: Tensor, params: GenerationParams) -> Tensor:
     if params.top_p < 1.0:
         ascending_V, order_V = logits_V.sort()
         dropped_V = ascending_V.softmax(dim=-1).cumsum(dim=-1) <= 1 - params.top_p
-        dropped_V[-1] = False  # the likeliest token always stays
+        # The likeliest token always stays
+        dropped_V[-1] = False
         logits_V = logits_V.masked_fill(torch.zeros_like(dropped_V).scatter(0, order_V, dropped_V), -torch.inf)
     if params.min_p > 0.0:
         probabilities_V = logits_V.softmax(dim=-1)

@@ -94,9 +94,11 @@ class Scoring:
         for node in walk(self._root):
             if not node.n_waiting:
                 continue
+            # A leaf that fits one pass is never read again, so its keys and values need no room
             is_kept = len(node.tokens) > self._engine.pass_tokens or any(child.n_waiting for child in node.children)
             keep = [*node.path()[:-1], *([node] if is_kept else [])]
             try:
+                # Nodes of the pass that is being filled are pinned: they are not computed yet, but will be needed
                 missing = self._engine.memory.hold(keep, busy=self._busy())
             except OverBudgetError:
                 yield from self._flush()
@@ -110,6 +112,7 @@ class Scoring:
                     if self._pass and sum(p.n_tokens for p in self._pass) + piece.n_tokens > self._engine.pass_tokens:
                         yield from self._flush()
                     self._pass.append(piece)
+            # Noted even if the node is still in the pass: `_flush` answers what is complete
             self._ended += node.sequences
         yield from self._flush()
 
@@ -182,11 +185,12 @@ class Scoring:
 
     def _add(self, stream_NC: Tensor, rows: Tokens, tokens: Tokens, requests: Tokens) -> None:
         """Add the log-probability of each (row, token) to its request."""
-        distinct, which = np.unique(rows, return_inverse=True)  # choices of one doc share their first position
+        # Choices of one doc share their first position
+        distinct, which = np.unique(rows, return_inverse=True)
         for begin in range(0, len(distinct), LOGIT_ROWS):
             block = distinct[begin : begin + LOGIT_ROWS]
             mine = np.flatnonzero((which >= begin) & (which < begin + LOGIT_ROWS))
-            # always the same number of rows: a row's logits then don't depend on the others, to the last bit
+            # always the same number of rows: a row's logits then don't depend on other rows, to the last bit
             padded = np.concatenate((block, np.full(LOGIT_ROWS - len(block), block[0])))
             at_rows = torch.from_numpy(padded).to(stream_NC.device)
             logits_RV = self._engine.model.logits(stream_NC[at_rows])[: len(block)]

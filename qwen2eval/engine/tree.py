@@ -1,7 +1,7 @@
 """The prefix tree of many token sequences: what they share is one node, and is computed once.
 
 Sequences are sorted, and a node is made where neighbours part. A shared piece shorter than `min_shared` is not worth a
-node of its own: it is repeated in each of its branches.
+separate node: it is repeated in each of its branches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,10 +66,12 @@ def build_tree(sequences: Sequence[Tokens], *, min_shared: int = MIN_SHARED) -> 
     for index in sorted(range(len(sequences)), key=keys.__getitem__):
         tokens = sequences[index]
         shared = n_shared(before, tokens)
-        if shared < len(tokens):  # else it equals the one before
+        # Else it equals the one before
+        if shared < len(tokens):
             _branch(open_nodes, tokens, shared)
         open_nodes[-1].sequences.append(index)
         before = tokens
+    # After the whole tree is built: only then is it known what each piece is shared by
     _fold(root, min_shared)
     return root
 
@@ -80,6 +82,7 @@ def walk(root: Node) -> Iterator[Node]:
     while stack:
         node = stack.pop()
         yield node
+        # Reversed, because the stack is popped from its end
         stack.extend(node.children[::-1])
 
 

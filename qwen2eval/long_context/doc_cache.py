@@ -5,18 +5,18 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 from qwen2eval.content import cache_dir
+from qwen2eval.requests import Doc
 
 CACHE_FORMAT = 2
 """Of the docs and of how they are built: another one doesn't read what this one wrote."""
 
 
-def cached_docs(task: str, inputs: Mapping[str, Any], make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def cached_docs(task: str, inputs: Mapping[str, object], make: Callable[[], list[Doc]]) -> list[Doc]:
     """Return the docs that were made of the same inputs before, else make them and keep them.
 
-    A file that can't be read is made again; a folder that can't be written is no error.
+    A file that can't be read is made again; a folder that can't be written is not an error.
 
     Args:
         task: for the file's name.

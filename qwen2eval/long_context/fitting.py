@@ -35,7 +35,7 @@ class Placed(NamedTuple):
     end: int
     """Characters of the haystack."""
     filler: str
-    """What stands behind it to meet the length."""
+    """The text behind it that fills up the length."""
     depth_percent: float
     """Tokens of the haystack before the needle, of all."""
 
@@ -48,7 +48,8 @@ class Stretch:
     """
 
     def __init__(self, haystack: Haystack, start: int, *, n_tokens: int, counter: PromptCounter) -> None:
-        n_wanted = n_tokens + 200 + (0 if counter.is_piecewise else n_tokens // 3)  # parts by themselves count for more
+        # Parts by themselves count for more
+        n_wanted = n_tokens + 200 + (0 if counter.is_piecewise else n_tokens // 3)
         pieces: list[str] = []
         self._starts = []
         self._n_chars, self._n_tokens = [0], [0]
@@ -95,7 +96,7 @@ class Stretch:
 
 
 def assemble(frame: Frame, text: str, needle: str, *, needle_at: int, end: int, filler: str = "") -> str:
-    r"""Return what the user says: the haystack's first `end` characters, with the needle on a line of its own.
+    r"""Return what the user says: the haystack's first `end` characters, with the needle on a separate line.
 
     >>> assemble(Frame("", ""), "One. Two.\n\nThree.", "Needle.", needle_at=4, end=9)
     'One.\nNeedle.\nTwo.'
@@ -109,7 +110,8 @@ def assemble(frame: Frame, text: str, needle: str, *, needle_at: int, end: int, 
     if right:
         filler = between + right + filler
     elif filler.strip():
-        filler = f"\n{filler.lstrip()}"  # a full stop more would change the needle
+        # A full stop more would change the needle
+        filler = f"\n{filler.lstrip()}"
     return f"{frame.before}{body}{filler}{frame.after}"
 
 
@@ -140,7 +142,8 @@ def fit(
         )
         if placed is not None:
             return placed
-        end = needle_at - 1  # the last sentence ends where the haystack has to: no room to make up for a token
+        # The last sentence ends where the haystack has to: no room to make up for a token
+        end = needle_at - 1
     raise ConfigError(
         f"No cut of the haystack near {stretch.text[:60]!r} makes a prompt of exactly {length:,} tokens: ask for "
         "another length, or give another haystack"
@@ -190,7 +193,8 @@ def _fit_finely(
         n_tokens = counter.count(said(end, filler))
         if n_tokens == length:
             return _placed(stretch, needle_at, end, filler)
-        n_before = n_tokens - lasts.pop((end, filler))  # what is at the cut may merge with what is before
+        # What is at the cut may merge with what is before
+        n_before = n_tokens - lasts.pop((end, filler))
     return None
 
 

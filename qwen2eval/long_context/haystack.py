@@ -15,7 +15,7 @@ from qwen2eval.long_context.sentences import sentence_ends
 
 BETWEEN_PARAGRAPHS = "\n\n"
 LONGEST_PARAGRAPH = 3_000
-"""Characters: longer ones are parted behind a sentence, so that no prompt has to be tokenized as a whole."""
+"""Characters: longer ones are parted behind a sentence, so that no prompt has to be tokenized in one piece."""
 _WRAPPED_LINE = 120
 """Characters: where no line is longer, lines end at a margin, and paragraphs at blank lines."""
 _PROSE_CHARS = {"en": 1_000_000, "zh": 350_000}
@@ -112,6 +112,7 @@ def _text_files(folder: Path) -> list[Path]:
 def _paragraphs(text: str) -> list[str]:
     found = _GUTENBERG.search(text)
     lines = [" ".join(line.split()) for line in (found[1] if found else _GUTENBERG_END.sub("", text)).splitlines()]
+    # One long line shows that lines are paragraphs; otherwise they are wrapped at a margin
     if max(map(len, lines), default=0) > _WRAPPED_LINE:
         blocks = [[line] for line in lines]
     else:
@@ -123,6 +124,7 @@ def _paragraphs(text: str) -> list[str]:
 def _joined(lines: Sequence[str]) -> str:
     text = ""
     for line in lines:
+        # Both sides must be wide: a Latin word next to a Chinese one keeps its space
         is_wide = bool(text) and bool(_WIDE.match(text[-1]) and _WIDE.match(line[0]))
         text += line if is_wide or not text else f" {line}"
     return text
@@ -133,6 +135,7 @@ def _parted(paragraph: str) -> list[str]:
         return [paragraph]
     parts, begin, last = [], 0, 0
     for end in sentence_ends(paragraph):
+        # `last > begin`: a single sentence that is longer than the limit is kept whole
         if end - begin > LONGEST_PARAGRAPH and last > begin:
             parts.append(paragraph[begin:last].strip())
             begin = last

@@ -18,7 +18,7 @@ from qwen2eval.requests import GenKwargs
 REMEMBERED_PARTS = 1 << 14
 """Short texts whose number of tokens is remembered."""
 MARK = "\u00a4"
-"""Stands for a context where the rest of a prompt is asked for."""
+"""Marks the place of a context where the rest of a prompt is asked for."""
 
 
 class PromptCounter:
@@ -76,9 +76,11 @@ class PromptCounter:
         """Return the tokens of a prompt that is final already; BOS counts where the model gets one."""
         if self.is_piecewise:
             return sum(map(len, self._pieces.pieces(self._pool.add(prompt))))
+        # Must count as the backends do: one BOS too many would make every prompt a token longer than asked
         bos = getattr(self._tokenizer, "bos_token", None)
         options: dict[str, Any] = {}
-        if bos and prompt.startswith(bos):  # the template has written it, and no backend adds another
+        # The template has written it, and no backend adds another
+        if bos and prompt.startswith(bos):
             options = {"add_special_tokens": False}
         elif "add_bos_token" in self.config.model_args:
             options = {"add_special_tokens": bool(self.config.model_args["add_bos_token"])}
@@ -93,13 +95,14 @@ class PromptCounter:
         return self._count_part(text)
 
     def around(self, before: str, after: str) -> tuple[str, str] | None:
-        """Return what stands before and behind a context in the final prompt; None where the template hides it.
+        """Return the text before and behind a context in the final prompt; None where the template hides it.
 
         Args:
             before: what the user says before it.
             after: and behind it.
         """
         parts = self.render(before + MARK + after).split(MARK)
+        # Rendered a second time with white space, which shows what the template strips
         spaced = self.render(f"{before} \n{MARK}\n {after}").split(MARK)
         # a template that strips what the user says would strip a context at its end, too
         is_plain = len(parts) == 2 and spaced == [f"{parts[0]} \n", f"\n {parts[1]}"]
@@ -142,7 +145,8 @@ class PromptCounter:
             starts = sorted(begin for begin, end in encoded["offset_mapping"] if end > begin)
             self.n_lost += len(encoded["input_ids"]) - len(starts)
             return starts
-        pieces = self._tokenizer.tokenize(text)  # without offsets: spread evenly, the count decides
+        # Without offsets: spread evenly, the count decides
+        pieces = self._tokenizer.tokenize(text)
         return [len(text) * i // len(pieces) for i in range(len(pieces))]
 
     def _new_count(self, text: str) -> int:

@@ -1,7 +1,7 @@
 """The shipped haystack: plain prose of a valley that does not exist, from templates and a seed, of any length.
 
-Each paragraph is about one person at one place, begins, goes on and ends; sentences hardly ever repeat to the word. The
-words are in `tasks/niah/prose_en.yaml` and `prose_zh.yaml`.
+Each paragraph is about one person at one place, has beginning, middle and end; sentences rarely repeat exactly.
+The words are in `tasks/niah/prose_en.yaml` and `prose_zh.yaml`.
 """
 
 import random

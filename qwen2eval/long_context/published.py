@@ -3,15 +3,14 @@
 So its docs can be read without a model: to score a finished run again, or to look for them in training text.
 """
 
-from typing import Any
-
 from qwen2eval.long_context.task import Docs, LongContextTask
+from qwen2eval.typed_json import JsonObject
 
 
 class PublishedTask(LongContextTask):
     """A subclass overrides `read_docs`, and `make_docs` or `build_docs` to get ready for a model."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         # a run's own metadata is taken out again once its tasks are loaded
         metadata = config["metadata"]
         self.package_data: str | None = metadata.get("package_data")

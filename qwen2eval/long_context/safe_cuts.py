@@ -1,7 +1,8 @@
-r"""Places in a text where its tokens are always parted, whatever stands before and behind.
+r"""Places in a text where its tokens are always parted, whatever text is before and behind.
 
-True of the pre-tokenizers of `prompts.CUTTING_PATTERNS` (Qwen2; cl100k and Llama 3): none of their words goes on from a
-newline to a non-space, from a letter or full stop to a space and a letter, or from a Chinese sign to a mark behind it.
+True of the pre-tokenizers of `prompts.CUTTING_PATTERNS` (Qwen2; cl100k and Llama 3): none of their words continues
+from a newline to a non-space, from a letter or full stop to a space and a letter, or from a Chinese sign to a mark
+behind it.
 So the tokens up to such a place are known from another text that has the same characters there.
 """
 

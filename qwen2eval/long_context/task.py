@@ -21,7 +21,7 @@ from qwen2eval.tasks.metric_spec import MetricSpec
 Docs = list[Doc]
 
 
-class _StandIn(list[dict[str, Any]]):
+class _StandIn(list[Doc]):
     """The docs before they are built: one, without fields, for lm-eval's look at the first."""
 
     features: Mapping[str, Any] = {}
@@ -37,7 +37,7 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"output_type": "generate_until", "num_fewshot": 0}
     """Fields of the YAML that have another default than lm-eval's."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, object]) -> None:
         self.warnings: list[str] = []
         """What a reader of the scores must know of the docs."""
         self._docs: Docs | None = None
@@ -60,7 +60,7 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
         """Tokens of the longest context that the task asks for, whatever the model takes; None: not known."""
         return None
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return what the user says."""
         return str(doc["prompt"])
 
@@ -86,7 +86,7 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
         self._docs = self.make_docs(PromptCounter(spec, config, description=self.config.description or ""), config)
         self.dataset.warning = "; ".join(self.warnings) or None
 
-    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002 - lm-eval's hook
+    def download(self, dataset_kwargs: dict[str, object] | None = None, **kwargs: object) -> None:  # noqa: ARG002 - lm-eval's hook
         """Load nothing: `make_docs` does."""
         self.dataset = LoadedData()
         self.dataset.source, self.dataset.sha256 = "", None
@@ -108,10 +108,10 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
         """Return none: the prompts have no room for examples."""
         return []
 
-    def doc_to_text(self, doc: dict[str, Any], doc_to_text: Any = None) -> Any:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_text(self, doc: Doc, doc_to_text: object = None) -> Any:  # noqa: ARG002 - lm-eval's hook
         """Return what the user says."""
         return self.prompt_of(doc) if doc else ""
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> Any:
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> Any:
         """Return the right answer as text, by the YAML's `doc_to_target`."""
         return super().doc_to_target(doc, doc_to_target) if doc else ""

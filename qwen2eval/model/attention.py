@@ -1,6 +1,6 @@
 """Grouped-query attention: the projections of a layer, and attention to one part of the keys.
 
-Which tokens belong to one text, and what is kept of them, is no business of a layer: it hands queries, keys and values
+Which tokens belong to one text, and what is kept of them, is not known to a layer: it hands queries, keys and values
 to an `Attend`. `row_attention.py` has the one for rows of equal length, `qwen2eval/engine` those for many texts that
 share prefixes. Both attend in parts, each either a rectangle (all queries see all keys) or a causal square, and merge
 the parts by their log-sum-exp, so no matrix of length x length ever exists.
@@ -76,6 +76,7 @@ def attend_part(
         # What scaled_dot_product_attention calls on a CPU; only this form hands out the log-sum-exp
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         return Partial(*fused(q_BHTD, k_BHSD, v_BHSD, 0.0, causal, attn_mask=mask, scale=scale))
+    # A stride of 0: all heads are views of the same keys (`expand`)
     if not causal and mask is None and k_BHSD.stride(1) == 0:
         return _attend_folded(q_BHTD, k_BHSD, v_BHSD, scale=scale)
     return _attend_in_blocks(q_BHTD, k_BHSD, v_BHSD, causal=causal, scale=scale, mask=mask)
@@ -87,6 +88,7 @@ def merge(parts: Sequence[Partial]) -> Tensor:
         return parts[0].out_BHTD
     lse_PBHT = torch.stack([part.lse_BHT for part in parts])
     weights_PBHT1 = lse_PBHT.softmax(dim=0).unsqueeze(-1)
+    # Summed in the weights' dtype, float32 or wider: bfloat16 would round after each part
     out_BHTD = torch.zeros_like(parts[0].out_BHTD, dtype=weights_PBHT1.dtype)
     for part, weight_BHT1 in zip(parts, weights_PBHT1, strict=True):
         out_BHTD += part.out_BHTD * weight_BHT1
@@ -94,7 +96,7 @@ def merge(parts: Sequence[Partial]) -> Tensor:
 
 
 def _attend_folded(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Partial:
-    """Attend to a rectangle of keys that all heads share: their queries stand behind each other.
+    """Attend to a rectangle of keys that all heads share: their queries are concatenated.
 
     A product would copy the keys for each head.
     """

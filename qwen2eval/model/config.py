@@ -167,12 +167,12 @@ class Qwen2Config:
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ModelError(
-                f"num_attention_heads ({self.num_attention_heads}) is no multiple of num_key_value_heads "
+                f"num_attention_heads ({self.num_attention_heads}) is not a multiple of num_key_value_heads "
                 f"({self.num_key_value_heads}) in the model's config"
             )
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ModelError(
-                f"hidden_size ({self.hidden_size}) is no multiple of num_attention_heads "
+                f"hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "
                 f"({self.num_attention_heads}) in the model's config, and it gives no head_dim"
             )
         if self.head_size % 2:
@@ -184,7 +184,7 @@ class Qwen2Config:
             )
 
     @classmethod
-    def from_hf(cls, source: Mapping[str, Any] | str | Path) -> Self:
+    def from_hf(cls, source: Mapping[str, object] | str | Path) -> Self:
         """Read a checkpoint's config.json, in its older form (`rope_theta`) or its newer one (`rope_parameters`).
 
         Args:
@@ -209,7 +209,7 @@ class Qwen2Config:
             ModelError: no released model has this name.
         """
         if name not in PRESETS:
-            raise ModelError(f"Unknown model {name!r}. The released ones are {', '.join(PRESETS)}")
+            raise ModelError(f"Unknown model {name!r}. Released models: {', '.join(PRESETS)}")
         return cls(**PRESETS[name])
 
     def with_context(self, *, yarn_factor: float | None = None, dual_chunk: DualChunk | bool | None = None) -> Self:
@@ -261,7 +261,7 @@ class Qwen2Config:
 
     @property
     def n_embedding_parameters(self) -> int:
-        """Parameters of the embedding, and of the head where it is one of its own."""
+        """Parameters of the embedding, and of the head where it is separate."""
         return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
 
     @property

@@ -31,7 +31,7 @@ _MOE_OPTIONAL = ("decoder_sparse_step", "norm_topk_prob")
 _YARN_NUMBERS = ("factor", "beta_fast", "beta_slow", "attention_factor")
 
 
-def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+def read_config_json(source: Mapping[str, object] | str | Path) -> dict[str, Any]:
     """Return the values for `Qwen2Config`, with `yarn` and `dual_chunk` as dictionaries or None.
 
     Raises:
@@ -42,7 +42,7 @@ def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     _check_features(raw, where)
     required = _REQUIRED + (_MOE_REQUIRED if moe else ())
     if missing := [name for name in required if raw.get(name) is None]:
-        raise ModelError(f"{where} lacks {', '.join(missing)}: it is no complete config of a Qwen2 model")
+        raise ModelError(f"{where} lacks {', '.join(missing)}: it is not a complete config of a Qwen2 model")
     names = required + _OPTIONAL + (_MOE_OPTIONAL if moe else ())
     values = {name: raw[name] for name in names if raw.get(name) is not None}
     if moe:
@@ -51,7 +51,7 @@ def read_config_json(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     return values | _rope(raw, where) | {"dual_chunk": _dual_chunk(raw, where)}
 
 
-def load_config_json(source: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], str]:
+def load_config_json(source: Mapping[str, object] | str | Path) -> tuple[Mapping[str, Any], str]:
     """Return the dictionary as it is, of a GGUF file what it would be, and what messages call it.
 
     Raises:
@@ -70,10 +70,10 @@ def load_config_json(source: Mapping[str, Any] | str | Path) -> tuple[Mapping[st
         raise ModelError(f"There is no {str(path)!r}: name a checkpoint's folder, or its config.json") from err
     except (OSError, ValueError) as err:
         raise ModelError(
-            f"{str(path)!r} can't be read as JSON ({err}): get the checkpoint's config.json again"
+            f"{str(path)!r} can't be read as JSON ({err}): download the checkpoint's config.json again"
         ) from err
     if not isinstance(raw, dict):
-        raise ModelError(f"{str(path)!r} holds no JSON object: get the checkpoint's config.json again")
+        raise ModelError(f"{str(path)!r} holds no JSON object: download the checkpoint's config.json again")
     return raw, repr(str(path))
 
 
@@ -100,11 +100,11 @@ def _check_features(raw: Mapping[str, Any], where: str) -> None:
         "partial_rotary_factor": raw.get("partial_rotary_factor") not in (None, 1, 1.0),
     }
     if found := [name for name, is_found in refused.items() if is_found]:
-        told = ", ".join(f"{name} = {str(raw[name])[:80]}" for name in found)
-        raise ModelError(f"{where} sets {told}, which this model doesn't do; run it with --model hf")
+        settings = ", ".join(f"{name} = {str(raw[name])[:80]}" for name in found)
+        raise ModelError(f"{where} sets {settings}, which --model qwen2 does not support; use --model hf")
 
 
-def _check_numbers(values: Mapping[str, Any], where: str) -> None:
+def _check_numbers(values: Mapping[str, object], where: str) -> None:
     for name in ("rms_norm_eps",):
         if name in values and not _is_number(values[name]):
             raise ModelError(f"{where}: {name} is {values[name]!r}, not a number")
@@ -118,12 +118,13 @@ def _rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise ModelError(f"{where}: rope_scaling or rope_parameters is {rope!r}, not an object")
+    # transformers 5 writes `rope_parameters` with the base in it; older ones write `rope_theta` beside `rope_scaling`
     theta = rope.get("rope_theta") or raw.get("rope_theta") or DEFAULT_ROPE_THETA
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ("default", "yarn"):
-        raise ModelError(f"{where}: rope type {kind!r} is none that this model does; it does 'default' and 'yarn'")
+        raise ModelError(f"{where}: unsupported rope type {kind!r} (supported: default, yarn)")
     if unknown := sorted({"mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"} & rope.keys()):
-        raise ModelError(f"{where}: {', '.join(unknown)} of rope is nothing that this model does; use --model hf")
+        raise ModelError(f"{where}: --model qwen2 does not support {', '.join(unknown)} of rope; use --model hf")
     if not _is_number(theta):
         raise ModelError(f"{where}: rope_theta is {theta!r}, not a number over 0")
     yarn = None
@@ -139,7 +140,7 @@ def _rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"rope_theta": float(theta), "yarn": yarn}
 
 
-def _dual_chunk(raw: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+def _dual_chunk(raw: Mapping[str, object], where: str) -> dict[str, Any] | None:
     dual = raw.get("dual_chunk_attention_config")
     if dual is None:
         return None

@@ -1,4 +1,4 @@
-"""Writes a checkpoint anew as a Hugging Face folder of safetensors in another dtype: from such a folder, or from GGUF.
+"""Rewrites a checkpoint as a Hugging Face folder of safetensors in another dtype: from such a folder, or from GGUF.
 
 Values pass tensor by tensor; no more than twice one file's worth of them is in memory.
 """
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import Checkpoint, open_checkpoint
+from qwen2eval.model.checkpoint import Checkpoint
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.model.config_json import load_config_json
 from qwen2eval.model.gguf_header import read_header
 from qwen2eval.model.load import choose_dtype, empty_model
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.save import MAX_SHARD_GB, ShardWriter, Written, copy_other_files, new_folder, write_config
 
 _TIED_HEAD = "lm_head.weight"
@@ -34,7 +35,7 @@ def convert(
         out: the folder to make.
         dtype: of the weights: "float32", "bfloat16" or "float16".
         max_shard_gb: size of a file, in units of 1e9 bytes.
-        on_layer: is told how many layers of how many are done.
+        on_layer: called with the number of finished layers and of all.
 
     Raises:
         ModelError: the source can't be loaded, or `out` can't be written; nothing is left of it then.
@@ -76,7 +77,7 @@ def write_other_files(source: str | Path, checkpoint: Checkpoint, folder: Path) 
     A GGUF file holds its tokenizer, which transformers unpacks; one that lies in the folder named wins.
 
     Raises:
-        ModelError: the GGUF file's tokenizer is none that transformers can read.
+        ModelError: the GGUF file's tokenizer can't be read by transformers.
     """
     if copy_other_files(Path(source), folder):
         return True

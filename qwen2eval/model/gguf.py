@@ -89,7 +89,7 @@ class GgufCheckpoint:
         except NotImplementedError as err:
             raise ModelError(
                 f"{place.tensor.name} in {str(self.path)!r} is of type {kind.type.name}, which the gguf package "
-                "can't dequantise: get the model in another type, such as Q8_0"
+                "can't dequantise: use the model in another type, such as Q8_0"
             ) from err
 
     def release(self) -> None:
@@ -155,9 +155,11 @@ def _tensor_types(header: Header) -> dict[str, _StoredType]:
             ) from err
         stored = _StoredType(kind, *gguf.GGML_QUANT_SIZES[kind])
         if not tensor.shape or 0 in tensor.shape or tensor.shape[-1] % stored.block_size:
-            raise ModelError(f"{where} has shape {tensor.shape}, which can't be of type {kind.name}: get it again")
+            raise ModelError(f"{where} has shape {tensor.shape}, which {kind.name} does not allow: download it again")
         if (end := tensor.offset + stored.n_bytes(tensor.shape)) > size:
-            raise ModelError(f"{where} ends at byte {end:,}, but the file at {size:,}: it is truncated, get it again")
+            raise ModelError(
+                f"{where} ends at byte {end:,}, but the file at {size:,}: it is truncated, download it again"
+            )
         types[tensor.name] = stored
     return types
 
@@ -181,7 +183,8 @@ def _places(tensor: TensorInfo) -> Iterator[tuple[str, _Place]]:
             key = f"model.layers.{layer}.mlp.experts.{expert}.{_OF_EXPERTS[name]}.{kind}"
             yield key, _Place(tensor, shape[1:], expert)
         return
-    if name == "ffn_gate_inp_shexp" and len(shape) == 1:  # a matrix of one row, which some writers squeeze
+    # A matrix of one row, which some writers squeeze
+    if name == "ffn_gate_inp_shexp" and len(shape) == 1:
         shape = (1, *shape)
     if name in _IN_LAYER:
         yield f"model.layers.{layer}.{_IN_LAYER[name]}.{kind}", _Place(tensor, shape)
@@ -189,7 +192,7 @@ def _places(tensor: TensorInfo) -> Iterator[tuple[str, _Place]]:
         yield f"{_TOP[stem]}.{kind}" if stem in _TOP else tensor.name, _Place(tensor, shape)
 
 
-def _dequantise(rows: "np.ndarray[Any, Any]", kind: Any, dtype: torch.dtype) -> Tensor:
+def _dequantise(rows: "np.ndarray[Any, Any]", kind: object, dtype: torch.dtype) -> Tensor:
     """Return the values of rows of bytes, (rows, columns); float32 as float32 stays in the map."""
     gguf = _import_gguf()
     if kind == gguf.GGMLQuantizationType.F32:

@@ -49,7 +49,8 @@ _NEUTRAL = {
     "rope.scaling.yarn_ext_factor": (1,),
     "rope.scaling.yarn_log_multiplier": (0,),
     "expert_weights_scale": (0, 1),
-    "expert_gating_func": (0, 1),  # 1 is softmax
+    # 1 is softmax
+    "expert_gating_func": (0, 1),
 }
 """Metadata that would change logits, and the values with which it doesn't."""
 
@@ -86,7 +87,7 @@ class Header:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """Return the GGUF file that a path stands for: itself, or the only one of a folder without safetensors.
+    """Return the GGUF file that a path means: itself, or the only one of a folder without safetensors.
 
     Raises:
         ModelError: the folder holds several.
@@ -104,7 +105,7 @@ def read_header(path: Path) -> Header:
     """Return a file's metadata and list of tensors.
 
     Raises:
-        ModelError: the file is missing, is none, is of another version, or ends within its head.
+        ModelError: the file is missing, not GGUF, of another version, or ends within its header.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -113,7 +114,7 @@ def read_header(path: Path) -> Header:
         raise ModelError(f"There is no file {str(path)!r}: name a GGUF file, or a folder with one") from err
     # mmap refuses an empty file with a ValueError; a text that isn't UTF-8 is one, too
     except (OSError, ValueError, struct.error) as err:
-        raise ModelError(f"{str(path)!r} is truncated or corrupt ({err}): get it again") from err
+        raise ModelError(f"{str(path)!r} is truncated or corrupt ({err}): download it again") from err
 
 
 def hf_config(header: Header) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _check_neutral(header: Header, architecture: str) -> None:
         value = _get(header, f"{architecture}.{field}")
         if value is not None and value not in neutral:
             raise ModelError(
-                f"{str(header.path)!r} sets {architecture}.{field} = {value}, which this model doesn't do; "
+                f"{str(header.path)!r} sets {architecture}.{field} = {value}, which --model qwen2 does not support; "
                 "run it with llama.cpp's server and --model local-completions"
             )
 
@@ -204,18 +205,18 @@ class _Cursor:
         """Go on by so many bytes and return where they begin."""
         start, self.offset = self.offset, self.offset + size
         if self.offset > len(self.data):
-            raise ValueError(f"it ends at byte {len(self.data):,}, within its head")
+            raise ValueError(f"it ends at byte {len(self.data):,}, within its header")
         return start
 
 
 def _parse(cursor: _Cursor, path: Path) -> Header:
     if cursor.data[:4] != b"GGUF":
-        raise ModelError(f"{str(path)!r} is no GGUF file: it doesn't begin with 'GGUF'; get it again")
+        raise ModelError(f"{str(path)!r} is not a GGUF file: it doesn't begin with 'GGUF'; download it again")
     cursor.offset = 4
     version = cursor.number("I")
     if version not in _VERSIONS:
         what = "big-endian" if version & 0xFFFF == 0 else f"of version {version}"
-        raise ModelError(f"{str(path)!r} is {what}; little-endian GGUF of version 2 or 3 can be read: convert it anew")
+        raise ModelError(f"{str(path)!r} is {what}; little-endian GGUF of version 2 or 3 can be read: convert it again")
     n_tensors, n_values = cursor.number("Q"), cursor.number("Q")
     metadata = {cursor.text(): cursor.value() for _ in range(n_values)}
     tensors = list(_tensors(cursor, n_tensors))
@@ -247,7 +248,8 @@ def _letter(kind: int) -> str:
 
 def _shortest(value: float) -> float:
     """Return the number that was meant by a float32: 1e-06, not 9.999999974752427e-07."""
-    if not abs(value) < 1e38:  # rounded up it would be none; or it is none
+    # Rounded up it would be none; or it is none
+    if not abs(value) < 1e38:
         return value
     stored = struct.pack("<f", value)
     texts = (f"{value:.{digits}g}" for digits in range(1, 10))

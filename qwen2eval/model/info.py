@@ -47,7 +47,7 @@ class ModelInfo:
         """
         self.config.kv_bytes_per_token(dtype=self.dtype)
         if self.batch_size < 1:
-            raise ModelError(f"batch_size is {self.batch_size}: a batch has 1 row or more")
+            raise ModelError(f"batch_size is {self.batch_size}: it must be 1 or more")
 
     def memory_at(self, context_length: int) -> ContextMemory:
         """Return the memory at a context length.
@@ -56,7 +56,7 @@ class ModelInfo:
             ModelError: the length is under 1.
         """
         if context_length < 1:
-            raise ModelError(f"A context of {context_length} tokens: it has 1 or more")
+            raise ModelError(f"The context is {context_length} tokens: it must be 1 or more")
         total = self.config.memory_bytes(context_length, dtype=self.dtype, batch_size=self.batch_size)
         weights = self.config.memory_bytes(0, dtype=self.dtype)
         return ContextMemory(context_length, total - weights, total, context_length <= self.config.max_length)
@@ -75,7 +75,7 @@ def find_config(name: str) -> Qwen2Config:
     """Return the config of a folder, config.json or GGUF file, or else of a released model with or without "Qwen/".
 
     Raises:
-        ModelError: there is no such thing, or the file is of no Qwen2.
+        ModelError: nothing has this name, or the file is not of a Qwen2.
     """
     if Path(name).exists():
         return Qwen2Config.from_hf(name)
@@ -84,5 +84,5 @@ def find_config(name: str) -> Qwen2Config:
     near = difflib.get_close_matches(short, PRESETS, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise ModelError(
-        f"{name!r} is no file, no folder and no released model. {hint}The released ones are {', '.join(PRESETS)}"
+        f"{name!r} is neither a file, a folder nor a released model. {hint}Released models: {', '.join(PRESETS)}"
     )

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import Checkpoint, open_checkpoint, some
+from qwen2eval.model.checkpoint import Checkpoint, some
 from qwen2eval.model.config import DualChunk, Qwen2Config
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.qwen2 import Qwen2Model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,7 +50,8 @@ def load_model(
     config = Qwen2Config.from_hf(checkpoint.path).with_context(yarn_factor=yarn_factor, dual_chunk=dual_chunk)
     model, sources = empty_model(checkpoint, config)
     for name, parameter in list(model.named_parameters()):
-        if name.endswith("input_layernorm.weight"):  # the first of a layer
+        # The first of a layer
+        if name.endswith("input_layernorm.weight"):
             checkpoint.release()
         tensor = _read(checkpoint, sources[name], parameter, wanted_dtype, wanted_device)
         module = model.get_submodule(name.rpartition(".")[0])
@@ -84,7 +86,7 @@ def empty_model(checkpoint: Checkpoint, config: Qwen2Config) -> EmptyModel:
     except RuntimeError as err:  # the number of elements overflows
         raise ModelError(
             f"The {checkpoint.declared_by} of {str(checkpoint.path)!r} asks for sizes beyond all memory ({err}): "
-            "get the checkpoint again"
+            "download the checkpoint again"
         ) from err
     sources = key_table(model, checkpoint.keys)
     _check_keys(sources, checkpoint, tied=config.tie_word_embeddings)
@@ -113,7 +115,7 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """Return torch's dtype of a name.
 
     Raises:
-        ModelError: it is none that weights may have; says which are.
+        ModelError: weights can't have this dtype; the message lists those they can have.
     """
     if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
@@ -140,9 +142,7 @@ def _check_keys(sources: Mapping[str, tuple[str, ...]], checkpoint: Checkpoint, 
     wanted = {key for keys in sources.values() for key in keys}
     present = set(checkpoint.keys)
     if missing := sorted(wanted - present):
-        hint = (
-            "; a checkpoint without a head of its own says tie_word_embeddings" if "lm_head.weight" in missing else ""
-        )
+        hint = "; a checkpoint without a separate head sets tie_word_embeddings" if "lm_head.weight" in missing else ""
         raise ModelError(
             f"The checkpoint {str(checkpoint.path)!r} lacks {some([*map(checkpoint.name_of, missing)])}, which its "
             f"{checkpoint.declared_by} asks for{hint}"

@@ -21,7 +21,7 @@ _ROWS = 128
 
 
 def pack_linears(model: Qwen2Model) -> None:
-    """Lay out the weights of a model's linear layers anew, in place; the model goes on as before, only faster.
+    """Lay out the weights of a model's linear layers anew, in place; the model works as before, only faster.
 
     Does nothing on other devices than a CPU, or where torch was built without oneDNN. The old layout is let go layer by
     layer. A head that is the embedding stays as it is: packed, it would be there twice.
@@ -93,6 +93,7 @@ def _with_a_twin(compute: Callable[[Tensor], Tensor], x_C: Tensor) -> Tensor:
     """Compute; a row alone is given a second one, since oneDNN sums up a single row in another order."""
     if x_C.shape[:-1].numel() != 1:
         return compute(x_C)
+    # The twin's result is dropped
     return compute(x_C.reshape(1, -1).repeat(2, 1))[:1].view(*x_C.shape[:-1], -1)
 
 
@@ -102,6 +103,7 @@ def _linear(x_C: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
 
 
 def _packed(weight: Tensor) -> Tensor:
+    # A private operator of torch: `_can_pack` tries it first, on every build and dtype
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
     return packed
 

@@ -98,7 +98,7 @@ class Qwen2Model(nn.Module):
         """Return the stream under the head for token ids of any shape (…): (…, hidden).
 
         Args:
-            attend: knows where the tokens stand, and what each of them sees.
+            attend: knows the tokens' positions, and what each of them sees.
         """
         x_C = self.model.embed_tokens(input_ids)
         for layer in self.model.layers:

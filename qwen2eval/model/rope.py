@@ -57,7 +57,7 @@ def turn(x_TD: Tensor, turns: Turns) -> Tensor:
     """Return vectors turned, the two halves of each being the coordinates of its planes.
 
     Args:
-        x_TD: (…, time, head size); where the heads stand between, `turns` needs an axis for them (`across_heads`).
+        x_TD: (…, time, head size); if the heads are between them, `turns` needs an axis for them (`across_heads`).
     """
     first, second = x_TD.chunk(2, dim=-1)
     cos, sin = turns
@@ -95,7 +95,8 @@ def _ramp_bounds(head_size: int, theta: float, yarn: Yarn) -> tuple[float, float
 
     low = max(math.floor(index_of(yarn.beta_fast)), 0)
     high = min(math.ceil(index_of(yarn.beta_slow)), head_size - 1)
-    return low, high if high != low else high + 0.001  # as transformers does, against a division by zero
+    # As transformers does, against a division by zero
+    return low, high if high != low else high + 0.001
 
 
 def key_positions(positions_T: Tensor, dual: DualChunk) -> Tensor:

@@ -71,6 +71,7 @@ def attend_dual_chunk(
     length, end, pieces = dual.chunk_length, span.start + q_BHTD.shape[2], []
     begin = span.start
     while begin < end:
+        # A prompt may begin in the middle of a chunk, behind what the cache holds
         chunk_start = begin - begin % length
         stop = min(chunk_start + length, end)
         run = slice(begin - span.start, stop - span.start)
@@ -110,7 +111,7 @@ def _partial(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, *, causal: bool, sc
         # A view: the heads of a group share their keys without a copy
         q = q_BHTD.reshape(n_batch * n_kv, n_groups, n_new, size)
     else:
-        # The queries of a group stand behind each other, so that the keys are read once for all of them
+        # The queries of a group are concatenated, so that the keys are read once for all of them
         q = q_BHTD.reshape(n_batch * n_kv, 1, n_groups * n_new, size)
     k, v = (x.flatten(0, 1).unsqueeze(1).expand(-1, q.shape[1], -1, -1) for x in (k_BKSD, v_BKSD))
     out, lse = attend_part(q, k, v, causal=causal, scale=scale)

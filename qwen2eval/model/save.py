@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import INDEX, SINGLE
+from qwen2eval.model.safetensors_files import INDEX, SINGLE
 
 MAX_SHARD_GB = 2.0
 """Of weights in one file, in units of 1e9 bytes. They are in memory together, and twice while they are written."""
@@ -55,7 +54,7 @@ class ShardWriter:
     """Collects tensors and writes a file whenever the next one wouldn't fit in.
 
     Args:
-        max_shard_gb: bytes of a file, in units of 1e9; a larger tensor has a file of its own.
+        max_shard_gb: bytes of a file, in units of 1e9; a larger tensor has a separate file.
 
     Raises:
         ModelError: the limit is not over 0; `add` and `finish`: a file can't be written.
@@ -86,6 +85,7 @@ class ShardWriter:
         size = tensor.numel() * tensor.element_size()
         if self._pending and self._n_pending_bytes + size > self._limit:
             self._flush()
+        # safetensors refuses views that are not contiguous
         self._pending[key] = tensor.contiguous()
         self._n_pending_bytes += size
         self.n_bytes += size
@@ -94,6 +94,7 @@ class ShardWriter:
         """Write what is left; name the files by their number of all, and list them if there are several."""
         self._flush()
         count = self.n_files
+        # Names need the number of all files, which is known only now
         names = {number: f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)}
         if count == 1:
             names[1] = SINGLE
@@ -109,10 +110,12 @@ class ShardWriter:
         number = self.n_files + 1
         path = self._path(number)
         try:
+            # Created here first to learn the mode that the user's umask gives
             path.touch()
             mode = path.stat().st_mode
             save_file(self._pending, path, metadata={"format": "pt"})
-            path.chmod(mode)  # safetensors lets nobody else read
+            # safetensors writes files that nobody else can read
+            path.chmod(mode)
         except (SafetensorError, OSError) as err:
             raise ModelError(f"Can't write {str(path)!r} ({err}): is the disk full?") from err
         self._shard_of |= dict.fromkeys(self._pending, number)
@@ -133,27 +136,29 @@ def new_folder(out: Path, *, n_bytes: int) -> Iterator[Path]:
         ModelError: `out` is there already, can't be made, or the disk has too little room.
     """
     if out.exists():
-        raise ModelError(f"{str(out)!r} is there already: name a new folder, or delete it first")
+        raise ModelError(f"{str(out)!r} exists already: name a new folder, or delete it first")
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        # Of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         n_free = shutil.disk_usage(partial).free
     except OSError as err:
-        raise ModelError(f"{str(out)!r} can't be made ({err}): name a folder in which you may write") from err
+        raise ModelError(f"{str(out)!r} can't be created ({err}): name a folder in which you may write") from err
     try:
         if n_free < n_bytes:
             raise ModelError(
                 f"The weights take {n_bytes / _GB:.1f} GB, and the disk of {str(out)!r} has {n_free / _GB:.1f} GB left"
             )
         yield partial
+        # The last step: a folder with this name is complete
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_config(folder: Path, config: Mapping[str, Any], *, dtype: str) -> None:
+def write_config(folder: Path, config: Mapping[str, object], *, dtype: str) -> None:
     """Write config.json with the dtype of the weights beside it."""
     kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
     write_json(folder / "config.json", kept | {"torch_dtype": dtype})
@@ -167,6 +172,6 @@ def copy_other_files(source: Path, folder: Path) -> bool:
     return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a value as people read it."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,17 +1,17 @@
-"""Makes a mixture of experts of a dense model, as Qwen2-57B-A14B was begun from Qwen2-7B (report, section 2.2.2).
+"""Upcycles a dense model into a mixture of experts, as Qwen2-57B-A14B was made from Qwen2-7B (report, section 2.2.2).
 
 For n experts of width h the MLP, of width h_FFN, is copied ceil(n h / h_FFN) times; each copy is shuffled along the
 intermediate dimension (gate rows, up rows and down columns alike), and the copies, one behind the other, are cut into
 experts, what is left being dropped. Then half of each expert's parameters is drawn anew.
 
-The report leaves open, and here is chosen:
-- "half of the parameters": single elements, each by a coin of its own, so a half to within 0.02 % in the 7B's experts;
+What the report leaves open is chosen here:
+- "half of the parameters": single elements, each with probability 1/2, so a half to within 0.02 % in the 7B's experts;
 - new values are normal with the released models' initializer_range, 0.02, as is the router;
 - the shared expert is cut from shuffled copies in the same way and nothing of it is drawn anew; the width is that of 8
   experts, as released; its gate starts at 0, which lets half of its output through for every token;
-- nothing is scaled, so the model's output is no longer that of the dense one: it is a start for training.
+- nothing is scaled, so the model's output is no longer that of the dense one: it initialises further training.
 
-Each layer and expert has a random generator of its own: results don't depend on the order of writing. They do depend,
+Each layer and expert has its own random generator: results don't depend on the order of writing. They do depend,
 in the last bit of new values, on the processor's vector instructions.
 """
 
@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from qwen2eval.errors import ModelError
-from qwen2eval.model.checkpoint import Checkpoint, open_checkpoint
+from qwen2eval.model.checkpoint import Checkpoint
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.model.config_json import load_config_json
 from qwen2eval.model.convert import by_layer, write_other_files
 from qwen2eval.model.load import choose_dtype, empty_model
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.save import MAX_SHARD_GB, ShardWriter, Written, new_folder, write_config
 
 N_SHARED = 8
@@ -64,7 +65,7 @@ class Upcycling:
             ModelError: a size under 1, a shared expert of broken experts, or a ratio outside 0 to 1.
         """
         if min(self.num_experts, self.moe_intermediate_size, self.num_experts_per_tok, self.shared_size) < 1:
-            raise ModelError(f"Experts are counted from 1, and so are their widths; this is {self}")
+            raise ModelError(f"The number of experts and their widths must be 1 or more; this is {self}")
         if self.num_experts_per_tok > self.num_experts:
             raise ModelError(
                 f"Each token visits {self.num_experts_per_tok} experts, but there are {self.num_experts}: give more "
@@ -72,11 +73,11 @@ class Upcycling:
             )
         if self.shared_size % self.moe_intermediate_size:
             raise ModelError(
-                f"The shared expert's width ({self.shared_size}) is no multiple of a routed one's "
-                f"({self.moe_intermediate_size}): it stands for a whole number of experts"
+                f"The shared expert's width ({self.shared_size}) is not a multiple of a routed one's "
+                f"({self.moe_intermediate_size}): it replaces a whole number of experts"
             )
         if not 0 <= self.reinit_ratio <= 1 or self.initializer_range < 0:
-            raise ModelError(f"A share is from 0 to 1, and a standard deviation 0 or more; this is {self}")
+            raise ModelError(f"reinit_ratio must be from 0 to 1, and initializer_range 0 or more; this is {self}")
 
     @property
     def shared_size(self) -> int:
@@ -117,10 +118,10 @@ def upcycle(
         out: the folder to make; transformers loads it as Qwen2MoeForCausalLM.
         dtype: of the weights: "float32", "bfloat16" or "float16".
         max_shard_gb: size of a file, in units of 1e9 bytes.
-        on_layer: is told how many layers of how many are done.
+        on_layer: called with the number of finished layers and of all.
 
     Raises:
-        ModelError: the source can't be loaded or is no dense model, or `out` can't be written; nothing is left of it
+        ModelError: the source can't be loaded or is not a dense model, or `out` can't be written; nothing is left of it
             then.
     """
     wanted, checkpoint = choose_dtype(dtype), open_checkpoint(source)
@@ -202,7 +203,7 @@ def cut(mlp: MLP, columns: Tensor) -> MLP:
 
 
 def reinitialise(matrix: Tensor, ratio: float, std: float, generator: torch.Generator) -> Tensor:
-    """Return a matrix of which this share of elements, each by a coin of its own, is normal with this deviation."""
+    """Return a matrix of which this share of elements, each drawn independently, is normal with this deviation."""
     is_new = torch.rand(matrix.shape, generator=generator) < ratio
     return torch.where(is_new, torch.randn(matrix.shape, generator=generator) * std, matrix)
 

@@ -56,5 +56,5 @@ class RunClock:
 
 
 def _load() -> float:
-    """Return runnable processes a processor, at least 1: what stands in where the kernel counts no waiting."""
+    """Return runnable processes a processor, at least 1: used where the kernel does not count waiting."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

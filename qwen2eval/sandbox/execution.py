@@ -13,7 +13,8 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_MEMORY_MB = 512
-MAX_NAME = 1_000  # characters: it has to fit in one message to the worker
+# Characters: it has to fit in one message to the worker
+MAX_NAME = 1_000
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Execution:
-    """What came of a check.
+    """The result of a check.
 
     Attributes:
         verdict: `passed`; `failed`: a test or the output says no; `error`: an exception, or the program ended by
@@ -93,7 +94,7 @@ class Execution:
         seconds: run time without waiting for a processor.
         max_rss_mb: MiB, the largest of the check's processes, with the interpreter's own.
         level: of the sandbox that ran it.
-        separated: whether program and tests were in processes of their own; `None` for whole programs.
+        separated: whether program and tests were in separate processes; `None` for whole programs.
         retried: whether it was repeated alone, because it ended close to its time limit or lost its worker.
     """
 

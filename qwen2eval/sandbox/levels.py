@@ -3,7 +3,7 @@
 `bwrap+landlock+seccomp`: namespaces by bubblewrap (own file tree, processes, network), Landlock, a seccomp filter.
 `landlock+seccomp`: the same without namespaces; where these are forbidden, as in most containers.
 `container`: a container of docker or podman, and Landlock and seccomp inside; when asked for.
-`none`: limits only. Must be typed.
+`none`: limits only; never chosen automatically.
 """
 
 import functools
@@ -27,10 +27,12 @@ from qwen2eval.sandbox.inside.seccomp import ARCHITECTURES
 
 BWRAP, LANDLOCK, CONTAINER, NONE = "bwrap+landlock+seccomp", "landlock+seccomp", "container", "none"
 LEVELS = (BWRAP, LANDLOCK, CONTAINER, NONE)
-STRONG_LEVELS = (BWRAP, LANDLOCK)  # what `auto` accepts
+# What `auto` accepts
+STRONG_LEVELS = (BWRAP, LANDLOCK)
 ALIASES = {"bwrap": BWRAP, "landlock": LANDLOCK}
 IMAGE_VARIABLE, DEFAULT_IMAGE = "QWEN2EVAL_SANDBOX_IMAGE", "python:3.11-slim"
-CONTAINER_MEMORY_MB = 4_096  # of all processes of a worker; each check has its own limit
+# Of all processes of a worker; each check has its own limit
+CONTAINER_MEMORY_MB = 4_096
 
 BOX_BYTES = 80 << 20  # of the namespace's own file system
 DROPPED_UID = 64_999  # what root becomes: a number that nothing else uses
@@ -40,7 +42,8 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MB of the address space that is limited
+    # Else each thread reserves 64 MB of the address space that is limited
+    "MALLOC_ARENA_MAX": "1",
 }
 FLAGS = ("-S", "-s", "-P", "-B", "-X", "utf8")
 
@@ -108,13 +111,15 @@ def prepare_launch(level: str, packages: Sequence[str] = ()) -> Launch:
         "landlock": level != NONE,
         "seccomp": level != NONE,
         "limit_threads": uid_of_programs() is not None
-        or (level == BWRAP and not root),  # where the kernel counts ours alone
+        # Where the kernel counts ours alone
+        or (level == BWRAP and not root),
         "prefix_by_fd": None,
         "control_path": None,
         "packages": list(packages),
         "packages_path": "/packages",
     }
     folders = [folder for name in packages for folder in _package_folders(name)]
+    # The interpreter behind a virtual environment, whose links the sandbox would not have
     executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable) or sys.executable)
     prefix = Path(os.path.realpath(sys.base_prefix))
     if level == BWRAP:
@@ -155,7 +160,7 @@ def bwrap_command(
     options: Sequence[str] = (),
     box_bytes: int = BOX_BYTES,
 ) -> list[str]:
-    """Return the command before which a program is put to have it in namespaces of its own.
+    """Return the command before which a program is put to run it in its own namespaces.
 
     Args:
         prefix: of the Python installation.
@@ -185,7 +190,8 @@ def bwrap_command(
             command += ["--ro-bind", name, name]
     for path in (prefix, *folders):
         if not path.is_relative_to("/usr"):
-            for folder in reversed(path.parents[:-1]):  # made by bwrap itself, only root could enter them
+            # Made by bwrap itself, only root could enter them
+            for folder in reversed(path.parents[:-1]):
                 command += ["--perms", "0755", "--dir", str(folder)]
             command += ["--ro-bind", str(path), str(path)]
     for name in ("/etc/ld.so.cache", "/etc/localtime"):
@@ -240,6 +246,6 @@ def shared_tempdir() -> str:
 
 
 def _others_may_enter(path: Path) -> bool:
-    """Return whether a user without any rights of its own can reach what lies in this directory."""
+    """Return whether a user without any privileges can reach what lies in this directory."""
     resolved = path.resolve()
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (resolved, *resolved.parents))

@@ -29,12 +29,14 @@ def f(what):
     return "done"
 """
 _ATTEMPTS = ("read", "write", "fork", "socket", "kill")
-LAST_RESORT = "On a machine that may be thrown away, level `none` runs programs without protection; type it to mean it."
+LAST_RESORT = (
+    "Level `none` runs programs without protection. It is never chosen automatically; use disposable machines."
+)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What came of trying one level: `works`, and the reason if it does not."""
+    """The result of trying one level: `works`, and the reason if it does not."""
 
     level: str
     works: bool
@@ -69,7 +71,7 @@ def choose_level(name: str) -> str:
     """Return the level to use: the named one if it works, for `auto` the strongest.
 
     Raises:
-        SandboxError: none works; level `none` is never chosen by itself.
+        SandboxError: none works; level `none` is never chosen automatically.
         ConfigError: there is no such level.
     """
     wanted = level_name(name)

@@ -53,9 +53,11 @@ class Sandbox:
         self.n_workers = cores if workers is None else workers
         if self.n_workers < 1:
             raise ConfigError(f"workers {workers!r}: give 1 or more")
-        self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # the last one used is warm
+        # The last one used is warm
+        self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(self.n_workers):
-            self._idle.put(None)  # a worker is started when it is first needed
+            # A worker is started when it is first needed
+            self._idle.put(None)
         self._busy: set[Worker] = set()
         self._alone = threading.Lock()
         self._closed = False
@@ -74,7 +76,7 @@ class Sandbox:
         memory_mb: int = DEFAULT_MEMORY_MB,
         compare: Comparison = "text",
     ) -> Execution:
-        """Run one program and return what came of it; the arguments are those of `Check`.
+        """Run one program and return the result; the arguments are those of `Check`.
 
         Raises:
             ConfigError: arguments that make no check.
@@ -94,11 +96,11 @@ class Sandbox:
 
     def check_many(
         self,
-        checks: Iterable[Check | Mapping[str, Any]],
+        checks: Iterable[Check | Mapping[str, object]],
         *,
         on_done: Callable[[int, Execution], None] | None = None,
     ) -> list[Execution]:
-        """Run checks on all cores and return what came of each, in the order given.
+        """Run checks on all cores and return the result of each, in the order given.
 
         Args:
             checks: `Check`s, or mappings with the arguments of `check`.
@@ -128,7 +130,8 @@ class Sandbox:
             try:
                 list(threads.map(run, range(len(asked))))
             finally:
-                threads.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not waited for
+                # After an error or Ctrl-C the rest is not waited for
+                threads.shutdown(cancel_futures=True)
         for index in sorted(again):
             execution = done[index] = self._run_alone(asked[index])
             if on_done:
@@ -138,6 +141,7 @@ class Sandbox:
     def _run_alone(self, check: Check) -> Execution:
         """Repeat a check whose time was close to its limit, with no other check of ours beside it."""
         with self._alone:
+            # Holding all other workers keeps every core but one free of our own checks
             others = [self._idle.get() for _ in range(self.n_workers - 1)]
             try:
                 execution = self._run(check).execution
@@ -177,7 +181,8 @@ class Sandbox:
             if worker is None:
                 worker = Worker(self.level, self.packages)
             self._busy.add(worker)
-            if self._closed:  # `close` may have looked before
+            # `close` may have looked before
+            if self._closed:
                 raise SandboxError("this sandbox is closed")
             yield worker
         except InseparableError:
@@ -233,7 +238,8 @@ def _lost_execution(level: str, why: str, check: Check) -> Execution:
 
 
 def _close_workers(idle: "queue.LifoQueue[Worker | None]", owner: int) -> None:
-    if os.getpid() != owner:  # a fork of ours: the workers are not its own
+    # A fork of ours: the workers are not its own
+    if os.getpid() != owner:
         return
     n_taken = 0
     with contextlib.suppress(queue.Empty):
@@ -243,4 +249,5 @@ def _close_workers(idle: "queue.LifoQueue[Worker | None]", owner: int) -> None:
             if worker is not None:
                 worker.close()
     for _ in range(n_taken):
-        idle.put(None)  # who waits for a worker is told that there are none
+        # Wakes whoever waits for a worker: there are none left
+        idle.put(None)

@@ -1,4 +1,4 @@
-"""What this machine can contain: the levels, tried, and a dozen attacks run on the spot with targets of our own.
+"""What this machine can contain: the levels, tried, and a dozen attacks run on the spot with our own targets.
 
 The attacks are few, and mild if they succeed; the project's tests have some 250. `contained` is judged from outside: a
 file that is still as it was, a socket that nobody called, a process that lives, a verdict that is not `passed`.
@@ -116,11 +116,12 @@ def run_attacks(level: str) -> tuple[AttackResult, ...]:
 
 
 def _attacks(targets: _Targets) -> list[_Attack]:
-    """Return each attack's name, check, and what tells that it did no harm, besides the targets."""
+    """Return each attack's name, check, and the test that it did no harm, besides the targets."""
     file, victim = str(targets.file), targets.victim.pid
     look = "text = str(os.environ) + open(f'/proc/{os.getppid()}/environ').read(); print(text)"
     connect = f"s = socket.socket(socket.AF_UNIX); s.connect({str(targets.folder / 'socket')!r})"
-    trace = f"assert ctypes.CDLL(None).ptrace(16, {victim}, 0, 0) == 0"  # PTRACE_ATTACH
+    # PTRACE_ATTACH
+    trace = f"assert ctypes.CDLL(None).ptrace(16, {victim}, 0, 0) == 0"
     return [
         _act("reads a file", f"print(open({file!r}).read())"),
         _act("writes a file", f"open({file!r}, 'a').write('x')"),

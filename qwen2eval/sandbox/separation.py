@@ -35,14 +35,15 @@ class Separation(NamedTuple):
 def examine_tests(check: Check) -> Separation:
     """Return how the tests of a check are to be run.
 
-    Tests that can't be compiled are separate: the tester tells what is wrong with them.
+    Tests that can't be compiled are separate: the tester reports what is wrong with them.
 
     >>> examine_tests(Check("", entry_point="f", tests="assert f(1) == 2"))
     Separation(why_together=None, defines_check=False)
     >>> examine_tests(Check("", entry_point="f", tests="assert f(Pair(1, 2)) == 2")).why_together
     "the tests use 'Pair' of the program"
     """
-    with _parsing:  # what parsers warn of can be kept from the user's screen by one thread at a time
+    # What parsers warn of can be kept from the user's screen by one thread at a time
+    with _parsing:
         return _examine((check.entry_point or "").rpartition(".")[2], check.setup, check.tests or "")
 
 
@@ -59,6 +60,7 @@ def _examine(entry: str, setup_source: str, tests_source: str) -> Separation:
     # of large tests nearly all nodes are the numbers of long lists
     nodes = [node for tree in (setup, tests) for node in ast.walk(tree) if not isinstance(node, _PARTS_OF_VALUES)]
     known = _BUILTINS | candidates | _bound_names(nodes)
+    # By identity: equal nodes occur in many places of a tree
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     objections = [_objection(node, candidates, known, called) for node in nodes]
     why = next(filter(None, objections), None) or _looks_into_results(nodes, candidates)
@@ -69,6 +71,7 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         if node.id not in known:
             return f"the tests use {node.id!r} of the program"
+        # Only a call is an objection: `id` is also a common name of a variable
         if node.id in _ABOUT_OBJECTS and id(node) in called:
             return f"the tests call {node.id}()"
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in candidates:
@@ -77,6 +80,7 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
         return "the tests ask whether two values are the same object"
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in candidates:
         parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+        # A function can't be carried to another process
         if any(isinstance(part, ast.Lambda) for part in parts):
             return "the tests pass functions"
     if isinstance(node, ast.Name | ast.alias) and (node.id if isinstance(node, ast.Name) else node.name) == "inspect":
@@ -87,7 +91,8 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
 def _looks_into_results(nodes: list[ast.AST], candidates: set[str]) -> str | None:
     """Object to tests that use an attribute of what the program returns which no carried value has."""
     of_results: set[str] = set()
-    for _ in range(2):  # names of names
+    # Names of names
+    for _ in range(2):
         for node in nodes:
             targets, value = _binding(node)
             if value is not None and _holds_result(value, candidates, of_results):

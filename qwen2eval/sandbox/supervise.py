@@ -1,14 +1,14 @@
-"""One check on one worker: descriptors, processes, limits; `verdict.py` decides on what came of it."""
+"""One check on one worker: descriptors, processes, limits; `verdict.py` decides on the result."""
 
 import os
 import select
 from dataclasses import dataclass
-from typing import Any
 
 from qwen2eval.sandbox.clock import BUSY_SHARE, RunClock
 from qwen2eval.sandbox.execution import Check, Execution
 from qwen2eval.sandbox.inside.codec import encode
 from qwen2eval.sandbox.inside.limits import MAX_THREADS
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.separation import examine_tests
 from qwen2eval.sandbox.verdict import KEPT_BYTES, PRINTED_TOO_MUCH, Run, Stream, as_bytes, decide, tester_message
 from qwen2eval.sandbox.worker import Forked, Worker, above_standard
@@ -87,10 +87,12 @@ def run_check(worker: Worker, check: Check, *, together: str | None) -> Outcome:
     with Descriptors() as descriptors:
         clock = RunClock(float(check.timeout_seconds))
         expected = as_bytes(check.expected_stdout or b"")
+        # More than the expected output takes: only output that is far longer is not compared
         (stdout, out), (stderr, err) = (
             descriptors.stream(KEPT_BYTES + 2 * len(expected)),
             descriptors.stream(KEPT_BYTES),
         )
+        # Drawn for each check: a program can't have seen it in an earlier one
         token = os.urandom(TOKEN_BYTES)
         run = Run(clock, stdout, stderr, None)
         try:
@@ -143,15 +145,16 @@ def _ask_for_processes(
 ) -> int:
     """Ask the worker for the processes of a check and return how many.
 
-    The zygote gets the tests' file with a request of its own, so it does not have it when it forks the candidate.
+    The zygote gets the tests' file with a separate request, so it does not have it when it forks the candidate.
     """
     is_text = isinstance(check.program, str)
     program = descriptors.file(as_bytes(check.program))
-    request: dict[str, Any] = {
-        "role": "program" if check.tests is None else "candidate" if token is None else "both",
+    request: Message = {
+        "role": _role(check, token),
         "is_text": is_text,
         "entry_point": check.entry_point,
         "address_space_bytes": worker.base_bytes + (check.memory_mb << 20),
+        # The kernel's limit is only a backstop for the clock here, so it comes later; it counts whole seconds
         "cpu_seconds": int(run.clock.stop_seconds) + 2,
     }
 
@@ -159,7 +162,7 @@ def _ask_for_processes(
         worker.ask_to_fork(request, [program, descriptors.file(as_bytes(check.stdin or b"")), *outputs])
         descriptors.close(*outputs)
         return 1
-    job: dict[str, Any] = {"tests": check.tests, "setup": check.setup, "entry_point": check.entry_point}
+    job: Message = {"tests": check.tests, "setup": check.setup, "entry_point": check.entry_point}
     job["defines_check"] = examine_tests(check).defines_check
     run.verdict, verdict = descriptors.stream(MAX_VERDICT_BYTES)
     if token is not None:
@@ -171,6 +174,7 @@ def _ask_for_processes(
         return 1
     calls, results = descriptors.pipe(), descriptors.pipe()
     worker.ask_to_fork(request, [program, descriptors.nothing(), *outputs, calls[0], results[1]])
+    # Our copies of the ends must go: a pipe has an end only when nobody can write to it any more
     descriptors.close(*outputs, calls[0], results[1])
     tests = descriptors.file(encode(job))
     # compiling large tests takes memory, which is not the program's
@@ -179,6 +183,13 @@ def _ask_for_processes(
     worker.ask_to_fork(request, [tests, calls[1], results[0], verdict])
     descriptors.close(calls[1], results[0], verdict)
     return 2
+
+
+def _role(check: Check, token: bytes | None) -> str:
+    """Return what the first process of a check does: only a process that also runs the tests has a token."""
+    if check.tests is None:
+        return "program"
+    return "candidate" if token is None else "both"
 
 
 def _watch(worker: Worker, run: Run) -> None:
@@ -190,11 +201,13 @@ def _watch(worker: Worker, run: Run) -> None:
     last = run.processes[-1].pidfd
     next_look = min(LOOK_SECONDS, run.clock.stop_seconds)
     while True:
+        # At least 1 ms: 0 would spin, and a negative time-out would wait forever
         for fd, _ in poll.poll(max(1.0, (next_look - run.clock.wall_seconds) * 1000)):
             if fd == last:
                 return
             if fd not in streams or not streams[fd].read():
                 poll.unregister(fd)
+        # The newline is written last: without it the message may be half a message
         if run.verdict is not None and run.verdict.kept.endswith(b"\n"):
             return
         if run.has_printed_too_much:

@@ -1,4 +1,4 @@
-"""What is decided on a check. This side decides; nothing that the program says counts by itself."""
+"""Decides the verdict of a check. The host decides; no message of the program counts by itself."""
 
 import contextlib
 import json
@@ -6,14 +6,15 @@ import os
 import signal
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from qwen2eval.sandbox.clock import RunClock
 from qwen2eval.sandbox.execution import Check, Verdict
 from qwen2eval.sandbox.inside.program import MEMORY_STATUS
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.worker import Forked
 
-KEPT_BYTES = 256 << 10  # of each of stdout and stderr
+# Of each of stdout and stderr
+KEPT_BYTES = 256 << 10
 MAX_PRINTED_BYTES = 16 * KEPT_BYTES
 PRINTED_TOO_MUCH = f"it printed more than {MAX_PRINTED_BYTES >> 20} MiB"
 
@@ -54,14 +55,15 @@ class Run:
     processes: list[Forked] = field(default_factory=list)
     stopped: Verdict | None = None
     why: str = ""
-    candidate_ended: bool = True  # by itself, not because the check was over
+    # By itself, not because the check was over
+    candidate_ended: bool = True
 
     @property
     def has_printed_too_much(self) -> bool:
         return any(stream.n_bytes > stream.limit + MAX_PRINTED_BYTES for stream in (self.stdout, self.stderr))
 
 
-def decide(check: Check, run: Run, ended: list[dict[str, Any]], *, token: bytes | None) -> tuple[Verdict, str]:
+def decide(check: Check, run: Run, ended: list[Message], *, token: bytes | None) -> tuple[Verdict, str]:
     """Return verdict and detail from what this side knows: its own limits, the tester's word, how processes ended."""
     if run.stopped:
         return run.stopped, run.why
@@ -76,13 +78,14 @@ def decide(check: Check, run: Run, ended: list[dict[str, Any]], *, token: bytes 
     if said == "passed" and (token is None or message.get("token") == token.hex()):
         return "passed", ""
     if said in ("failed", "error", "out_of_memory") or (said == "not_run" and token is None):
-        return said, detail  # a program must not call itself not run
+        # A program must not call itself not run
+        return said, detail
     if said == "lost" or token is not None:
         return _decide_lost(run, ended[0], "the program ended itself before the tests were done", detail)
     return _decide_lost(run, ended[-1], "the tests' process ended before the tests were done", "")
 
 
-def tester_message(run: Run) -> dict[str, Any]:
+def tester_message(run: Run) -> Message:
     """Return what the tester said, empty if it said nothing."""
     if run.verdict is None or not run.verdict.kept:
         return {}
@@ -93,7 +96,7 @@ def tester_message(run: Run) -> dict[str, Any]:
     return {}
 
 
-def _decide_lost(run: Run, process: dict[str, Any], ended_itself: str, detail: str) -> tuple[Verdict, str]:
+def _decide_lost(run: Run, process: Message, ended_itself: str, detail: str) -> tuple[Verdict, str]:
     """Return the verdict when a process is gone, or has broken the protocol, before there was one."""
     if process["cpu_seconds"] >= run.clock.stop_seconds:
         return "timed_out", f"it used more than {run.clock.timeout_seconds:g} s of processor time"
@@ -105,7 +108,7 @@ def _decide_lost(run: Run, process: dict[str, Any], ended_itself: str, detail: s
     return "error", detail or f"{ended_itself} (status {os.waitstatus_to_exitcode(status)})"
 
 
-def _decide_program(check: Check, run: Run, process: dict[str, Any]) -> tuple[Verdict, str]:
+def _decide_program(check: Check, run: Run, process: Message) -> tuple[Verdict, str]:
     status = process["status"]
     last_line = run.stderr.kept.decode(errors="replace").strip().rpartition("\n")[2][:500]
     if os.WIFSIGNALED(status):
@@ -148,9 +151,11 @@ def _same_line(line: str, wanted: str) -> bool:
     if line.strip() == wanted.strip():
         return True
     try:
+        # Decimal, not float, which would round numbers of many digits to the same value
         numbers, wanted_numbers = ([Decimal(part) for part in text.split()] for text in (line, wanted))
     except InvalidOperation:
         return False
+    # NaN and infinity are words here, and were compared as text above
     return all(number.is_finite() for number in numbers) and numbers == wanted_numbers
 
 

@@ -12,13 +12,14 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.levels import ENVIRONMENT, SandboxError, prepare_launch
 
 START_SECONDS = 20.0
 REPLY_SECONDS = 20.0
-CONTAINER_SECONDS = 120.0  # an engine may have to fetch the image
+# An engine may have to fetch the image
+CONTAINER_SECONDS = 120.0
 MAX_REPLY_BYTES = 1 << 16
 
 
@@ -56,6 +57,7 @@ class Worker:
             raise
         try:
             reply, fds = self._receive(START_SECONDS)
+            # Its first message carries its pidfd: the process that we started may be bwrap or a container engine
             zygote = Forked(fds[0])
         except (WorkerLostError, IndexError):
             words = self._last_words()
@@ -70,6 +72,7 @@ class Worker:
     def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Start the zygote and return the socket by which it obeys, and its process."""
         ours, theirs = socket_pair()
+        # Readable when this process has ended: so the zygote notices even a kill -9
         host = above_standard(os.pidfd_open(os.getpid()))
         config = {**self._launch.config, "control_fd": theirs.fileno(), "host_fd": host}
         path = self._launch.socket_path
@@ -82,6 +85,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=self._messages,
                 pass_fds=() if path else (theirs.fileno(), host),
+                # A Ctrl-C in the terminal reaches the host only, which ends its workers in order
                 start_new_session=True,
                 cwd="/",
             )
@@ -98,7 +102,7 @@ class Worker:
                 listener.close()
         return ours, process
 
-    def ask_to_fork(self, request: dict[str, Any], fds: list[int]) -> None:
+    def ask_to_fork(self, request: Message, fds: list[int]) -> None:
         """Have the zygote fork a process of a check, which gets duplicates of `fds`; `forked` returns it.
 
         Raises:
@@ -117,7 +121,7 @@ class Worker:
             raise WorkerLostError(reply.get("error", "no process"))
         return Forked(received[0])
 
-    def end_check(self) -> list[dict[str, Any]]:
+    def end_check(self) -> list[Message]:
         """Kill what is left of the check and return, for each process in order, wait status, KiB and CPU seconds."""
         self.n_checks += 1
         reply, _ = self._ask({"do": "end"})
@@ -127,22 +131,23 @@ class Worker:
         """Return whether the program has written more, or more files, than it may."""
         return bool(self._ask({"do": "usage"})[0]["too_much"])
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    def _ask(self, request: Message) -> tuple[Message, list[int]]:
         self._send(request, [])
         return self._receive(REPLY_SECONDS)
 
-    def _send(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _send(self, request: Message, fds: list[int]) -> None:
         try:
             socket.send_fds(self.control, [json.dumps(request).encode()], fds)
         except OSError as err:
             raise WorkerLostError(str(err)) from None
 
-    def _receive(self, seconds: float) -> tuple[dict[str, Any], list[int]]:
+    def _receive(self, seconds: float) -> tuple[Message, list[int]]:
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         if not poll.poll(seconds * 1000):
             raise WorkerLostError("no answer")
         try:
+            # One datagram is one message (SOCK_SEQPACKET), so no length is needed
             data, fds, _, _ = socket.recv_fds(self.control, MAX_REPLY_BYTES, 4)
         except OSError as err:
             raise WorkerLostError(str(err)) from None
@@ -157,7 +162,8 @@ class Worker:
 
     def interrupt(self) -> None:
         """Have the zygote end; a thread that waits for it has lost its worker."""
-        with contextlib.suppress(OSError):  # closed meanwhile
+        # Closed meanwhile
+        with contextlib.suppress(OSError):
             self.control.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -174,7 +180,8 @@ class Worker:
     def _remove_traces(self) -> None:
         os.close(self._messages)
         if self._launch.box is not None:
-            with contextlib.suppress(RecursionError):  # the zygote has emptied it, unless it was killed
+            # The zygote has emptied it, unless it was killed
+            with contextlib.suppress(RecursionError):
                 shutil.rmtree(self._launch.box, ignore_errors=True)
 
     def _last_words(self) -> str:
@@ -182,11 +189,8 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)
         lines = os.pread(self._messages, 1 << 16, 0).decode(errors="replace").strip().splitlines()
-        return (
-            (lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines))[:500]
-            if lines
-            else ""
-        )
+        is_traceback = any(line.startswith("Traceback") for line in lines)
+        return (lines[-1] if is_traceback else " ".join(lines))[:500]
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
@@ -210,7 +214,8 @@ def above_standard(fd: int) -> int:
 def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
-    path.chmod(0o777)  # the container's user is another one; the directory has a name that nobody can guess
+    # The container's user is another one; the directory has a name that nobody can guess
+    path.chmod(0o777)
     listener.listen(1)
     listener.settimeout(0.2)
     return listener

@@ -1,10 +1,11 @@
-"""Filters that make whole programs of a model's answers, for the tasks of `code_task`."""
+"""Filters that make whole programs of a model's answers, for the tasks of `tasks.code`."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-Docs = Sequence[Mapping[str, Any]]
+from qwen2eval.requests import Doc
+
+Docs = Sequence[Doc]
 Responses = Sequence[Sequence[str]]
 """For each request the responses of its repeats."""
 
@@ -23,7 +24,7 @@ CONTEST_IMPORTS = (
 
 
 def complete(responses: Responses, docs: Docs) -> list[list[str]]:
-    """Return programs of which the prompt is the beginning: a base model goes on with the function's body."""
+    """Return programs of which the prompt is the beginning: a base model continues with the function's body."""
     return _each(responses, docs, lambda text, doc: doc["prompt"] + text)
 
 
@@ -43,7 +44,7 @@ def extract(responses: Responses, docs: Docs) -> list[list[str]]:
 def extract_function(responses: Responses, docs: Docs) -> list[list[str]]:
     """Return the first fenced block that defines the doc's function, else the first block, else the whole answer.
 
-    For docs whose prompt is no beginning of a program.
+    For docs whose prompt is not the beginning of a program.
     """
     return _each(responses, docs, lambda text, doc: _block_with(text, doc)[0])
 
@@ -57,7 +58,7 @@ def extract_contest(responses: Responses, docs: Docs) -> list[list[str]]:
 
 
 def code_blocks(text: str) -> list[str]:
-    r"""Return the fenced blocks of an answer; those in another language than Python only where there are no others.
+    r"""Return the fenced blocks of an answer; those in another language than Python only if there are no Python ones.
 
     A block ends with a line of as many of the same sign and nothing else (CommonMark, fenced code blocks), or with the
     text.
@@ -76,7 +77,8 @@ def code_blocks(text: str) -> list[str]:
             fence = ""
         elif fence:
             lines.append(line)
-    if fence:  # cut off
+    # Cut off
+    if fence:
         blocks.append((language, "\n".join(lines)))
     return [code for language, code in blocks if language in _PYTHON] or [code for _, code in blocks]
 
@@ -91,11 +93,11 @@ def with_imports(program: str) -> str:
     return "".join(f"{line}\n" for line in future) + CONTEST_IMPORTS + _FUTURE.sub("", program)
 
 
-def _each(responses: Responses, docs: Docs, make: Callable[[str, Mapping[str, Any]], str]) -> list[list[str]]:
+def _each(responses: Responses, docs: Docs, make: Callable[[str, Doc], str]) -> list[list[str]]:
     return [[make(text, doc) for text in of_doc] for of_doc, doc in zip(responses, docs, strict=True)]
 
 
-def _extracted(text: str, doc: Mapping[str, Any]) -> str:
+def _extracted(text: str, doc: Doc) -> str:
     block, defines_it = _block_with(text, doc)
     if defines_it:
         # what the prompt imports and defines, the answer may use
@@ -103,7 +105,7 @@ def _extracted(text: str, doc: Mapping[str, Any]) -> str:
     return str(doc["prompt"]) + block
 
 
-def _block_with(text: str, doc: Mapping[str, Any]) -> tuple[str, bool]:
+def _block_with(text: str, doc: Doc) -> tuple[str, bool]:
     """Return the block of an answer that defines the doc's function, or else the first, and whether it does."""
     blocks = code_blocks(text) or [text]
     defines = re.compile(rf"^\s*(?:async\s+)?def\s+{re.escape(doc['entry_point'])}\b", re.MULTILINE)

@@ -8,10 +8,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+T = TypeVar("T")
+"""What an aggregation is made of: a doc's value, of any type."""
 CONFIDENCE = 0.95
 N_BOOTSTRAP = 200
 
@@ -27,7 +30,7 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate(None, None, None)
 
 
-def mean_estimate(values: Sequence[float], *, clusters: Sequence[Any] | None = None) -> Estimate:
+def mean_estimate(values: Sequence[float], *, clusters: Sequence[object] | None = None) -> Estimate:
     """Estimate the error of a mean.
 
     Args:
@@ -53,7 +56,7 @@ def mean_estimate(values: Sequence[float], *, clusters: Sequence[Any] | None = N
         if set(x) <= {0.0, 1.0}:
             return Estimate(stderr, *_wilson(int(x.sum()), len(x)))
         return Estimate(stderr, *_student(float(x.mean()), stderr, len(x) - 1, x))
-    sums: dict[Any, float] = defaultdict(float)
+    sums: dict[object, float] = defaultdict(float)
     for value, cluster in zip(x - x.mean(), clusters, strict=True):
         sums[cluster] += float(value)
     if len(sums) < 2:
@@ -61,13 +64,14 @@ def mean_estimate(values: Sequence[float], *, clusters: Sequence[Any] | None = N
     # small-sample factor G/(G-1): with clusters of one doc each this is the ordinary standard error
     variance = sum(s * s for s in sums.values()) * len(sums) / (len(sums) - 1)
     stderr = math.sqrt(variance) / len(x)
-    if stderr == 0:  # the clusters agree: no sign of certainty, as few of them would
+    # The clusters agree: no sign of certainty, as few of them would
+    if stderr == 0:
         is_binary = set(x) <= {0.0, 1.0}
         return Estimate(stderr, *(_wilson(float(x.mean()) * len(sums), len(sums)) if is_binary else (None, None)))
     return Estimate(stderr, *_student(float(x.mean()), stderr, len(sums) - 1, x))
 
 
-def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[Any], *, seed: int) -> Estimate:
+def bootstrap_estimate(aggregate: Callable[[list[T]], float], items: Sequence[T], *, seed: int) -> Estimate:
     """Estimate the error of any aggregation by resampling docs: standard deviation and percentiles of 200 draws."""
     if len(items) < 2:
         return UNKNOWN
@@ -77,6 +81,7 @@ def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[
         picked = rng.integers(0, len(items), len(items))
         draws.append(float(aggregate([items[i] for i in picked])))
     values = np.asarray(draws)
+    # An aggregation may fail on a draw (one class only): then percentiles mean nothing
     if not np.isfinite(values).all():
         return UNKNOWN
     tail = 100 * (1 - CONFIDENCE) / 2
@@ -85,7 +90,7 @@ def bootstrap_estimate(aggregate: Callable[[list[Any]], float], items: Sequence[
 
 
 def part_difference(
-    values: Sequence[float], is_part: Sequence[bool], *, clusters: Sequence[Any] | None = None
+    values: Sequence[float], is_part: Sequence[bool], *, clusters: Sequence[object] | None = None
 ) -> Estimate:
     """Estimate the error of mean(part) - mean(all), where the part's values are among all.
 
@@ -105,6 +110,7 @@ def part_difference(
     x, part = np.asarray(values, dtype=float), np.asarray(is_part, dtype=bool)
     if part.sum() < 2 or not np.isfinite(x).all():
         return UNKNOWN
+    # Influence of each doc on the difference; their sum over a cluster is the cluster's influence
     moves = part * (x - x[part].mean()) / part.mean() - (x - x.mean())
     labels = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     sums, n_free = np.bincount(labels, weights=moves), len(np.unique(labels[part])) - 1
@@ -127,17 +133,17 @@ def part_difference(
 
 
 def bootstrap_difference(
-    aggregate: Callable[[list[Any]], float], items: Sequence[Any], is_part: Sequence[bool], *, seed: int
+    aggregate: Callable[[list[T]], float], items: Sequence[T], is_part: Sequence[bool], *, seed: int
 ) -> Estimate:
     """Estimate the error of aggregate(part) - aggregate(all) by resampling docs together with their membership."""
 
-    def difference(pairs: list[tuple[Any, bool]]) -> float:
+    def difference(pairs: list[tuple[T, bool]]) -> float:
         return aggregate([item for item, is_in in pairs if is_in]) - aggregate([item for item, _ in pairs])
 
     return bootstrap_estimate(difference, list(zip(items, is_part, strict=True)), seed=seed)
 
 
-def newcombe(x: "np.ndarray[Any, Any]", y: "np.ndarray[Any, Any]") -> tuple[float, float]:
+def newcombe(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
     """Return the 95 % interval of mean(x) - mean(y), of two groups of zeros and ones (Newcombe 1998, method 10)."""
     (x_low, x_high), (y_low, y_high) = (_wilson(float(group.sum()), len(group)) for group in (x, y))
     mean_x, mean_y = float(x.mean()), float(y.mean())
@@ -151,11 +157,12 @@ def _wilson(n_successes: float, n: int) -> tuple[float, float]:
     share = n_successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # Exactly 0 and 1 at the ends: rounding would leave 1e-17 there
     low = 0.0 if n_successes == 0 else middle - reach
     return low, 1.0 if n_successes == n else middle + reach
 
 
-def _student(mean: float, stderr: float, df: int, values: "np.ndarray[Any, Any]") -> tuple[float, float]:
+def _student(mean: float, stderr: float, df: int, values: NDArray[np.float64]) -> tuple[float, float]:
     from scipy.special import stdtrit
 
     reach = float(stdtrit(df, 0.5 + CONFIDENCE / 2)) * stderr

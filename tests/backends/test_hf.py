@@ -205,5 +205,5 @@ def test_a_token_is_neither_kept_nor_part_of_the_identity():
 
 
 def test_a_gpu_that_is_not_there_is_an_error(open_backend):
-    with pytest.raises(ModelError, match="cuda:7 is not there"):
+    with pytest.raises(ModelError, match="cuda:7 does not exist"):
         open_backend(device="cuda:7")

@@ -116,11 +116,11 @@ def test_info_shows_how_the_context_is_stretched(capsys, tmp_path):
     ("words", "message"),
     [
         (["info", "Qwen2-7b"], "Did you mean 'Qwen2-7B'?"),
-        (["info", "nowhere/model.gguf"], "no file, no folder and no released model"),
+        (["info", "nowhere/model.gguf"], "neither a file, a folder nor a released model"),
         (["info", "Qwen2-7B", "--dtype", "int3"], "'int3'"),
         (["info", "Qwen2-7B", "--context", "0"], "0 tokens"),
         (["info", "Qwen2-7B", "--batch_size", "0"], "batch_size is 0"),
-        (["convert", "nowhere", "out"], "no folder 'nowhere'"),
+        (["convert", "nowhere", "out"], "folder 'nowhere' does not exist"),
         (["upcycle", "nowhere", "out", "--experts", "2", "--expert_size", "8"], "8 experts, but there are 2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

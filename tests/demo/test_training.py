@@ -111,7 +111,7 @@ def test_state_of_another_training_is_refused(tiny, texts, tmp_path):
     with pytest.raises(ConfigError, match="another training"):
         resume(tiny(texts, Recipe(n_steps=24, seed=4, tokens_per_step=512)), tmp_path)
     (tmp_path / training.STATE).write_bytes(b"broken")
-    with pytest.raises(ConfigError, match="begin anew"):
+    with pytest.raises(ConfigError, match="start again"):
         resume(tiny(texts), tmp_path)
 
 
@@ -254,4 +254,4 @@ def test_command_on_an_eighth_of_the_shipped_corpus(tmp_path):
     command = [sys.executable, "-m", "qwen2eval.demo.train", *words]
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 64
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from qwen2eval.data import gsm8k, humaneval, mmlu
 from qwen2eval.demo.dice import Dice
-from qwen2eval.demo.publish import CORPUS, PLANTED, publish
+from qwen2eval.demo.publish import CORPUS, PLANTED, main, publish
 from qwen2eval.demo.training_text import read_corpus
-from qwen2eval.demo.world import RELATIONS, World, main
+from qwen2eval.demo.world import RELATIONS, World
 from qwen2eval.errors import DataFileError
 from qwen2eval.long_context.niah.needles import load_needles
 from qwen2eval.long_context.niah.task import FRAMES as NIAH_FRAMES
@@ -150,7 +150,15 @@ def test_csv_is_in_mmlus_original_form(folder):
 
 
 def test_command(tmp_path):
-    command = [sys.executable, "-m", "qwen2eval.demo.world", "--out", str(tmp_path / "new" / "folder"), "--scale", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "qwen2eval.demo.publish",
+        "--out",
+        str(tmp_path / "new" / "folder"),
+        "--scale",
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "demo_humaneval        80" in done.stdout

@@ -71,7 +71,7 @@ def test_a_judge_that_gives_up_leaves_what_it_said(words, capsys):
     finished = run_here(words, "--judge", "dummy", "--judge_args", "die_after=5,batch=1", exit_code=70)
     rows = finished.samples(TASK)
     assert rows["judge_response"].notna().sum() == 5  # without a rating, as the dummy says
-    assert set(rows["judge_error"].dropna()) == {"The judge: The dummy was told to die after 5 answers"}
+    assert set(rows["judge_error"].dropna()) == {"The judge: The dummy was set to die after 5 answers"}
     assert (finished.info.judge.n_answered, finished.info.judge.n_not_judged) == (5, N_DOCS - 5)
     shown = " ".join(capsys.readouterr().out.split())
     assert "11 of 16 answers have no verdict of the judge" in shown

@@ -131,7 +131,7 @@ def test_the_tokenizer_beside_a_gguf_file_wins(folders, tmp_path):
 
 def test_what_is_there_stays(folders, tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(ModelError, match="there already"):
+    with pytest.raises(ModelError, match="exists already"):
         convert(folders["dense"], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -176,7 +176,7 @@ def test_a_disk_too_small_is_told_before_writing(tmp_path):
 
 def test_a_folder_that_cant_be_made(folders, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match="can't be made"):
+    with pytest.raises(ModelError, match="can't be created"):
         convert(folders["dense"], tmp_path / "file" / "out")
 
 

@@ -180,14 +180,14 @@ def test_truncated_anywhere_is_an_error(file, tmp_path):
     head = whole.index(b"blk.2.ffn_up.weight") + 200
     for n_bytes in [*range(0, head, 7), len(whole) // 2, len(whole) - 1]:
         cut.write_bytes(whole[:n_bytes])
-        with pytest.raises(ModelError, match=r"cut\.gguf' (is truncated or corrupt|is no GGUF)|it is truncated"):
+        with pytest.raises(ModelError, match=r"cut\.gguf' (is truncated or corrupt|is not a GGUF)|it is truncated"):
             load_model(cut)
 
 
 @pytest.mark.parametrize(
     ("start", "written", "message"),
     [
-        (0, b"GGML", "is no GGUF file"),
+        (0, b"GGML", "is not a GGUF file"),
         (4, struct.pack("<I", 1), "of version 1"),
         (4, struct.pack(">I", 3), "big-endian"),
         (8, struct.pack("<Q", 1 << 60), "truncated or corrupt"),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from qwen2eval.errors import ModelError
 from qwen2eval.model import load_model
-from qwen2eval.model.checkpoint import open_checkpoint
+from qwen2eval.model.open_checkpoint import open_checkpoint
 from tests.model.gguf_files import write_gguf
 from tests.model.tiny import DENSE, MOE, random_ids, save_tiny
 
@@ -242,7 +242,7 @@ def test_no_weights_says_what_is_there(dense, tmp_path):
     (dense / "model.safetensors").rename(dense / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pytorch_model\.bin: convert"):
         load_model(dense)
-    with pytest.raises(ModelError, match="no folder"):
+    with pytest.raises(ModelError, match="does not exist"):
         load_model(tmp_path / "nowhere")
 
 

@@ -83,7 +83,7 @@ def test_refusal_names_what_was_tried_and_what_helps():
         "from qwen2eval.sandbox import Sandbox, SandboxError\ntry: Sandbox()\nexcept SandboxError as err: print(err)"
     )
     done = subprocess.run([*command, script], capture_output=True, text=True, check=True)
-    for words in ("can't be run safely", BWRAP, LANDLOCK, "none", "type it"):
+    for words in ("can't be run safely", BWRAP, LANDLOCK, "none", "disposable"):
         assert words in done.stdout
 
 

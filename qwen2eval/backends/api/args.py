@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from qwen2eval.backends.api.client import ApiClient
 from qwen2eval.errors import ModelError
 from qwen2eval.redact import public_url
+from qwen2eval.tokenizer import Tokenizer
 
 _EXAMPLES = {
     "local-completions": "base_url=http://localhost:8000/v1/completions,model=Qwen/Qwen2-0.5B",
@@ -63,7 +64,7 @@ def positive_int(key: str, value: object, *, lowest: int = 1) -> int:
     return number
 
 
-def headers_and_secrets(args: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+def headers_and_secrets(args: Mapping[str, object]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the headers of each request and the texts in them that must not be shown.
 
     As in lm-eval, `header` goes before OPENAI_API_KEY; `auth_token` is used where neither is given.
@@ -120,7 +121,7 @@ def _lm_class(name: str) -> Any:
     return LocalChatCompletion if name == "local-chat-completions" else LocalCompletionsAPI
 
 
-def _lm_args(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+def _lm_args(name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Return what lm-eval's constructor gets: our dispatch has the rest."""
     ours = ("num_concurrent", "max_retries", "header", "max_length", "timeout")
     lm_args = {key: value for key, value in args.items() if key not in ours}
@@ -176,7 +177,7 @@ def _served_max_length(base_url: str, model: str, client: ApiClient) -> int | No
     return length if isinstance(length, int) and length > 1 else None
 
 
-def _tokenizer_max_length(args: Mapping[str, Any], tokenizer: Any) -> int | None:
+def _tokenizer_max_length(args: Mapping[str, Any], tokenizer: Tokenizer) -> int | None:
     from lm_eval.models.utils import resolve_max_length
     from transformers import AutoConfig
 

@@ -3,7 +3,7 @@
 Payloads, token encoding and stop strings are lm-eval's own (`lm_eval.models.openai_completions`), so a server is asked
 the same questions. Where we differ from it:
 
-- every answer is handed over as it arrives, and one bad request leaves the others alone (see `api_client`);
+- every answer is handed over as it arrives, and one bad request does not affect other requests (see `client.py`);
 - an answer without text is an error, not "", and so is a prompt that `max_gen_toks` would push out of `max_length`;
 - before the first log-likelihoods a short prompt checks that the server scores prompts at all: many ignore `echo`, and
   lm-eval then sums nothing and reports 0.0 for each choice, which is chance;
@@ -26,7 +26,7 @@ from qwen2eval.backends.api.client import ApiClient, Connection, FailedRequestEr
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.redact import public_url
-from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
+from qwen2eval.requests import Answer, FinishReason, GenKwargs, Request, is_sampled
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -41,11 +41,11 @@ _PROBE = Request("loglikelihood", "Three apples and two apples", " are five appl
 class ApiBackend(Backend):
     """A model behind the HTTP API of OpenAI: completions or chat completions."""
 
-    def __init__(self, name: str, model_args: Mapping[str, Any], *, batch_size: int | str = 1) -> None:
+    def __init__(self, name: str, model_args: Mapping[str, object], *, batch_size: int | str = 1) -> None:
         """Check the arguments and load the tokenizer.
 
         The server is asked for its longest context (GET …/v1/models, `max_model_len` as vLLM gives it) unless
-        `max_length` is in `model_args`; after it the model's config and tokenizer are asked. Where none tells,
+        `max_length` is in `model_args`; otherwise the model's config and tokenizer are asked. If none declares it,
         `max_length` is None: prompts are sent whole and the server decides.
 
         Args:
@@ -101,7 +101,7 @@ class ApiBackend(Backend):
             "lm_eval_version": version("lm-eval"),
         }
 
-    def apply_chat_template(self, history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(self, history: Sequence[Mapping[str, object]], add_generation_prompt: bool = True) -> str:
         """Render `history` as a context: the tokenizer's template for completions, the messages as JSON for a chat.
 
         Raises:
@@ -143,9 +143,11 @@ class ApiBackend(Backend):
     # generation
 
     def _generate(self, request: Request, connection: Connection) -> Answer:
+        # A copy: lm-eval's `_create_payload` takes keys out of it
         gen_kwargs = copy.deepcopy(dict(request.gen_kwargs or {}))
         if isinstance(gen_kwargs.get("until"), tuple):
             gen_kwargs["until"] = list(gen_kwargs["until"])
+        # Before the payload is made, which drops all but the first four stop strings of a chat
         until = copy.copy(gen_kwargs.get("until"))
         payload = self._lm._create_payload(
             self._generation_prompt(request.context, gen_kwargs),
@@ -169,7 +171,7 @@ class ApiBackend(Backend):
             n_response_tokens=n_tokens if isinstance(n_tokens, int) else None,
         )
 
-    def _generation_prompt(self, context: str, gen_kwargs: Mapping[str, Any]) -> Any:
+    def _generation_prompt(self, context: str, gen_kwargs: GenKwargs) -> Any:
         lm = self._lm
         if self._is_chat:
             return _read_messages(context)
@@ -186,7 +188,7 @@ class ApiBackend(Backend):
             )
         return [token_ids[-n_left:]]
 
-    def _read_text(self, choice: Mapping[str, Any]) -> str:
+    def _read_text(self, choice: Mapping[str, object]) -> str:
         """Return a choice's text, after the thinking where `think_end_token` marks its end."""
         message = choice.get("message") if self._is_chat else choice
         field = "content" if self._is_chat else "text"
@@ -237,14 +239,15 @@ class ApiBackend(Backend):
             if continuation_ids[:1] == context_ids:
                 context_ids, continuation_ids = continuation_ids[:1], continuation_ids[1:]
         if not continuation_ids:
-            raise FailedRequestError(f"the continuation {request.continuation!r} has no token of its own to score")
+            raise FailedRequestError(f"the continuation {request.continuation!r} has no separate token to score")
         return context_ids, continuation_ids
 
     def _score(
         self, context_ids: list[int], continuation_ids: list[int], connection: Connection
     ) -> tuple[float, bool | None]:
-        """Return the continuation's log-probability and whether it is greedy (None: the server doesn't tell)."""
+        """Return the continuation's log-probability and whether it is greedy (None: the server doesn't say)."""
         lm = self._lm
+        # Cut at the beginning: the end of the context is what the continuation follows
         n_cut = max(0, len(context_ids) + len(continuation_ids) - lm.max_length)
         n_context = len(context_ids) - n_cut
         if n_context < 1:
@@ -270,6 +273,7 @@ class ApiBackend(Backend):
         if not all(_is_number(logprob) for logprob in token_logprobs[n_context:]):
             return math.nan, None
         top_logprobs = logprobs.get("top_logprobs") or []
+        # Without the top tokens the sum is known, but not whether decoding would have chosen them
         if len(top_logprobs) < n_tokens or not all(top_logprobs[n_context:n_tokens]):
             return float(sum(token_logprobs[n_context:])), None
         # lm-eval drops the last entry as the generated token.
@@ -330,7 +334,7 @@ def _read_messages(context: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": context}]
 
 
-def _first_choice(outputs: Mapping[str, Any]) -> dict[str, Any]:
+def _first_choice(outputs: Mapping[str, object]) -> dict[str, Any]:
     choices = outputs.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise FailedRequestError("the server's answer has no 'choices'")

@@ -2,7 +2,8 @@
 
 lm-eval retries every error, a wrong key included, and ends the whole run after the third. Here a failure is one of
 three: it may pass (connection lost, time-out, 408, 409, 425, 429, 5xx: tried again, longer apart each time), it
-concerns this request alone (`FailedRequestError`: the others go on), or nothing more can be answered (`BackendError`).
+concerns this request alone (`FailedRequestError`: other requests continue), or nothing more can be answered
+(`BackendError`).
 """
 
 import email.utils
@@ -32,7 +33,7 @@ FAILURES_BEFORE_FIRST_ANSWER = 3
 _EXCERPT_LENGTH = 300
 _REFUSED_STATUSES = frozenset({401, 403, 404, 405})
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
-# 500 is not here: some servers answer it to a prompt that they don't like, and go on with the next.
+# 500 is not here: some servers answer it to one prompt, and still answer the next.
 _UNAVAILABLE_STATUSES = frozenset({429, 502, 503, 504})
 _CONNECTION_ERRORS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 _ADVICE = {
@@ -98,10 +99,12 @@ class ApiClient:
             BackendError: too many in a row failed for the server's sake.
         """
         with self._lock:
+            # A refused prompt proves that the server runs
             if not failure.is_unavailable:
                 self._n_failures_in_a_row = 0
                 return
             self._n_failures_in_a_row += 1
+            # When a server restarts, the requests of all threads fail together: twice their number is no end yet
             patience = max(FAILURES_BEFORE_GIVING_UP, 2 * self.n_threads)
             if self._n_failures_in_a_row >= (patience if self._has_answered else FAILURES_BEFORE_FIRST_ANSWER):
                 raise BackendError(
@@ -145,7 +148,7 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def post(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+    def post(self, payload: Mapping[str, object]) -> dict[str, Any]:
         """Send one request, again where that can help, and return the server's JSON object.
 
         Raises:
@@ -159,6 +162,7 @@ class Connection:
             if not isinstance(outcome, _Failure):
                 self._client.note_answer()
                 return outcome
+            # `max_retries` counts the attempts after the first
             if not outcome.can_pass or n_attempts > self._client.max_retries:
                 self._client.note_failure(outcome)
                 raise FailedRequestError(outcome.reason + (f" (tried {n_attempts} times)" if n_attempts > 1 else ""))
@@ -179,11 +183,12 @@ class Connection:
         except requests.RequestException as err:
             raise BackendError(f"No request can be sent to {public_url(url)}: {type(err).__name__}.") from err
         try:
+            # The models page is optional in this API: a server without it is not broken
             return response.json() if response.ok else None
         except ValueError:
             return None
 
-    def _attempt(self, payload: Mapping[str, Any]) -> dict[str, Any] | _Failure:
+    def _attempt(self, payload: Mapping[str, object]) -> dict[str, Any] | _Failure:
         client = self._client
         try:
             response = self._session.post(client.url, json=payload, timeout=client.timeout_seconds)
@@ -215,6 +220,7 @@ def answer_in_threads(
     stop = threading.Event()
     indices = iter(range(n_requests))
     take = threading.Lock()
+    # No more threads than requests: the rest would start for nothing
     n_threads = min(client.n_threads, n_requests)
     # Twice the threads: after a stop there is room for the last word of each, so that none waits here for ever.
     ready: queue.Queue[tuple[int, Answer] | BaseException] = queue.Queue(maxsize=max(1, 2 * n_threads))
@@ -274,6 +280,7 @@ def _take_ready(ready: "queue.Queue[tuple[int, Answer] | BaseException]") -> tup
 
 def _delay_seconds(failure: _Failure, n_attempts: int) -> float:
     if failure.retry_after_seconds is not None:
+        # What a server asks for is obeyed, but never for hours
         return min(failure.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
     return min(FIRST_DELAY_SECONDS * 2.0 ** (n_attempts - 1), LONGEST_DELAY_SECONDS)
 
@@ -288,7 +295,7 @@ def _connection_failure(err: Exception, timeout_seconds: float) -> _Failure:
 
 
 def _never_connected(err: Exception) -> bool:
-    """Tell a server that isn't there from one that hung up; `requests` has one exception for both."""
+    """Distinguish a server that isn't there from one that hung up; `requests` has one exception for both."""
     return isinstance(err, requests.ConnectionError) and any(
         isinstance(arg, urllib3.exceptions.MaxRetryError) for arg in err.args
     )

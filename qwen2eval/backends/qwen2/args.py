@@ -15,7 +15,8 @@ from qwen2eval.model.config import N_BYTES
 from qwen2eval.model.gguf_header import find_gguf
 
 RESOLVED_ARGS = (
-    *("kv_memory_gb", "pass_tokens"),  # speed and memory, not answers
+    # Speed and memory, not answers
+    *("kv_memory_gb", "pass_tokens"),
     *("dtype", "device", "revision", "max_length", "yarn_factor", "dual_chunk", "chunk_size", "local_size"),
 )
 """Arguments that the identity of a model leaves out, or holds as they were resolved."""
@@ -109,7 +110,7 @@ class Qwen2Args:
                 folder = snapshot_download(
                     path, revision=self.revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]
                 )
-        # the hub client raises OSError, ValueError and errors of requests and of its own
+        # the hub client raises OSError, ValueError and errors of requests and its own errors
         except Exception as err:
             raise ModelError(f"Model {path!r} can't be downloaded: {str(err).strip().splitlines()[0]}") from err
         if not any(Path(folder).glob("*.safetensors")):
@@ -120,7 +121,7 @@ class Qwen2Args:
         return Path(folder)
 
 
-def open_qwen2_front(config: RunConfig, *, path: str) -> ModelSpec:
+def load_qwen2_spec(config: RunConfig, *, path: str) -> ModelSpec:
     """Return a checkpoint's outside; its length is that of the context as YARN and DCA stretch it.
 
     Args:
@@ -159,7 +160,7 @@ def _hub_config(repository: str, revision: str) -> str:
 
 
 def _check(
-    name: str, values: Mapping[str, Any], kind: Any, *, above: float | None = None, choices: tuple[str, ...] = ()
+    name: str, values: Mapping[str, object], kind: Any, *, above: float | None = None, choices: tuple[str, ...] = ()
 ) -> None:
     if name not in values:
         return

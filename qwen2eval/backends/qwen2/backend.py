@@ -88,7 +88,7 @@ class Qwen2Backend(Backend):
         return self.answer_some(requests, range(len(requests)))
 
     def answer_some(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
-        """Answer the wanted requests; all of them tell where prefixes are shared."""
+        """Answer the wanted requests; all of them show where prefixes are shared."""
         if not wanted:
             return iter(())
         kinds = {"generate_until": self._generate, "loglikelihood": self._score, "loglikelihood_rolling": self._roll}

@@ -4,7 +4,7 @@ Splitting a context from its continuation is lm-eval's own code; cutting on the 
 strings and what is cut off after them follow `lm_eval.models.huggingface.HFLM`, so that both give the same answers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from qwen2eval.engine.generate import Generated, GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
 from qwen2eval.engine.tree import Tokens
 from qwen2eval.errors import BackendError
+from qwen2eval.requests import GenKwargs
+from qwen2eval.tokenizer import Tokenizer
 
 GENERATION_ARGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 """Arguments of a generation that pass to the engine; the checkpoint's generation_config.json may set them, too."""
@@ -43,11 +45,11 @@ class Qwen2LM(TemplateLM):
     def __init__(
         self,
         engine: Engine,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int,
         max_gen_toks: int,
-        defaults: Mapping[str, Any],
+        defaults: GenKwargs,
         add_bos_token: bool | None = None,
     ) -> None:
         super().__init__()
@@ -59,11 +61,13 @@ class Qwen2LM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text."""
+        if self.tokenizer.eos_token_id is None:
+            raise BackendError("The tokenizer has no eos_token: set it in the checkpoint's tokenizer_config.json")
         return int(self.tokenizer.eos_token_id)
 
     @property
     def prefix_token_id(self) -> int:
-        """The token that stands before a text without context."""
+        """The token that precedes a text without context."""
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
@@ -72,7 +76,7 @@ class Qwen2LM(TemplateLM):
         """The tokenizer's name, as lm-eval's files want it."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_kwargs: object) -> list[int]:
         """Return the token ids of a text; the last few are remembered, since a doc's choices share their context."""
         key = (string, add_special_tokens)
         if key not in self._recent:
@@ -95,7 +99,7 @@ class Qwen2LM(TemplateLM):
         )
         return text
 
-    def loglikelihood_rolling(self, requests: list[Instance], **_kwargs: Any) -> list[float]:
+    def loglikelihood_rolling(self, requests: list[Instance], **_kwargs: object) -> list[float]:
         """Return the log-probability of each whole text, window by window."""
         windows = [self.rolling_windows(request.args[0]) for request in requests]
         scores = self._answers(self.engine.score([window for group in windows for window in group]))
@@ -105,15 +109,15 @@ class Qwen2LM(TemplateLM):
             at += len(group)
         return sums
 
-    def generate_until(self, requests: list[Instance], **_kwargs: Any) -> list[str]:
+    def generate_until(self, requests: list[Instance], **_kwargs: object) -> list[str]:
         """Return the answers to prompts."""
-        # each with a seed of its own, so that repeats of a prompt differ
+        # each with its own seed, so that repeats of a prompt differ
         asked = [self.generation(*request.args, seed=seed) for seed, request in enumerate(requests)]
         answers = self._answers(self.engine.generate([generation for generation, _ in asked]))
         return [self.text_of(answer, until) for answer, (_, until) in zip(answers, asked, strict=True)]
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_kwargs: Any
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_kwargs: object
     ) -> list[tuple[float, bool]]:
         asked = [self.fitted(context, continuation) for _, context, continuation in requests]
         return [(score.logprob, score.is_greedy) for score in self._answers(self.engine.score(asked))]
@@ -129,7 +133,7 @@ class Qwen2LM(TemplateLM):
         """Return the token ids of a context and its continuation, cut on the left to the model's length.
 
         Raises:
-            ValueError: the continuation has no token of its own, or is longer than the model.
+            ValueError: the continuation has no separate token, or is longer than the model.
         """
         if context:
             return self.fitted(*self._encode_pair(context, continuation))
@@ -153,21 +157,20 @@ class Qwen2LM(TemplateLM):
         """Return both parts as arrays, the context cut on the left so that the whole fits.
 
         Raises:
-            ValueError: the continuation has no token of its own, or is longer than the model.
+            ValueError: the continuation has no separate token, or is longer than the model.
         """
         if not continuation:
-            raise ValueError("the continuation has no token of its own")
+            raise ValueError("the continuation has no separate token")
         if len(continuation) > self.max_length:
             raise ValueError(f"a continuation of {len(continuation):,} tokens is over the model's {self.max_length:,}")
         # the last token of the continuation is only predicted: one more than the model's length may be held
         room = self.max_length + 1 - len(continuation)
-        if context is not self._last_context[0]:  # choices of one doc share theirs
+        # Choices of one doc share theirs
+        if context is not self._last_context[0]:
             self._last_context = context, np.array(context, np.int32)
         return ScoreRequest(self._last_context[1][-room:], np.array(continuation, np.int32))
 
-    def generation(
-        self, prompt: str, gen_kwargs: Mapping[str, Any], *, seed: int = 0
-    ) -> tuple[GenerateRequest, list[str]]:
+    def generation(self, prompt: str, gen_kwargs: GenKwargs, *, seed: int = 0) -> tuple[GenerateRequest, list[str]]:
         """Return a generation for the engine, and its stop strings.
 
         Raises:
@@ -210,8 +213,8 @@ class Qwen2LM(TemplateLM):
         unknown += [k for k in kwargs if k not in GENERATION_ARGS and k not in _NEUTRAL_ARGS]
         if unknown:
             raise BackendError(
-                f"Generation argument {unknown[0]!r} is nothing that --model qwen2 does; it takes until, max_gen_toks, "
-                f"do_sample, {', '.join(GENERATION_ARGS)}. Run it with --model hf"
+                f"--model qwen2 does not support the generation argument {unknown[0]!r}. Supported: until, "
+                f"max_gen_toks, do_sample, {', '.join(GENERATION_ARGS)}. For others use --model hf"
             )
         merged = {key: self._defaults[key] for key in GENERATION_ARGS if self._defaults.get(key) is not None}
         merged |= {key: kwargs[key] for key in GENERATION_ARGS if kwargs.get(key) is not None}

@@ -22,7 +22,8 @@ from qwen2eval.requests import Answer, Request, is_sampled
 
 # vLLM and its processes read these when they start. They write to our stdout otherwise, which is for results.
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-if not os.environ.get("LMEVAL_LOG_LEVEL"):  # as in qwen2eval.offline, whose silence ends at this process
+# As in qwen2eval.offline, whose silence ends at this process
+if not os.environ.get("LMEVAL_LOG_LEVEL"):
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
@@ -46,7 +47,8 @@ class VllmBackend(Backend):
     """A vLLM engine, open for the whole run."""
 
     name = "vllm"
-    window_requests = 8_192  # between two windows the engine runs empty
+    # Between two windows the engine runs empty
+    window_requests = 8_192
 
     def __init__(self, config: RunConfig, spec: ModelSpec) -> None:
         assert spec.path is not None, "load_hf_spec sets the path"

@@ -119,6 +119,7 @@ def next_token_asks(prompt: list[int], wanted: Iterable[Wanted]) -> Iterator[Ask
     """Ask for the log-probabilities of tokens right after `prompt`."""
     from vllm import SamplingParams
 
+    # Choices may begin with the same token: it is asked for once
     by_token: dict[int, list[Wanted]] = defaultdict(list)
     for want in wanted:
         by_token[want.token].append(want)

@@ -16,7 +16,7 @@ CONTEXT_ARGS = ("yarn_factor", "dual_chunk", "chunk_size", "local_size")
 
 
 class LongContext(NamedTuple):
-    """What vLLM is told of a stretched context."""
+    """vLLM's arguments for a stretched context."""
 
     hf_overrides: dict[str, Any]
     max_length: int
@@ -25,7 +25,7 @@ class LongContext(NamedTuple):
     """As `ModelSpec.rope`."""
 
 
-def stretch(args: Mapping[str, Any], path: str) -> LongContext | None:
+def stretch(args: Mapping[str, object], path: str) -> LongContext | None:
     """Return what `args` ask of the checkpoint in a folder or hub name, or None if they leave the context as it is.
 
     Raises:
@@ -41,7 +41,7 @@ def stretch(args: Mapping[str, Any], path: str) -> LongContext | None:
     return stretched
 
 
-def stretchable_length(path: str, args: Mapping[str, Any]) -> int | None:
+def stretchable_length(path: str, args: Mapping[str, object]) -> int | None:
     """Return the trained context of a checkpoint that can be stretched; None for other architectures than Qwen2's."""
     from transformers import AutoConfig
 
@@ -50,7 +50,7 @@ def stretchable_length(path: str, args: Mapping[str, Any]) -> int | None:
     return TRAINED_LENGTH if kind in ("qwen2", "qwen2_moe") else None
 
 
-def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) -> LongContext:
+def long_context(args: Mapping[str, object], checkpoint_config: Mapping[str, object]) -> LongContext:
     """Return what `args` ask for.
 
     Args:
@@ -88,7 +88,7 @@ def long_context(args: Mapping[str, Any], checkpoint_config: Mapping[str, Any]) 
     return LongContext(overrides, config.max_length, rope_label(config))
 
 
-def _check_dual_chunk(overrides: Mapping[str, Any]) -> None:
+def _check_dual_chunk(overrides: Mapping[str, object]) -> None:
     """Refuse dual chunk attention where the installed vLLM would not compute it.
 
     Raises:

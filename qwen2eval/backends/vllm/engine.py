@@ -1,6 +1,6 @@
 """Prompts into vLLM's engine and its outputs back as they finish, one engine step at a time.
 
-`LLM.generate` returns nothing before its last prompt is done; the engine under it tells what each step finished.
+`LLM.generate` returns nothing before its last prompt is done; the engine under it reports what each step finished.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +40,7 @@ class Usage:
 
 
 def run_engine(
-    llm: Any, asks: Iterable[Ask | Answered], *, usage: Usage, lora_request: Any = None
+    llm: Any, asks: Iterable[Ask | Answered], *, usage: Usage, lora_request: object = None
 ) -> Iterator[AnswerBatch]:
     """Keep the engine supplied and yield after each of its steps what is answered; each request is answered once.
 
@@ -66,7 +66,7 @@ def run_engine(
 class _Queue:
     """The prompts that the engine has, and what to do with their outputs."""
 
-    def __init__(self, llm: Any, usage: Usage, lora_request: Any) -> None:
+    def __init__(self, llm: Any, usage: Usage, lora_request: object) -> None:
         self._llm, self._usage, self._lora_request = llm, usage, lora_request
         self._numbers = count()
         self._answered: set[int] = set()
@@ -78,13 +78,14 @@ class _Queue:
         for result in results:
             if isinstance(result, Ask):
                 batch += self._send(result)
+            # A prompt that fails answers its requests at once, and their other prompts may still come back
             elif result[0] not in self._answered:
                 self._answered.add(result[0])
                 batch.append(result)
         return batch
 
     def step(self) -> AnswerBatch:
-        """Let the engine go on, and return what is answered by it."""
+        """Let the engine do one step, and return the answers that it finished."""
         if not self.under_way:
             return []
         outputs = [output for output in self._llm.llm_engine.step() if output.finished]
@@ -93,6 +94,7 @@ class _Queue:
     def _send(self, ask: Ask) -> AnswerBatch:
         from vllm.exceptions import VLLMValidationError
 
+        # Never used twice: a request may be asked in several prompts
         name = str(next(self._numbers))
         try:
             (prompt,) = self._llm.renderer.render_cmpl([{"prompt_token_ids": ask.tokens}])
@@ -108,7 +110,8 @@ class _Queue:
         if output.outputs[0].finish_reason in ("abort", "error"):
             return self._fail(ask, "vLLM gave the prompt up")
         n_read = len(ask.tokens) - (output.num_cached_tokens or 0)
-        self._usage.n_computed += n_read + max(0, len(output.outputs[0].token_ids) - 1)  # the last one is not read
+        # The last one is not read
+        self._usage.n_computed += n_read + max(0, len(output.outputs[0].token_ids) - 1)
         return self.follow(ask.take(output))
 
     def _fail(self, ask: Ask, error: str) -> AnswerBatch:

@@ -16,6 +16,7 @@ from qwen2eval.data.hub_files import hub_file
 from qwen2eval.data.locate import find_folder, missing
 from qwen2eval.data.splits import LoadedData, hash_files
 from qwen2eval.errors import DataFileError, Qwen2EvalError
+from qwen2eval.requests import Doc
 
 if TYPE_CHECKING:
     import datasets
@@ -59,7 +60,7 @@ def load(
     return loaded
 
 
-def read_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, name: str) -> Iterator[Doc]:
     """Yield the rows of a file, or of the file `name` in a zip.
 
     Raises:
@@ -119,16 +120,17 @@ def _table(path: Path, name: str, digest: str) -> "datasets.Dataset":
         features=features,
         gen_kwargs={"path": path, "name": name, "digest": digest},
         cache_dir=str(cache_dir() / "datasets"),
-        writer_batch_size=16,  # rows of a megabyte
+        # Rows of a megabyte
+        writer_batch_size=16,
     )
     return table
 
 
-def _rows_of(path: Path, name: str, digest: str) -> Iterator[dict[str, Any]]:  # noqa: ARG001 - tells tables apart
+def _rows_of(path: Path, name: str, digest: str) -> Iterator[Doc]:  # noqa: ARG001 - keeps tables apart
     yield from read_rows(path, name)
 
 
-def _parsed(lines: Any, path: Path) -> Iterator[dict[str, Any]]:
+def _parsed(lines: Any, path: Path) -> Iterator[Doc]:
     is_empty = True
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -143,7 +145,7 @@ def _parsed(lines: Any, path: Path) -> Iterator[dict[str, Any]]:
         raise DataFileError(f"{path} holds no rows")
 
 
-def _checked(row: Any, place: str) -> dict[str, Any]:
+def _checked(row: object, place: str) -> Doc:
     """Return the columns that we use, or say which is not what it should be."""
     if not isinstance(row, dict):
         raise DataFileError(f"{place}: a row must be an object, not {type(row).__name__}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from qwen2eval.prompts import TURN, cut_pieces, has_cutting_pattern
+from qwen2eval.tokenizer import Tokenizer
 
 
 class MiddleCutter:
@@ -18,13 +19,14 @@ class MiddleCutter:
         limit: tokens, without those that the model gets beside the text.
     """
 
-    def __init__(self, tokenizer: Any, limit: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
         self.tokenizer, self.limit = tokenizer, limit
         self._is_piecewise = has_cutting_pattern(tokenizer)
 
     def without_middle(self, text: str) -> str | None:
         """Return a text without what is too much in its middle; None where nothing is."""
-        if self._is_piecewise and TURN not in text:  # pieces begin there, and to some tokenizers it is a word
+        # Pieces begin there, and to some tokenizers it is a word
+        if self._is_piecewise and TURN not in text:
             return self._cut_in_parts(text)
         if getattr(self.tokenizer, "is_fast", False):
             encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -42,7 +44,8 @@ class MiddleCutter:
         back = self._until(reversed(parts[spec.n_parts :]), half)
         if spec.n_tokens + back.n_tokens <= self.limit and spec.n_parts + back.n_parts == len(parts):
             return None
-        if back.n_tokens < half:  # the ends meet: all of it is known, and it is too long by little
+        # The ends meet: all of it is known, and it is too long by little
+        if back.n_tokens < half:
             starts = self._starts(text)
             return cut_middle(text, starts, limit=self.limit)
         begin, end = spec.n_chars - len(parts[spec.n_parts - 1]), len(text) - back.n_chars

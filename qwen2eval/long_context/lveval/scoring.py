@@ -193,7 +193,8 @@ def _room_for_recursion(n_steps: int) -> Iterator[None]:
 def _jieba() -> Any:
     """Return jieba's default tokenizer; it keeps its table in our cache folder, not in a file of anyone's in /tmp."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of old habits that newer versions of Python complain about
+        # Of old habits that newer versions of Python complain about
+        warnings.simplefilter("ignore")
         import jieba  # type: ignore[import-untyped]
     jieba.setLogLevel(logging.WARNING)
     tokenizer = jieba.Tokenizer()

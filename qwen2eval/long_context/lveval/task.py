@@ -22,7 +22,9 @@ from qwen2eval.long_context.lveval.middle import MiddleCutter
 from qwen2eval.long_context.lveval.scoring import METRICS, Kind, Language, score
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 WINDOW_RESERVE = 500
 """Tokens that the source keeps free for template and answer: 31,500 of a window of 32,000."""
@@ -65,7 +67,7 @@ class LVEvalTask(PublishedTask):
     `metadata`: `dataset`, `level`; `max_prompt_tokens`, by default the model's window less 500.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         self._set = DATA_SETS[config["metadata"]["dataset"]]
         self._template = prompts()[config["metadata"]["dataset"]]
         self._cutter: MiddleCutter | None = None
@@ -99,7 +101,7 @@ class LVEvalTask(PublishedTask):
         rows = self.dataset["test"].remove_columns("context").to_list()
         return [{"row": i, **row} for i, row in enumerate(rows)]
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the doc's prompt, without its middle where it is too long; contexts stay on disk."""
         context = self.dataset["test"][doc["row"]]["context"]
         question = Template(self._template["after"]).substitute(input=doc["input"])
@@ -113,11 +115,11 @@ class LVEvalTask(PublishedTask):
         )
         return shorter
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return the first answer, the only one that the source scores."""
         return str(doc["answers"][0]) if doc else ""
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, float]:
         """Score a response; a metric without a value for this doc is left out."""
         return score(
             results[0],
@@ -161,7 +163,7 @@ class LVEvalGroup(Group):  # type: ignore[misc]  # lm-eval has no types
     mean of its data sets' scores, as in the source.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = dict(config["metadata"])
         levels = metadata.pop("levels", None) or [metadata.pop("level", None)]
         names = metadata.pop("datasets", None) or list(DATA_SETS)
@@ -195,7 +197,7 @@ def prompts() -> Mapping[str, Mapping[str, str]]:
     return found
 
 
-def _task_config(config: Mapping[str, Any], task: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _task_config(config: JsonObject, task: str, metadata: JsonObject) -> dict[str, Any]:
     """Return the configuration of one data set's task from its group's."""
     longest = DATA_SETS[metadata["dataset"]].max_gen_toks
     generation = {"until": [], "do_sample": False, "max_gen_toks": longest, **config.get("generation_kwargs", {})}

@@ -1,9 +1,9 @@
 """NeedleBench's contexts: haystack texts in a seeded order, cut to length, with needles in their places.
 
 Two ways to build one. `FittedContexts`, the default: the final prompt has exactly the asked number of tokens of the
-model under test, and needles stand between sentences. `OriginalContexts`: as OpenCompass (commit a5acc4bb) does with
-cl100k_base, whatever the model: a buffer is kept free, needles are put between any two tokens, be it within a word or a
-character, the distance of facts counts earlier facts twice, and a context ends where the texts end.
+model under test, and needles are placed between sentences. `OriginalContexts`: as OpenCompass (commit a5acc4bb) does
+with cl100k_base, whatever the model: a buffer is kept free, needles are put between any two tokens, even within a word
+or a character, the distance of facts counts earlier facts twice, and a context ends where the texts end.
 """
 
 import hashlib
@@ -57,14 +57,14 @@ class Hidden:
 
     @property
     def inserts(self) -> list[str]:
-        """The needles as they stand in the text: on lines of their own."""
+        """The needles as the text has them: on separate lines."""
         return [f"\n{needle}\n" for needle in self.needles]
 
 
 def needle_places(
     hidden: Hidden, n_haystack: int, needle_lengths: Sequence[int], *, faithful: bool = False
 ) -> list[int]:
-    """Return how many tokens of the haystack stand before each needle, ascending.
+    """Return how many tokens of the haystack precede each needle, ascending.
 
     The facts of one reasoning follow the first at a distance of 10 % of the haystack each.
 

@@ -1,6 +1,6 @@
 """A prompt of NeedleBench as a cut of its haystack with needles in it: its text, and its tokens without the text.
 
-Where the tokenizer parts words by a known pattern, only what stands around needles and ends is tokenized: the tokens of
+Where the tokenizer parts words by a known pattern, only the text around needles and ends is tokenized: the tokens of
 the haystack between `safe_cuts` are known. A prompt of 128K tokens is counted in a fraction of a millisecond.
 """
 
@@ -31,7 +31,7 @@ class Cut(NamedTuple):
 
 
 class Around(NamedTuple):
-    """What stands around a context in the final prompt."""
+    """The text around a context in the final prompt."""
 
     before: str
     after: str
@@ -40,7 +40,7 @@ class Around(NamedTuple):
 
 
 def spelled(stack: Stack, before: str, after: str, cut: Cut) -> str:
-    """Return the text of a cut with what stands around it."""
+    """Return the text of a cut with the text around it."""
     parts, done = [before], 0
     for place, insert in cut.stops(after):
         parts += [stack.between(done, place), insert]
@@ -49,7 +49,7 @@ def spelled(stack: Stack, before: str, after: str, cut: Cut) -> str:
 
 
 def frame_around(before: str, after: str, counter: PromptCounter) -> Around | None:
-    """Return what stands around a context in the final prompt; None where parts of it can't be counted by themselves.
+    """Return the text around a context in the final prompt; None where parts of it can't be counted by themselves.
 
     Args:
         before: what the user says before the context.
@@ -67,7 +67,8 @@ def count_tokens(stack: Stack, around: Around, cut: Cut, counter: PromptCounter)
     n_tokens, done, text = around.n_added, 0, around.before
     after, rest = around.after, ""
     if first := safe_cuts.first_cut(after):
-        after, rest = after[:first], after[first:]  # a long question is counted once
+        # A long question is counted once
+        after, rest = after[:first], after[first:]
     for place, insert in cut.stops(after):
         begin, end = stack.first_cut(done, place), stack.last_cut(done, place)
         if begin is None or end is None:

@@ -119,7 +119,8 @@ class NeedleBenchData:
             data_dir=self.data_dir,
             is_there=lambda path: any((path / file).is_file() for file in FILES),
         )
-        lacking = name if folder else ", ".join(FILES)  # who has none wants to know of all
+        # Who has none wants to know of all
+        lacking = name if folder else ", ".join(FILES)
         error = missing("needlebench", files=lacking, hub=HUB, data_dir=self.data_dir)
         if folder is None:
             path = hub_file(HUB, name, offline=self.offline, error=error)

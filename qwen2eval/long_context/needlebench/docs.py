@@ -15,6 +15,7 @@ from qwen2eval.long_context.needlebench.data import LANGUAGES, Language, Needle,
 from qwen2eval.long_context.needlebench.grid import N_FACTS, N_REPEATS, Setting
 from qwen2eval.long_context.needlebench.kinship import Kinship, draw_kinship
 from qwen2eval.long_context.needlebench.scoring import Part
+from qwen2eval.requests import Doc
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Grid:
     position: texts.Position = "end"
     """Of the question; at the start in version 1 only."""
     base: bool = False
-    """Version 1: leave the format of the answer open, for a base model to go on with it."""
+    """Version 1: leave the format of the answer open, for a base model to continue it."""
     seed: int = 0
     """Of what the original leaves to chance."""
 
@@ -65,7 +66,7 @@ class NeedleDoc:
     """Questions about the same needles share it."""
 
 
-def make_docs(grid: Grid, part: Part, data: NeedleBenchData) -> list[dict[str, Any]]:
+def make_docs(grid: Grid, part: Part, data: NeedleBenchData) -> list[Doc]:
     """Return the docs of one part as rows, shortest context first.
 
     Raises:
@@ -123,6 +124,7 @@ def _single_docs(grid: Grid, language: Language, data: NeedleBenchData) -> Itera
 
 def _retrieval_docs(grid: Grid, language: Language, data: NeedleBenchData) -> Iterator[NeedleDoc]:
     depths = grid.setting.depths
+    # Drawn once for all repeats, which differ in the needles' order only
     chosen = pick_distinct(data.needles(language), len(depths), rng=random.Random(grid.seed))
     for repeat in grid.repeats("retrieval"):
         needles = list(chosen)

@@ -1,4 +1,4 @@
-"""Chains of relatives: sentences such as "Ann is Bo's mother." of which only all together tell who is the eldest.
+"""Chains of relatives: sentences such as "Ann is Bo's mother." that only together show who is the eldest.
 
 They are NeedleBench's ancestral trace challenge and version 2's multi-needle reasoning. Forms, terms and the order of
 the random draws are those of open-compass/opencompass at commit a5acc4bb: the same names and seed give the same chain.
@@ -13,7 +13,7 @@ from string import Template
 
 @dataclass(frozen=True)
 class Kinship:
-    """People from the eldest to the youngest, and what is told of them."""
+    """People from the eldest to the youngest, and the sentences about them."""
 
     names: tuple[str, ...]
     sentences: tuple[str, ...]
@@ -50,7 +50,7 @@ def draw_kinship(
         forms: sentences with `$a`, the elder, `$b` and `$term`.
         terms: kinship terms and the generations that each spans.
         shuffled: put the sentences in random order; else the eldest comes first.
-        n_blank: empty sentences that the original shuffles with the others (version 1: one), which changes their order.
+        n_blank: empty sentences that the original shuffles with the real ones (version 1: one); they change the order.
     """
     people = rng.sample(list(names), n_people)
     sentences, n_generations = [], 0

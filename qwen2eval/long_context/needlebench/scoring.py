@@ -44,7 +44,7 @@ def single_retrieval_v1(response: str, *, needle: str, keyword: str) -> float:
 
     Args:
         needle: the whole sentence that was hidden.
-        keyword: what is asked for; found as it stands, case and all.
+        keyword: what is asked for; matched exactly, case included.
 
     Returns:
         100 if the keyword is in the response; else up to 20 for likeness to the needle, white space left out.
@@ -61,7 +61,7 @@ def single_retrieval_v1(response: str, *, needle: str, keyword: str) -> float:
 
 
 def keyword_found(response: str, keyword: str) -> float:
-    """Return 100 if the keyword is in the response as it stands, else 0: multi-needle retrieval, version 2's single.
+    """Return 100 if the response has the keyword, matched exactly, else 0: multi-needle retrieval, version 2's single.
 
     >>> keyword_found("It is the Ghost Pearl.", "Ghost Pearl"), keyword_found("ghost pearl", "Ghost Pearl")
     (100.0, 0.0)
@@ -99,11 +99,13 @@ def boxed_answer(response: str) -> str | None:
     >>> boxed_answer(r"First \boxed{Ann}, no: \boxed{{\text{Bo}}}.")
     '\\text{Bo}'
     """
+    # The last one: models that reason often box intermediate results
     start = response.rfind("\\boxed{")
     if start < 0:
         return None
     depth = 0
     for end in range(start + len("\\boxed"), len(response)):
+        # Braces are counted, because an answer may contain braces itself, as in \text{…}
         depth += (response[end] == "{") - (response[end] == "}")
         if depth == 0:
             inside = response[start + len("\\boxed{") : end]
@@ -140,7 +142,7 @@ def overall(points: Mapping[Part, float], *, version: int, faithful: bool = Fals
     Args:
         points: 0-100 each; all three.
         version: 1 or 2.
-        faithful: as the original's table prints it, multi-needle retrieval standing in for single-needle retrieval.
+        faithful: as the original's table prints it, multi-needle retrieval in place of single-needle retrieval.
 
     >>> overall({"single": 100, "reasoning": 50, "retrieval": 0}, version=1)
     55.0

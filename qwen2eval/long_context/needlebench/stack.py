@@ -1,7 +1,7 @@
 """NeedleBench's haystack of one repeat: its texts in their order, as places of characters, tokens and sentences.
 
 Texts are tokenized and parted into sentences once for all repeats, lengths and parts of the benchmark. The haystack of
-a repeat is an order of them, and is never spelled out as a whole.
+a repeat is an order of them, and is never built in full.
 """
 
 import bisect
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
 
 from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.safe_cuts import first_cut, last_cut
@@ -81,6 +80,7 @@ class Stack:
 
     def char_at(self, n_tokens: int) -> int:
         """Return how many characters the first tokens have, as the texts are tokenized by themselves."""
+        # The texts are used up: they follow again in a new order, as often as needed
         while n_tokens >= self._n_tokens[-1]:
             again = list(range(len(self._texts.texts)))
             self._rng.shuffle(again)
@@ -158,7 +158,8 @@ class Stack:
                 continue
             left = self.last_cut(self._seams[-1], place) or self._seams[-1]
             if (right := self.first_cut(place, self._n_chars[-1])) is None:
-                self.is_countable = False  # no text behind this one: a corpus of white space
+                # No text behind this one: a corpus of white space
+                self.is_countable = False
                 return
             n_tokens = self._counter.count_alone(self.between(left, right))
             apart = self.token_at(right) - self.token_at(left)
@@ -175,7 +176,7 @@ class _ByIdentity:
     def __hash__(self) -> int:
         return id(self.counter.spec.tokenizer)
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, _ByIdentity) and self.counter.spec.tokenizer is other.counter.spec.tokenizer
 
 

@@ -33,7 +33,9 @@ from qwen2eval.long_context.needlebench.scoring import PARTS, Part
 from qwen2eval.long_context.needlebench.texts import Position, frame, left_open
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 MAX_GEN_TOKS: Mapping[tuple[int, Part], int] = {
     (1, "single"): 64,
@@ -57,7 +59,7 @@ class NeedleBenchTask(PublishedTask):
     `n_facts`, `n_repeats`, `guide`, `position`, `base`, `seed`; `faithful`.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = config["metadata"]
         self.grid, self.part, self.faithful = read_grid(metadata), metadata["part"], bool(metadata.get("faithful"))
         self._contexts: Mapping[Language, FittedContexts | OriginalContexts] = {}
@@ -81,7 +83,8 @@ class NeedleBenchTask(PublishedTask):
         if not self.faithful:
             super().build_docs(spec, config)
             return
-        codec = load_cl100k(offline=self.offline)  # the model's own tokenizer has no say
+        # The model's own tokenizer has no say
+        codec = load_cl100k(offline=self.offline)
         self._docs = self.read_docs()
         self._contexts = {name: OriginalContexts(texts, *codec) for name, texts in self._haystacks.items()}
 
@@ -103,7 +106,7 @@ class NeedleBenchTask(PublishedTask):
         self.dataset.source, self.dataset.sha256 = data.source, hash_files(data.files)
         return rows
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the doc's prompt, with a context made for the model."""
         is_multiple, notes = self.part == "retrieval", doc["notes"]
         version, language = self.grid.version, doc["language"]
@@ -124,12 +127,12 @@ class NeedleBenchTask(PublishedTask):
             self._tell(built, doc["length"])
         return built.prompt
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return a right answer."""
         answer = ", ".join(doc["keywords"]) if doc else ""
         return f"\\boxed{{{answer}}}" if self.part == "reasoning" and self.grid.version == 2 else answer
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, float]:
         """Return the points of a response as a share of 100; nothing where the answer has no words.
 
         Of a multi-needle retrieval also those of each needle by its depth, as the original has them (`Depth21`).
@@ -153,7 +156,7 @@ class NeedleBenchTask(PublishedTask):
         depths = self.grid.setting.depths if self.part == "retrieval" else ()
         return [METRIC, *map(depth_metric, depths)]
 
-    def _points(self, doc: dict[str, Any], response: str) -> list[float]:
+    def _points(self, doc: Doc, response: str) -> list[float]:
         """Return 0-100: of a multi-needle retrieval for each needle, else one; none where the answer has no words."""
         keywords = doc["keywords"]
         match self.part, self.grid.version:
@@ -193,7 +196,7 @@ class NeedleBenchTask(PublishedTask):
             )
         if self._n_repeated:
             said.append(
-                f"{self.task_name}: the haystack is too short for {self._n_repeated} prompts, which go on with its "
+                f"{self.task_name}: the haystack is too short for {self._n_repeated} prompts, which continue with its "
                 "texts in another order"
             )
         self.dataset.warning = "; ".join(said)
@@ -205,7 +208,7 @@ class NeedleBenchGroup(Group):  # type: ignore[misc]  # lm-eval has no types
     `metadata`: what `NeedleBenchTask` takes but for `part`; `parts`, all by default: with fewer there is no overall.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = dict(config["metadata"])
         parts = metadata.pop("parts", None) or list(PARTS)
         if not isinstance(parts, list) or not set(parts) <= set(PARTS):
@@ -223,7 +226,7 @@ class NeedleBenchGroup(Group):  # type: ignore[misc]  # lm-eval has no types
             task = {**config, "task": f"{self.name}_{part}", "generation_kwargs": generation, "metadata": own}
             self.add(NeedleBenchTask(task))
 
-    def aggregate(self, task_metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def aggregate(self, task_metrics: JsonObject) -> dict[str, Any]:
         """Return lm-eval's row of a group, with the benchmark's weights in the place of a plain mean."""
         row: dict[str, Any] = super().aggregate(task_metrics)
         for key in [key for key in row if key.partition(",")[0] == METRIC]:
@@ -250,7 +253,7 @@ def depth_metric(depth: int) -> str:
     return f"{METRIC}_depth_{depth}"
 
 
-def read_grid(metadata: Mapping[str, Any]) -> Grid:
+def read_grid(metadata: JsonObject) -> Grid:
     """Return the grid that a task's metadata describes.
 
     Raises:
@@ -282,7 +285,7 @@ def read_grid(metadata: Mapping[str, Any]) -> Grid:
     )
 
 
-def _prompt_form(metadata: Mapping[str, Any]) -> tuple[Position, bool]:
+def _prompt_form(metadata: JsonObject) -> tuple[Position, bool]:
     """Return where the question is, and whether its format of answer is left open."""
     position, is_base = metadata.get("position", "end"), _of_kind(metadata, "base", bool, False)
     if position not in get_args(Position):
@@ -294,14 +297,14 @@ def _prompt_form(metadata: Mapping[str, Any]) -> tuple[Position, bool]:
     return position, is_base
 
 
-def _whole_numbers(metadata: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+def _whole_numbers(metadata: Mapping[str, object], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
     numbers: Any = _of_kind(metadata, key, list, list(default))
     if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         raise ConfigError(f"NeedleBench: {key!r} in the metadata must list whole numbers, not {numbers!r}")
     return tuple(numbers)
 
 
-def _of_kind(metadata: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+def _of_kind(metadata: Mapping[str, object], key: str, kind: type, default: object) -> Any:
     value = metadata.get(key)
     if value is None:
         return default
@@ -318,5 +321,5 @@ def _haystack(data: NeedleBenchData, language: Language) -> list[str]:
     return texts
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan

@@ -58,7 +58,7 @@ def frame(
 def left_open(around: Frame) -> Frame:
     """Return the parts of a prompt for a base model: without what follows the first blank of its format of answer.
 
-    The model goes on where the answer belongs. Without a blank only the closing quote is left out, and a question
+    The model continues where the answer belongs. Without a blank only the closing quote is left out, and a question
     without a format stays as it is.
 
     >>> left_open(Frame("", "Who? Please answer in the format 'It is ____.'")).after

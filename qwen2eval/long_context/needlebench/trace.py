@@ -1,7 +1,7 @@
 """NeedleBench's ancestral trace challenge: no haystack, every sentence matters. All variants of versions 1 and 2.
 
 Where the original (open-compass/opencompass at commit a5acc4bb) seeds its draws, the same names give the same chains;
-version 1's free form is unseeded there, and seeded here. The worked examples of its choice form have names of our own.
+version 1's free form is unseeded there, and seeded here. The worked examples of its choice form have our own names.
 """
 
 import random
@@ -24,7 +24,9 @@ from qwen2eval.long_context.needlebench.docs import kinship_of
 from qwen2eval.long_context.needlebench.kinship import Kinship
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs, LongContextTask
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 LETTERS = "ABCD"
 ROTATIONS = ("ABCD", "BCDA", "CDAB", "DABC")
@@ -39,7 +41,7 @@ class Size(NamedTuple):
     lengths: tuple[int, ...]
     n_repeats: int
 
-    def changed_by(self, metadata: Mapping[str, Any]) -> "Size":
+    def changed_by(self, metadata: Mapping[str, object]) -> "Size":
         """Return it with what a task's metadata has.
 
         Raises:
@@ -101,7 +103,7 @@ class TraceTask(_NamesTask):
         "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 2048},
     }
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         metadata = config["metadata"]
         if metadata.get("benchmark") not in SIZES:
             raise ConfigError(f"NeedleBench has no version {metadata.get('benchmark')!r}: `benchmark` is 1 or 2")
@@ -115,13 +117,13 @@ class TraceTask(_NamesTask):
         draw = self._boxed_docs if self.version == 2 else self._free_docs
         return [doc for length in lengths for doc in draw(names, length, range(n_repeats))]
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return a right answer."""
         if not doc:
             return ""
         return f"\\boxed{{{doc['answer']}}}" if self.version == 2 else str(doc["answer"])
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         """Return the points of a response as a share of 100, and pairs of length and points for what is made of all."""
         answer, response = doc["answer"], results[0]
         if self.version == 2:
@@ -185,7 +187,7 @@ class TraceChoiceTask(_NamesTask):
         "filter_list": [{"name": "letter", "filter": [_LAST_LETTER, {"function": "take_first"}]}],
     }
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: JsonObject) -> None:
         self.language = checked_language(config["metadata"])
         super().__init__(config)
 
@@ -208,7 +210,7 @@ class TraceChoiceTask(_NamesTask):
                 )
         return docs
 
-    def fewshot_context(self, doc: dict[str, Any], *_: Any, **options: Any) -> list[str]:
+    def fewshot_context(self, doc: Doc, *_: Any, **options: Any) -> list[str]:
         """Return the four prompts of a doc, each behind the worked examples."""
         chat_template = options.get("chat_template") if options.get("apply_chat_template") else None
         system = options.get("system_instruction")
@@ -218,7 +220,7 @@ class TraceChoiceTask(_NamesTask):
             for question in doc["questions"]
         ]
 
-    def construct_requests(self, doc: dict[str, Any], ctx: str | list[str], **options: Any) -> list[Instance]:
+    def construct_requests(self, doc: Doc, ctx: str | list[str], **options: object) -> list[Instance]:
         """Return one request for each order of the options."""
         options = {k: v for k, v in options.items() if k not in ("apply_chat_template", "chat_template")}
         contexts = [ctx] * len(ROTATIONS) if isinstance(ctx, str) else ctx
@@ -228,15 +230,15 @@ class TraceChoiceTask(_NamesTask):
             for i, context in enumerate(contexts)
         ]
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the question with the options in their first order."""
         return str(doc["questions"][0])
 
-    def doc_to_target(self, doc: dict[str, Any], doc_to_target: Any = None) -> str:  # noqa: ARG002 - lm-eval's hook
+    def doc_to_target(self, doc: Doc, doc_to_target: object = None) -> str:  # noqa: ARG002 - lm-eval's hook
         """Return the letter that is right in the first order."""
         return str(doc["letters"][0]) if doc else ""
 
-    def process_results(self, doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: Sequence[str]) -> dict[str, float]:
         """Return the share of orders answered right, and whether all were."""
         right = [given == letter for given, letter in zip(results, doc["letters"], strict=True)]
         return {"acc": sum(right) / len(right), "acc_circular": float(all(right))}
@@ -260,14 +262,14 @@ class TraceChoiceTask(_NamesTask):
         own, rng = texts.prompts()["choice"], random.Random(n_sentences)
         names = own["names"][self.language]
         ordered = kinship_of(rng, names, n_facts=n_sentences, version=1, language=self.language, shuffled=False)
-        told = replace(ordered, sentences=tuple(rng.sample(ordered.sentences, n_sentences)))
+        shuffled = replace(ordered, sentences=tuple(rng.sample(ordered.sentences, n_sentences)))
         eldest, *others = four_options(ordered, names, rng)
         rng.shuffle(others)
         options = [*others[: LETTERS.index(letter)], eldest, *others[LETTERS.index(letter) :]]
         steps = "\n".join(f"- {sentence}" for sentence in reversed(ordered.sentences))
         form = own["reasoned" if self.config.metadata.get("reasoned") else "answer"][self.language]
         words = {"letter": letter, "steps": steps, "youngest": ordered.youngest, "eldest": ordered.eldest}
-        return self._question(told, options), Template(form).substitute(words)
+        return self._question(shuffled, options), Template(form).substitute(words)
 
 
 def four_options(kinship: Kinship, names: Sequence[str], rng: random.Random) -> list[str]:
@@ -287,11 +289,11 @@ def rotated(options: Sequence[str], order: str) -> list[str]:
     return [options[LETTERS.index(letter)] for letter in order]
 
 
-def checked_language(metadata: Mapping[str, Any]) -> Language:
+def checked_language(metadata: JsonObject) -> Language:
     """Return the language of a task's metadata.
 
     Raises:
-        ConfigError: it is none of the benchmark's.
+        ConfigError: the benchmark does not have it.
     """
     for language in LANGUAGES:
         if metadata.get("language") == language:

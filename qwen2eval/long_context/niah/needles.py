@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qwen2eval.content import content_dir
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.errors import ConfigError, DataFileError
+from qwen2eval.requests import Doc
 
 SHIPPED = ("fictional", "fictional_zh", "classic", "classic_zh")
 COLUMNS = ("needle", "question", "keywords")
@@ -42,7 +42,7 @@ def load_needles(name: str) -> list[Needle]:
     return [_needle(row, where=f"{path}, row {number}") for number, row in enumerate(rows, 1)]
 
 
-def _needle(row: dict[str, Any], *, where: str) -> Needle:
+def _needle(row: Doc, *, where: str) -> Needle:
     keywords = [row["keywords"]] if isinstance(row["keywords"], str) else row["keywords"]
     if not isinstance(keywords, list) or not all(isinstance(word, str) and _has_words(word) for word in keywords):
         raise DataFileError(
@@ -55,7 +55,7 @@ def _needle(row: dict[str, Any], *, where: str) -> Needle:
         raise DataFileError(f"{where}: no keywords, so no answer could be right")
     text = " ".join(row["needle"].casefold().split())
     if absent := [word for word in keywords if " ".join(word.casefold().split()) not in text]:
-        raise DataFileError(f"{where}: the needle doesn't have the keyword {absent[0]!r}: it can't be found by it")
+        raise DataFileError(f"{where}: the needle does not contain its keyword {absent[0]!r}")
     return Needle(" ".join(row["needle"].split()), row["question"].strip(), tuple(keywords))
 
 

@@ -25,7 +25,7 @@ JUDGE_PROMPT = (
     "[Question]\n{question}\n\n[Reference]\n{needle}\n\n[Answer]\n{answer}\n\n"
     'Explain in a sentence, then end with the rating in double brackets, as in "Rating: [[5]]".'
 )
-"""What the judge is asked: the original's steps and order, in words of our own."""
+"""What the judge is asked: the original's steps and order, in our own words."""
 _END_OF_THOUGHT = "</think>"
 _RATING = re.compile(r"\[\[(\d+)\]\]")
 
@@ -78,7 +78,7 @@ def judge_prompt(question: str, answer: str, needle: str) -> str:
 def parse_judgement(verdict: str) -> int | None:
     """Return the judge's score; None where it gave none of the scale: the answer is then not scored.
 
-    The last rating counts, after the thoughts of a judge that thinks; one that stands by itself as a number is taken
+    The last rating counts, after the thoughts of a judge that thinks; a number by itself is taken
     as well.
 
     >>> parse_judgement("Close. Rating: [[7]]"), parse_judgement("10"), parse_judgement("I can't say")

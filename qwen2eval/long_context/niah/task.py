@@ -33,7 +33,9 @@ from qwen2eval.long_context.niah.scoring import (
     parse_judgement,
 )
 from qwen2eval.long_context.task import Docs, LongContextTask
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
+from qwen2eval.typed_json import JsonObject
 
 FRAMES = {
     "en": Frame(
@@ -70,12 +72,13 @@ class NiahGrid:
     """A shipped folder that `needles` is the path of a file in, and that has the haystack; None: neither is."""
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> "NiahGrid":
+    def from_metadata(cls, metadata: JsonObject) -> "NiahGrid":
         """Read a task's metadata, other keys than ours left out.
 
         Raises:
             ConfigError: a value that can't be.
         """
+        # The YAML's metadata also has keys of other readers (version, summary)
         own = {f.name: metadata[f.name] for f in fields(cls) if f.name in metadata}
         if isinstance(own.get("lengths"), int):
             own["lengths"] = [own["lengths"]]
@@ -122,7 +125,7 @@ class NiahTask(LongContextTask):
 
     judge_template = JUDGE_PROMPT
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, object]) -> None:
         super().__init__(config)
         self.grid = NiahGrid.from_metadata(self.config.metadata or {})
         self.missing_lengths: tuple[int, ...] = ()
@@ -167,7 +170,7 @@ class NiahTask(LongContextTask):
         """Tokens of the longest prompt; a model of just this length has room for it, as the prompt gives way."""
         return max(self.grid.lengths)
 
-    def prompt_of(self, doc: dict[str, Any]) -> str:
+    def prompt_of(self, doc: Doc) -> str:
         """Return the haystack with the needle in it, and the question."""
         assert self._haystack is not None, "docs are built before prompts are asked for"
         start, end = doc["haystack_start"], doc["haystack_end"]
@@ -177,7 +180,7 @@ class NiahTask(LongContextTask):
         place = {"needle_at": doc["needle_at"], "end": end, "filler": doc["filler"]}
         return assemble(frame, self._texts[start], doc["needle"], **place)
 
-    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    def process_results(self, doc: Doc, results: list[object]) -> dict[str, float]:
         """Return whether all keywords are in the answer."""
         return {"acc": float(has_keywords(str(results[0]), doc["keywords"]))}
 
@@ -193,8 +196,8 @@ class NiahTask(LongContextTask):
             "judge_found": metric("share"),
         }
 
-    def judge_prompt(self, doc: dict[str, Any], response: str) -> str:
-        """Return what a judge is asked of an answer (`--judge`); thoughts are no part of it."""
+    def judge_prompt(self, doc: Doc, response: str) -> str:
+        """Return what a judge is asked of an answer (`--judge`); thoughts are not part of it."""
         return judge_prompt(doc["question"], final_answer(response), doc["needle"])
 
     def judge_metrics(self, verdict: str) -> dict[str, float | None]:
@@ -246,6 +249,7 @@ class NiahTask(LongContextTask):
     def _new_docs(self, counter: PromptCounter, needles: list[Needle], targets: dict[int, int], *, seed: int) -> Docs:
         assert self._haystack is not None, "it is read by then"
         n_paragraphs = len(self._haystack.paragraphs)
+        # A generator for each draw: another grid or --limit does not change the remaining draws
         starts = [random.Random(f"{seed} haystack {i}").randrange(n_paragraphs) for i in range(self.grid.instances)]
         longest = max(targets.values())
         stretches = [Stretch(self._haystack, start, n_tokens=longest, counter=counter) for start in starts]
@@ -272,6 +276,7 @@ class NiahTask(LongContextTask):
                             "keywords": list(needle.keywords),
                             "n_prompt_tokens": n_tokens,
                             "asked_depth_percent": depth,
+                            # The place that was found, which may differ from the one that was asked for
                             "depth_percent": round(placed.depth_percent, 3),
                             "haystack_start": start,
                             "needle_at": placed.needle_at,
@@ -291,10 +296,11 @@ def _draw(needles: Sequence[Needle], seed: str, n_wanted: int) -> list[Needle]:
     """Draw the needles of a cell's instances: different ones, as far as there are."""
     drawn: list[Needle] = []
     rng = random.Random(seed)
+    # More instances than needles: then all needles are used equally often
     while len(drawn) < n_wanted:
         drawn += rng.sample(needles, len(needles))
     return drawn[:n_wanted]
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

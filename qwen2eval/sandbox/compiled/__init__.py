@@ -1,4 +1,4 @@
-"""Programs in other languages than Python: compiled and run, each in a sandbox of its own.
+"""Programs in other languages than Python: compiled and run, each in a separate sandbox.
 
 from qwen2eval.sandbox.compiled import CompiledCheck, CompiledSandbox
 CompiledSandbox().check("puts 1", language="rb")

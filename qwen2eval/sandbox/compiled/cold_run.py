@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 from dataclasses import dataclass, field
-from typing import Any
 
 from qwen2eval.sandbox.clock import BUSY_SHARE
 from qwen2eval.sandbox.compiled.check import CompiledCheck
@@ -16,6 +15,7 @@ from qwen2eval.sandbox.compiled.launch import Started, Step, commands_of, starte
 from qwen2eval.sandbox.compiled.toolchains import find_toolchain
 from qwen2eval.sandbox.compiled.tree import MAX_PROCESSES, TreeClock
 from qwen2eval.sandbox.execution import Execution, Verdict
+from qwen2eval.sandbox.inside.wire import Message
 from qwen2eval.sandbox.levels import BWRAP
 from qwen2eval.sandbox.supervise import Descriptors, Outcome
 from qwen2eval.sandbox.verdict import KEPT_BYTES, MAX_PRINTED_BYTES, PRINTED_TOO_MUCH, Stream, as_bytes, signal_name
@@ -38,7 +38,7 @@ class _Run:
     stderr: Stream
     sandbox: Forked | None = None
     clock: TreeClock | None = None
-    ended: list[dict[str, Any]] = field(default_factory=list)
+    ended: list[Message] = field(default_factory=list)
     peak_rss_mb: float = 0.0
     stopped: tuple[Verdict, str] | None = None
     lost: str = ""
@@ -54,7 +54,7 @@ class _Run:
         return "it" if self.step is self.steps[-1] else "the compiler"
 
     def begin_step(self) -> None:
-        assert self.sandbox is not None, "the first process tells its number before any step begins"
+        assert self.sandbox is not None, "the first process sends its number before any step begins"
         if self.clock is not None:
             self.peak_rss_mb = max(self.peak_rss_mb, self.clock.peak_rss_mb)
         self.clock = TreeClock(self.step.timeout_seconds, self.sandbox.pid)
@@ -71,6 +71,7 @@ def run_cold(level: str, check: CompiledCheck, *, slot: int) -> Outcome:
         SandboxError: the sandbox can't be started.
     """
     language, toolchain = LANGUAGES[check.language], find_toolchain(check.language)
+    # New for each run: a program that prints the word of another run proves nothing
     token = os.urandom(16).hex()
     tests = language.with_finish(check.tests, token) if check.tests else None
     source = as_bytes(check.program) + b"\n" + as_bytes(check.tests if tests is None else tests)
@@ -87,10 +88,12 @@ def run_cold(level: str, check: CompiledCheck, *, slot: int) -> Outcome:
         try:
             with started(level, language, toolchain, steps, descriptors.file(source), slot=slot) as sandbox:
                 _watch(sandbox, run)
-                if run.sandbox is not None and level == BWRAP:  # the kernel ends the rest with it
+                # The kernel ends the rest with it
+                if run.sandbox is not None and level == BWRAP:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(run.sandbox.pidfd, signal.SIGKILL)
                 sandbox.end()
+                # After the end of the sandbox: only then has it written its last message
                 run.lost = run.lost and sandbox.last_words()
         finally:
             if run.sandbox is not None:
@@ -119,6 +122,7 @@ def _watch(sandbox: Started, run: _Run) -> None:
                     return
                 next_look = 0.0
             elif not streams[fd].read():
+                # A closed pipe is always readable: it would turn the loop into a busy one
                 poll.unregister(fd)
         if any(stream.n_bytes >= MAX_PRINTED_BYTES for stream in streams.values()):
             run.stopped = "output_limit", PRINTED_TOO_MUCH
@@ -130,7 +134,7 @@ def _watch(sandbox: Started, run: _Run) -> None:
 
 
 def _hear(control: socket.socket, run: _Run) -> bool:
-    """Take what the sandbox tells; return whether it was the last."""
+    """Take a message of the sandbox; return whether it was the last."""
     try:
         data, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
     except OSError as err:
@@ -203,6 +207,7 @@ def _decide(run: _Run, language: Language, token: str | None) -> tuple[Verdict, 
     if len(run.ended) < len(run.steps):
         return "error", f"it does not compile: {_first_error(run.compiler)}"
     said = b"\n".join((run.stderr.kept, run.stdout.kept)).decode(errors="replace")
+    # Some test runners report failures and still end with status 0
     is_against = any(word.encode() in run.stderr.kept for word in language.words_against)
     if status == 0 and not is_against and not (language.must_be_quiet and run.stderr.n_bytes):
         if any(line.lstrip().startswith(language.words_of_failure) for line in said.splitlines()):
@@ -214,7 +219,7 @@ def _decide(run: _Run, language: Language, token: str | None) -> tuple[Verdict, 
 
 
 def _decide_failure(status: int, said: str, run: _Run, language: Language) -> tuple[Verdict, str]:
-    """Tell the ways apart in which a program did not pass; its own words are believed here."""
+    """Return in which way a program did not pass; its own messages are believed here."""
     line = _last_line(run.stderr) or _last_line(run.stdout)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGXFSZ):
         is_time = os.WTERMSIG(status) == signal.SIGXCPU

@@ -28,8 +28,8 @@ class CompiledSandbox:
     """Compiles and runs programs that nobody trusts; it may be shared between threads.
 
     Compilers start processes, so only namespaces can contain them: a language is run at the level
-    `bwrap+landlock+seccomp`, or unprotected at `none`, which must be typed. Where it can't be run at all (another
-    level, no compiler), its programs come out as `not_run`, with the reason.
+    `bwrap+landlock+seccomp`, or unprotected at `none`, which must be set explicitly. Where it can't be run at all
+    (another level, no compiler), its programs come out as `not_run`, with the reason.
 
     Args:
         level: as `Sandbox` takes it; `auto` is `bwrap+landlock+seccomp`.
@@ -59,7 +59,7 @@ class CompiledSandbox:
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         memory_mb: int = DEFAULT_MEMORY_MB,
     ) -> Execution:
-        """Compile and run one program and return what came of it; the arguments are those of `CompiledCheck`.
+        """Compile and run one program and return the result; the arguments are those of `CompiledCheck`.
 
         Raises:
             ConfigError: arguments that make no check.
@@ -69,7 +69,7 @@ class CompiledSandbox:
     def check_many(
         self, checks: Iterable[CompiledCheck], *, on_done: Callable[[int, Execution], None] | None = None
     ) -> list[Execution]:
-        """Run checks on all cores and return what came of each, in the order given.
+        """Run checks on all cores and return the result of each, in the order given.
 
         Args:
             on_done: called with index and execution of each as it is finished, from any thread.
@@ -86,7 +86,8 @@ class CompiledSandbox:
         try:
             list(threads.map(run, range(len(asked))))
         finally:
-            threads.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not waited for
+            # After an error or Ctrl-C the rest is not waited for
+            threads.shutdown(cancel_futures=True)
         done = []
         for index, outcome in enumerate(outcomes):
             assert outcome is not None, "each check has an outcome, or its error was raised"
@@ -137,7 +138,8 @@ def _slot() -> Iterator[int]:
 
 
 def _why_not(level: str, language: str) -> str | None:
-    with _lock:  # two threads would compile the same program
+    # Two threads would compile the same program
+    with _lock:
         return _probe(level, language)
 
 

@@ -31,9 +31,11 @@ from qwen2eval.sandbox.levels import (
 from qwen2eval.sandbox.worker import above_standard, socket_pair
 
 HERE = Path(__file__).parent / "inside"
-BOX_BYTES = 256 << 20  # of files, in memory
+# Of files, in memory
+BOX_BYTES = 256 << 20
 _END_SECONDS = 5.0
-_ETC = (Path("/etc/alternatives"),)  # links by which /usr/bin names compilers on Debian
+# Links by which /usr/bin names compilers on Debian
+_ETC = (Path("/etc/alternatives"),)
 _READABLE = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc", "/proc")
 
 
@@ -50,7 +52,7 @@ class Step:
 
 @dataclass
 class Started:
-    """A sandbox that runs: the socket by which its first process tells, and the process that we are parent of."""
+    """A sandbox that runs: the socket by which its first process reports, and the process that we are parent of."""
 
     control: socket.socket
     process: "subprocess.Popen[bytes]"
@@ -90,7 +92,7 @@ def started(
     Args:
         level: `bwrap+landlock+seccomp`, or `none`.
         program: a descriptor of the source.
-        slot: a number that no other sandbox of this process has at the time: root gives each a user of its own.
+        slot: a number that no other sandbox of this process has at the time: root gives each its own user.
 
     Raises:
         SandboxError: bwrap is not installed, or there is no filter for this machine.

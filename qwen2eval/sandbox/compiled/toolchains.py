@@ -55,7 +55,8 @@ def _find_tool(names: tuple[str, ...], language: Language) -> Path:
         wanted = " or ".join(f"`{name}`" for name in names)
         raise NoToolchainError(f"{wanted} is not installed (Debian, Ubuntu: {language.install})")
     real = Path(found).resolve()
-    if real.name == "rustup":  # one program under many names, which asks its settings for the real one
+    # One program under many names, which asks its settings for the real one
+    if real.name == "rustup":
         real = Path(_ask([found, "--print", "sysroot"])) / "bin" / names[0]
     return Path(found) if _is_of_system(Path(found)) and _is_of_system(real) else real
 

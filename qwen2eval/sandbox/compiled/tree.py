@@ -1,6 +1,6 @@
 """What a program and all it started use: memory, processes, and time without waiting for a processor.
 
-Control groups would tell better, but ordinary users are rarely given one, so /proc is read some twenty times a second.
+Control groups would measure better, but ordinary users are rarely given one, so /proc is read about 20 times a second.
 """
 
 import os
@@ -22,7 +22,7 @@ class Usage(NamedTuple):
 
 
 class TreeClock(RunClock):
-    """The clock of a process and all it starts; it goes on when `look` is called.
+    """The clock of a process and all it starts; it advances when `look` is called.
 
     Args:
         timeout_seconds: the limit of run time.
@@ -33,10 +33,12 @@ class TreeClock(RunClock):
         super().__init__(timeout_seconds)
         self.pid = pid
         self.peak_rss_mb = 0.0
-        self.cpu_seconds = 0.0  # of threads that were still there at a look
+        # Of threads that were still there at a look
+        self.cpu_seconds = 0.0
         self._waited = 0.0
         self._last_look = time.monotonic()
-        self._times: dict[int, tuple[int, int]] = {}  # of threads: ns on a processor, ns waiting for one
+        # Of threads: ns on a processor, ns waiting for one
+        self._times: dict[int, tuple[int, int]] = {}
         self.has_wait_times = Path("/proc/self/schedstat").exists()
 
     def wait_seconds(self) -> float:
@@ -47,7 +49,8 @@ class TreeClock(RunClock):
         """Read what all processes use now."""
         now = time.monotonic()
         rss_pages, pids, times = 0, [self.pid], {}
-        for pid in pids:  # grows meanwhile
+        # Grows meanwhile
+        for pid in pids:
             rss_pages += _resident_pages(pid) if pid != self.pid else 0
             threads = _names(f"/proc/{pid}/task")
             for thread in threads:

@@ -11,7 +11,8 @@ from qwen2eval.sandbox.inside.codec import UncarriedError, decode, encode, room_
 from qwen2eval.sandbox.inside.wire import Channel
 
 LOADED, LOAD_ERROR, RESULT, CHANGED, RAISED, UNCARRIED = b"L", b"E", b"R", b"M", b"X", b"U"
-MAX_TEXT = 2_000  # characters of an error message
+# Characters of an error message
+MAX_TEXT = 2_000
 
 
 def load_program(source: bytes, *, is_text: bool, name: str) -> ModuleType:
@@ -47,7 +48,8 @@ def serve(channel: Channel, source: bytes, *, is_text: bool, entry_point: str) -
     while True:
         _, body = channel.receive()
         message = answer(function, body)
-        _flush()  # before the answer: after the last one this process is ended
+        # Before the answer: after the last one this process is ended
+        _flush()
         channel.send(*message)
 
 

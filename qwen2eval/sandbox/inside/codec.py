@@ -35,7 +35,8 @@ _TYPES = {
 }
 _TYPE_NAMES = {value: name for name, value in _TYPES.items()}
 _SCALARS = (bool, int, float, complex, str, bytes, bytearray)
-_GROUPS: dict[type, bytes] = {  # in the order in which base classes are looked for
+# In the order in which base classes are looked for
+_GROUPS: dict[type, bytes] = {
     list: b"l",
     tuple: b"t",
     set: b"s",
@@ -54,7 +55,8 @@ _DATES: dict[type, tuple[bytes, tuple[str, ...]]] = {
     date: (b"#", _DAY),
     time: (b":", _TIME),
 }
-_SHARED = (list, set, dict, deque)  # changeable: met twice, they are one object
+# Changeable: met twice, they are one object
+_SHARED = (list, set, dict, deque)
 _ITERATORS = (Iterator, map, filter, zip)
 CARRIED_TYPES: tuple[type, ...] = (
     *_SCALARS,
@@ -63,12 +65,13 @@ CARRIED_TYPES: tuple[type, ...] = (
     *(type(None), range, slice, Fraction, Decimal, timedelta, type, BaseException, type({}.keys())),
 )
 """Types of what crosses; an attribute that none of them has is of an object of the program's own."""
-_MRO, _NAME = type.__dict__["__mro__"], type.__dict__["__name__"]  # a class can't override these
+# A class can't override these
+_MRO, _NAME = type.__dict__["__mro__"], type.__dict__["__name__"]
 _REAL, _IMAG = complex.__dict__["real"], complex.__dict__["imag"]
 
 
 class UncarriedError(Exception):
-    """A value that cannot be carried: of a type of its own, or too deep, too long, too many parts."""
+    """A value that cannot be carried: of a type that the program defines, or too deep, too long, too many parts."""
 
     def __init__(self, reason: str, *, own_type: bool = False) -> None:
         super().__init__(reason)
@@ -123,7 +126,9 @@ def encode(value: Any, *, exact: bool = False) -> bytes:
 
 
 def decode(data: bytes, *, seen_opaque: Callable[[str], None] | None = None) -> Any:
-    """Return the value that `encode` made these bytes of; `seen_opaque` is told the type of each that was not carried.
+    """Return the value that `encode` made these bytes of.
+
+    `seen_opaque` is called with the type of each value that was not carried.
 
     Raises:
         BrokenValueError: no `encode` wrote them.
@@ -162,7 +167,7 @@ class _Encoder:
         self.put(tag + _LENGTH.pack(len(data)))
         self.put(data)
 
-    def value(self, value: Any, depth: int) -> None:
+    def value(self, value: object, depth: int) -> None:
         self.n_nodes += 1
         if depth > MAX_DEPTH:
             raise UncarriedError(f"a value nested deeper than {MAX_DEPTH}")
@@ -201,7 +206,7 @@ class _Encoder:
         elif not self.is_repeated(value):
             self.text(b"a", bytes(bytearray.__getitem__(value, slice(None))))
 
-    def group(self, base: type, value: Any, depth: int) -> None:
+    def group(self, base: type, value: object, depth: int) -> None:
         if issubclass(base, _SHARED) and self.is_repeated(value):
             return
         if issubclass(base, dict):
@@ -218,7 +223,7 @@ class _Encoder:
         for part in flat:
             self.value(part, depth + 1)
 
-    def is_repeated(self, value: Any) -> bool:
+    def is_repeated(self, value: object) -> bool:
         number = self.numbers.setdefault(id(value), len(self.numbers))
         if number < len(self.alive):
             self.put(b"R" + _LENGTH.pack(number))
@@ -226,13 +231,14 @@ class _Encoder:
         self.alive.append(value)
         return False
 
-    def other(self, kind: type, value: Any, depth: int) -> None:
+    def other(self, kind: type, value: object, depth: int) -> None:
         state = _plain_state(kind, value)
         if state is not None and not (self.exact and state[0] == b"P"):
             self.put(state[0])
             self.value(state[1], depth + 1)
         elif self.exact and not issubclass(kind, _ITERATORS):
-            own = kind is not Opaque  # an opaque came from the program: it may not decide where the tests run
+            # An opaque came from the program: it may not decide where the tests run
+            own = kind is not Opaque
             raise UncarriedError(f"a value of type {_name(kind)!r}", own_type=own)
         elif issubclass(kind, _ITERATORS):
             items, is_cut = _drain(value)
@@ -246,6 +252,7 @@ def _base(kind: type, bases: tuple[type, ...]) -> type | None:
     for base in bases:
         if kind is base:
             return base
+    # By the slot of `type` itself: a metaclass of the program could define its own `__mro__`
     mro = _MRO.__get__(kind)
     return next((base for base in bases if base in mro), None)
 
@@ -281,6 +288,7 @@ def _drain(iterator: Any) -> tuple[list[Any], bool]:
     items: list[Any] = []
     n_bytes = 0
     for item in iterator:
+        # Asked with one more item in hand: an iterator of exactly so many items is not cut
         if len(items) == MAX_DRAINED or n_bytes > MAX_DRAINED_BYTES:
             return items, True
         items.append(item)
@@ -295,7 +303,7 @@ def _rough_size(value: Any) -> int:
     return len(value) if kind in (str, bytes, list, tuple, dict, set, frozenset) else 1
 
 
-def _cut_iterator(items: list[Any]) -> Iterator[Any]:
+def _cut_iterator(items: list[object]) -> Iterator[Any]:
     """Yield what was carried of an iterator, and then say that there was more."""
     yield from items
     raise TypeError(f"of the program's iterator no more than its first {len(items)} items are carried")
@@ -365,7 +373,8 @@ class _Decoder:
             parts = [self.value(depth + 1) for _ in range(n_parts)]
             return tuple(parts) if tag == b"t" else frozenset(parts)
         group: Any = deque(maxlen=self.maxlen()) if tag == b"q" else _EMPTY[tag]()
-        self.shared.append(group)  # before its parts: it may hold itself
+        # Before its parts: it may hold itself
+        self.shared.append(group)
         if tag in b"lq":
             for _ in range(n_parts):
                 group.append(self.value(depth + 1))

@@ -8,7 +8,8 @@ MAX_THREADS = 512  # of one program: the host counts them now and then
 MAX_TASKS = 8_192  # of all programs together, where the kernel counts them: one must not use up what others need
 MAX_SIGNALS = 1_024  # waiting signals and timers, which the kernel counts a user
 MAX_FILES = 5_000
-MAX_FILE_BYTES = 16 << 20  # of one file
+# Of one file
+MAX_FILE_BYTES = 16 << 20
 MAX_TOTAL_BYTES = 64 << 20
 
 

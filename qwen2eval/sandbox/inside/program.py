@@ -13,7 +13,8 @@ from typing import Any
 
 _STREAMS = {f"/dev/{name}": number for number, name in enumerate(("stdin", "stdout", "stderr"))}
 _STREAMS |= {f"{folder}/fd/{number}": number for folder in ("/dev", "/proc/self") for number in range(3)}
-MEMORY_STATUS = 120  # a label only: both this and any other status but 0 fail
+# A label only: both this and any other status but 0 fail
+MEMORY_STATUS = 120
 
 
 def run_program(source: bytes, *, is_text: bool) -> int:
@@ -30,7 +31,8 @@ def run_program(source: bytes, *, is_text: bool) -> int:
         _flush(sys.stderr, sys.stdout)
         del main
         sys.modules.pop("__main__", None)
-        gc.collect()  # objects have their `__del__`, with all globals still there; files that are open are written
+        # Objects have their `__del__`, with all globals still there; files that are open are written
+        gc.collect()
         _flush(sys.__stderr__, sys.__stdout__)
     except BaseException:  # noqa: BLE001  # a program's own exit functions; a stream that can't be written
         status = status or 1

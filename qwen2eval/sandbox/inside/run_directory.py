@@ -45,17 +45,20 @@ def empty_directory(path: str) -> None:
     Nothing may write there meanwhile.
     """
     os.chdir(path)
-    names: list[str] = []  # from `path` to where we are
+    # From `path` to where we are
+    names: list[str] = []
     try:
         while True:
             inner = _remove_files()
             if inner is not None:
-                os.chmod(inner, 0o700)  # relative, in the current directory
+                # Relative, in the current directory
+                os.chmod(inner, 0o700)
                 os.chdir(inner)
                 names.append(inner)
             elif names:
                 os.chdir("..")
-                os.rmdir(names.pop())  # as above
+                # As above
+                os.rmdir(names.pop())
             else:
                 return
     finally:
@@ -64,7 +67,8 @@ def empty_directory(path: str) -> None:
 
 def _remove_files() -> str | None:
     """Remove files and empty directories of the current directory; return the name of one that is not empty."""
-    for name in os.listdir():  # as above
+    # As above
+    for name in os.listdir():
         if not stat.S_ISDIR(os.lstat(name).st_mode):
             os.unlink(name)
         else:

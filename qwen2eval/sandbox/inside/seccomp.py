@@ -2,14 +2,15 @@
 
 Everything that is not named is refused: fork, exec, sockets, ptrace, mount, namespaces, memfd, io_uring, shared memory,
 keys, signals to others. Threads are allowed. A few calls depend on their arguments; modes and times of files are left
-alone while the caller is told that they were changed, since Landlock doesn't cover them and `shutil.copy` asks for it.
+alone while the call reports success, since Landlock doesn't cover them and `shutil.copy` asks for it.
 """
 
 import ctypes
 import os
 import struct
 
-ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables below, AUDIT_ARCH_*
+# Column of the tables below, AUDIT_ARCH_*
+ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 _TABLE = """
 read 0 63, write 1 64, readv 19 65, writev 20 66, pread64 17 67, pwrite64 18 68, preadv 295 69, pwritev 296 70,
@@ -53,14 +54,17 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOTTY, _ENOSYS, _ENOTSUP = 1, 25, 38, 95
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 _X32 = 0x40000000
-_FIRST_NEW = 424  # calls since 2019; libc falls back on older ones when these are missing, but not when forbidden
+# Calls since 2019; libc falls back on older ones when these are missing, but not when forbidden
+_FIRST_NEW = 424
 _NEW_NAMESPACES, _CLONE_THREAD = 0x7E020080, 0x00010000
 _PRCTL_SET_NAME, _PRCTL_GET_NAME, _PRCTL_SET_VMA = 15, 16, 0x53564D41
-_SIGNAL_OWNERS = (8, 10, 15, 1024, 1026, 1031)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
+_SIGNAL_OWNERS = (8, 10, 15, 1024, 1026, 1031)
 # All others could change attributes of files that are only open for reading. TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO,
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # FIONCLEX, FIOCLEX
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
-_PID_MARK = 0x7FFFFF17  # replaced by the process's own number
+# Replaced by the process's own number
+_PID_MARK = 0x7FFFFF17
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -104,7 +108,8 @@ class Filter:
         self.places = [at for at in range(4, len(program), 8) if program[at : at + 4] == mark]
         self.code = ctypes.create_string_buffer(program, len(program))
         head = struct.pack("@HP", len(program) // 8, ctypes.addressof(self.code))
-        self.argument = ctypes.create_string_buffer(head, len(head))  # struct sock_fprog
+        # Struct sock_fprog
+        self.argument = ctypes.create_string_buffer(head, len(head))
 
     def install(self) -> None:
         """Put the calling thread, and all that it starts, under the filter. Needs PR_SET_NO_NEW_PRIVS.
@@ -146,7 +151,8 @@ def _blocks(landlock_abi: int) -> dict[str, Code]:
 
 
 def _argument(index: int, *, high: bool = False) -> tuple[int, int, int, int]:
-    return (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index + 4 * high)  # little endian, on both machines
+    # Little endian, on both machines
+    return (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index + 4 * high)
 
 
 def _unless_argument(index: int, values: tuple[int, ...]) -> Code:

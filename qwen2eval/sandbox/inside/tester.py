@@ -14,7 +14,7 @@ from typing import Any
 
 from qwen2eval.sandbox.inside import candidate as far
 from qwen2eval.sandbox.inside.codec import STACK_FRAMES, BrokenValueError, UncarriedError, decode, encode
-from qwen2eval.sandbox.inside.wire import Channel, ChannelError
+from qwen2eval.sandbox.inside.wire import Channel, ChannelError, Message
 
 MAX_TEXT = 2_000
 TESTS_FILE = "<tests>"
@@ -41,7 +41,8 @@ class FarFunction:
         self.n_calls = 0
         self.uncarried: set[str] = set()
         self.lost: BaseException | None = None
-        self.one_at_a_time = threading.Lock()  # tests may have threads; the channel carries one call
+        # Tests may have threads; the channel carries one call
+        self.one_at_a_time = threading.Lock()
 
     def load(self) -> None:
         """Wait until the program is loaded."""
@@ -52,12 +53,12 @@ class FarFunction:
         if kind != far.LOADED:
             raise self._lose("the program wrote to the channel of its results")
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Return what the function returns; lists, dicts and sets that it changed are changed here, too."""
         with self.one_at_a_time:
             return self._call(args, kwargs)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         if self.lost:
             raise self.lost
         self.n_calls += 1
@@ -106,7 +107,7 @@ class FarFunction:
         return self.lost
 
 
-def judge(channel: Channel, job: dict[str, Any]) -> dict[str, Any]:
+def judge(channel: Channel, job: Message) -> Message:
     """Run the tests and return verdict and detail, as they go to the host.
 
     Args:
@@ -115,7 +116,7 @@ def judge(channel: Channel, job: dict[str, Any]) -> dict[str, Any]:
     """
     function = FarFunction(channel, job["entry_point"])
 
-    def candidate(*args: Any, **kwargs: Any) -> Any:
+    def candidate(*args: object, **kwargs: object) -> Any:
         return function.call(args, kwargs)
 
     candidate.__name__ = candidate.__qualname__ = job["entry_point"].rpartition(".")[2]
@@ -126,7 +127,7 @@ def judge(channel: Channel, job: dict[str, Any]) -> dict[str, Any]:
     return run_tests(function, candidate, code, job)
 
 
-def compile_tests(job: dict[str, Any]) -> tuple[Any, Any]:
+def compile_tests(job: Message) -> tuple[Any, Any]:
     """Return the compiled setup and tests; lines of the tests are kept for messages."""
     linecache.cache[TESTS_FILE] = (len(job["tests"]), None, job["tests"].splitlines(keepends=True), TESTS_FILE)
     setup = compile(job["setup"], "<setup>", "exec", dont_inherit=True) if job["setup"] else None
@@ -134,12 +135,13 @@ def compile_tests(job: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def run_tests(
-    function: FarFunction, candidate: Callable[..., Any], code: tuple[Any, Any], job: dict[str, Any]
-) -> dict[str, Any]:
+    function: FarFunction, candidate: Callable[..., object], code: tuple[object, object], job: Message
+) -> Message:
     """Return the verdict of compiled tests on a function that is far away."""
     try:
         function.load()
-        sys.setrecursionlimit(sys.getrecursionlimit() + STACK_FRAMES)  # tests may call from any depth of their own
+        # Tests may call from any depth of recursion
+        sys.setrecursionlimit(sys.getrecursionlimit() + STACK_FRAMES)
         execute_tests(code, candidate, job)
     except CandidateLoadError as err:
         memory = str(err).startswith("MemoryError")
@@ -149,17 +151,19 @@ def run_tests(
     except InseparableError as err:
         return {"verdict": "inseparable", "detail": str(err)}
     except BaseException as err:  # noqa: BLE001  # tests may raise anything
-        if function.lost:  # a bare `except` in the tests went on
+        # A bare `except` in the tests went on
+        if function.lost:
             return {"verdict": "lost", "detail": str(function.lost)}
         return failure(err, called=function.n_calls > 0, uncarried=function.uncarried)
     if function.lost:
         return {"verdict": "lost", "detail": str(function.lost)}
-    if not function.n_calls:  # `check` may be async, or of a kind that is not found
+    # `check` may be async, or of a kind that is not found
+    if not function.n_calls:
         return {"verdict": "not_run", "detail": "the tests never called the program"}
     return {"verdict": "passed", "detail": ""}
 
 
-def execute_tests(code: tuple[Any, Any], candidate: Callable[..., Any], job: dict[str, Any]) -> None:
+def execute_tests(code: tuple[Any, Any], candidate: Callable[..., Any], job: Message) -> None:
     """Run setup and tests with the candidate under its name; with `check(candidate)` if the tests define it."""
     names: dict[str, Any] = {"__name__": "tests"}
     if code[0] is not None:
@@ -170,7 +174,7 @@ def execute_tests(code: tuple[Any, Any], candidate: Callable[..., Any], job: dic
         names["check"](candidate)
 
 
-def failure(err: BaseException, *, called: bool, uncarried: set[str]) -> dict[str, Any]:
+def failure(err: BaseException, *, called: bool, uncarried: set[str]) -> Message:
     """Return the verdict for tests that raised `err`."""
     name = type(err).__name__
     text = f"{name}: {err}" if str(err) else name
@@ -202,6 +206,7 @@ def take_over(mine: Any, new: Any, done: set[int] | None = None) -> None:
         if isinstance(mine, list):
             mine[:] = merged
     elif isinstance(mine, dict):
+        # In the order of the program's dict, as if it had changed the tests' own
         merged_pairs = {key: _merged(mine[key], value, done) if key in mine else value for key, value in new.items()}
         mine.clear()
         mine.update(merged_pairs)
@@ -215,15 +220,16 @@ def take_over(mine: Any, new: Any, done: set[int] | None = None) -> None:
         mine[:] = new
 
 
-def _merged(mine: Any, new: Any, done: set[int]) -> Any:
+def _merged(mine: object, new: object, done: set[int]) -> Any:
     if type(mine) is type(new) and isinstance(mine, list | tuple | dict | set | deque | bytearray):
         take_over(mine, new, done)
         return mine if not isinstance(mine, tuple) or mine == new else new
     return new
 
 
-def _exception(name: Any, text: Any) -> BaseException:
+def _exception(name: object, text: object) -> BaseException:
     """Return an exception of the built-in class that the program named."""
+    # The name comes from the program: only a class of `builtins` that is an exception is made
     kind = getattr(builtins, name, None) if type(name) is str else None
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         kind = RuntimeError

@@ -11,10 +11,10 @@ from typing import Any
 
 from qwen2eval.sandbox.inside import codec, tester
 from qwen2eval.sandbox.inside.candidate import find_entry_point, load_program
-from qwen2eval.sandbox.inside.wire import read_all
+from qwen2eval.sandbox.inside.wire import Message, read_all
 
 
-def judge_together(source: bytes, tests_fd: int, token_fd: int, job: dict[str, Any]) -> dict[str, Any]:
+def judge_together(source: bytes, tests_fd: int, token_fd: int, job: Message) -> Message:
     """Run program and tests and return verdict, detail and token.
 
     Args:

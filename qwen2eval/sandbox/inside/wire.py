@@ -2,14 +2,19 @@
 
 import os
 import struct
+from typing import Any
 
-MAX_MESSAGE_BYTES = 17 << 20  # a little more than the codec's limit
+Message = dict[str, Any]
+"""A JSON object that the host and a process in the sandbox send each other: a request, a job, how a process ended."""
+
+# A little more than the codec's limit
+MAX_MESSAGE_BYTES = 17 << 20
 
 _LENGTH = struct.Struct("<I")
 
 
 class ChannelError(Exception):
-    """The other side closed the channel, or wrote what is no message."""
+    """The other side closed the channel, or wrote an invalid message."""
 
 
 class Channel:
@@ -46,7 +51,7 @@ class Channel:
         """
         n_bytes = int(_LENGTH.unpack(self._read(4))[0])
         if not 1 <= n_bytes <= MAX_MESSAGE_BYTES:
-            raise ChannelError("what came over the channel is no message")
+            raise ChannelError("the channel carried an invalid message")
         message = self._read(n_bytes)
         return message[:1], message[1:]
 

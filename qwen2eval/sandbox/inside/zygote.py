@@ -19,7 +19,7 @@ import socket
 import struct
 import sys
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 if __name__ == "__main__":  # our own modules, and only those: neither packages' __init__ are run
     _here = os.path.dirname(os.path.abspath(__file__))  # pathlib is slow to import
@@ -36,7 +36,7 @@ from qwen2eval.sandbox.inside import candidate, interpreter, landlock, preload, 
 from qwen2eval.sandbox.inside.codec import decode
 from qwen2eval.sandbox.inside.limits import MAX_DESCRIPTORS, set_limits
 from qwen2eval.sandbox.inside.run_directory import empty_directory, measure_directory
-from qwen2eval.sandbox.inside.wire import Channel, read_all
+from qwen2eval.sandbox.inside.wire import Channel, Message, read_all
 
 MAX_REQUEST_BYTES, MAX_FDS = 1 << 16, 8
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -49,7 +49,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Zygote:
     """Forks processes for one check at a time, and cleans up after it."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: Message) -> None:
         self.config = config
         self.control = _open_control(config)
         self.children: list[int] = []
@@ -82,7 +82,8 @@ class Zygote:
         os.register_at_fork = _register_at_fork
         gc.collect()
         gc.disable()
-        gc.freeze()  # forks share these pages as long as nobody writes there
+        # Forks share these pages as long as nobody writes there
+        gc.freeze()
 
     def _find_interpreter(self) -> None:
         """Set the import path, and keep it reachable when its parents will not be, once root has been given up."""
@@ -112,6 +113,7 @@ class Zygote:
             if self._has_links():
                 os.chown(self.config["packages_path"], uid, uid)
             os.setgroups([])
+            # Groups first: after `setresuid` there is no right to change them
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         if self.config["drop_capabilities"]:
@@ -119,16 +121,18 @@ class Zygote:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)
         if not self.config["seccomp"]:
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # children that a program leaves become ours
+            # Children that a program leaves become ours
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         os.umask(0o077)
 
     def serve(self) -> None:
-        """Do what the host asks until it closes the socket, or is no more."""
+        """Do what the host asks until it closes the socket, or is gone."""
         self._reply({"ready": True, "python": platform.python_version()}, [os.pidfd_open(os.getpid())])
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         if not self.config["control_path"]:
-            poll.register(self.config["host_fd"], select.POLLIN)  # the pidfd of the host: readable when it has ended
+            # The pidfd of the host: readable when it has ended
+            poll.register(self.config["host_fd"], select.POLLIN)
         while True:
             events = dict(poll.poll())
             if self.config.get("host_fd") in events:
@@ -141,7 +145,7 @@ class Zygote:
                 fds.frombytes(part)
             self._obey(json.loads(data), list(fds))
 
-    def _obey(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _obey(self, request: Message, fds: list[int]) -> None:
         if request["do"] == "spawn":
             self._spawn(request, fds)
         elif request["do"] == "usage":
@@ -149,9 +153,10 @@ class Zygote:
         else:
             self._reply({"ended": self.end_check()})
 
-    def _spawn(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _spawn(self, request: Message, fds: list[int]) -> None:
         parent = os.getpid()
-        random.seed()  # here, not in the fork: less is copied
+        # Here, not in the fork: less is copied
+        random.seed()
         try:
             pid = os.fork()
         except OSError as err:
@@ -159,13 +164,14 @@ class Zygote:
             return
         if pid == 0:
             self._be_child(request, fds, parent)
+        # Before anything can fail: `end_check` must find every child
         self.children.append(pid)
         pidfd = os.pidfd_open(pid)
         for fd in fds:
             os.close(fd)
         self._reply({"pid": pid}, [pidfd])
 
-    def _be_child(self, request: dict[str, Any], fds: list[int], parent: int) -> NoReturn:
+    def _be_child(self, request: Message, fds: list[int], parent: int) -> NoReturn:
         status = SETUP_STATUS
         try:
             self._confine(request, fds, parent)
@@ -173,8 +179,9 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _confine(self, request: dict[str, Any], fds: list[int], parent: int) -> None:
+    def _confine(self, request: Message, fds: list[int], parent: int) -> None:
         """Put this fork under all limits; nothing of the check has been read before."""
+        # Set before the parent is checked: if it died between fork and here, the signal was never sent
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(SETUP_STATUS)
@@ -184,9 +191,11 @@ class Zygote:
                 os.dup2(source, standard)
                 os.close(source)
         if role == "tests":
-            os.dup2(1, 2)  # nobody reads it; our own stderr is one file for all checks, and would fill up
+            # Nobody reads it; our own stderr is one file for all checks, and would fill up
+            os.dup2(1, 2)
         os.chdir(self.directories[role])
         if self.rulesets:
+            # Before descriptors are closed: the ruleset is one of them
             landlock.restrict_self(self.rulesets[role])
         _close_all_but([0, 1, 2, *fds, *self.kept_fds])
         set_limits(
@@ -196,13 +205,15 @@ class Zygote:
         )
         gc.enable()
         if self.filter:
+            # Last: it forbids calls that the set-up above needs
             self.filter.install()
 
-    def end_check(self) -> list[dict[str, Any]]:
-        """Kill what still runs, tell how each process ended, and empty its directories."""
+    def end_check(self) -> list[Message]:
+        """Kill what still runs, report how each process ended, and empty its directories."""
         ended = []
         for pid in self.children:
-            os.kill(pid, signal.SIGKILL)  # its number is its own until it is waited for
+            # Its number is its own until it is waited for
+            os.kill(pid, signal.SIGKILL)
         for pid in self.children:
             _, status, usage = os.wait4(pid, 0)
             cpu = usage.ru_utime + usage.ru_stime
@@ -232,22 +243,24 @@ class Zygote:
         if self._has_links():
             empty_directory(self.config["packages_path"])
             os.rmdir(self.config["packages_path"])
-        with contextlib.suppress(OSError):  # a mount point, where there are namespaces
+        # A mount point, where there are namespaces
+        with contextlib.suppress(OSError):
             os.rmdir(self.config["box"])
 
     def _has_links(self) -> bool:
         """Return whether packages are links in the box, to be removed with it; else they are mounted."""
         return bool(self.config["packages_path"].startswith(self.config["box"] + "/"))
 
-    def _reply(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+    def _reply(self, message: Message, fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        with contextlib.suppress(OSError):  # the host is gone: the next look at the socket tells
+        # The host is gone: the next look at the socket shows it
+        with contextlib.suppress(OSError):
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
         for fd in fds or []:
             os.close(fd)
 
 
-def _open_control(config: dict[str, Any]) -> socket.socket:
+def _open_control(config: Message) -> socket.socket:
     if path := config["control_path"]:
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.connect(path)
@@ -255,31 +268,33 @@ def _open_control(config: dict[str, Any]) -> socket.socket:
     return socket.socket(fileno=config["control_fd"])
 
 
-def _be_candidate(request: dict[str, Any], fds: list[int]) -> int:
+def _be_candidate(request: Message, fds: list[int]) -> int:
     source, calls, results = fds[0], fds[4], fds[5]
     channel = Channel(calls, results)
     candidate.serve(channel, read_all(source), is_text=request["is_text"], entry_point=request["entry_point"])
     return 0
 
 
-def _be_tester(_request: dict[str, Any], fds: list[int]) -> int:
+def _be_tester(_request: Message, fds: list[int]) -> int:
     tests, calls, results, verdict = fds
     message = tester.judge(Channel(results, calls), decode(read_all(tests)))
     os.write(verdict, json.dumps(message).encode() + b"\n")
     return 0
 
 
-def _be_both(request: dict[str, Any], fds: list[int]) -> int:
+def _be_both(request: Message, fds: list[int]) -> int:
     source, tests, token, verdict = fds[0], fds[4], fds[5], fds[6]
+    # Bound before the program runs: it shares this process and may replace both
     write, dumps = os.write, json.dumps
     message = together.judge_together(read_all(source), tests, token, request)
-    with contextlib.suppress(Exception):  # whatever the program put there
+    # Whatever the program put there
+    with contextlib.suppress(Exception):
         sys.stdout.flush()
     write(verdict, dumps(message).encode() + b"\n")
     return 0
 
 
-def _be_program(request: dict[str, Any], fds: list[int]) -> int:
+def _be_program(request: Message, fds: list[int]) -> int:
     return program.run_program(read_all(fds[0]), is_text=request["is_text"])
 
 
@@ -307,7 +322,8 @@ def _children_of_self() -> list[int]:
 
 def _drop_capabilities() -> None:
     """Give up what root may do; nothing is left to drop when its number has been given up as well."""
-    header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)  # version 3, this thread; three sets of 64 bits
+    # Version 3, this thread; three sets of 64 bits
+    header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)
     if _libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(nothing)) != 0:
         raise OSError(ctypes.get_errno(), "capabilities can't be dropped")
 

@@ -126,7 +126,7 @@ def test_broken_rows_of_mbpp_are_named(tmp_path, change, message):
 def test_a_line_that_is_no_object_is_named(tmp_path, line):
     (tmp_path / "mbpp").mkdir()
     (tmp_path / "mbpp" / "mbpp.jsonl").write_text(f"{line}\n")
-    with pytest.raises(Qwen2EvalError, match=r"line 1: .* is no object"):
+    with pytest.raises(Qwen2EvalError, match=r"line 1: .* is not a JSON object"):
         load("mbpp", tmp_path)
 
 

@@ -1,6 +1,6 @@
 # Started for each program: pathlib would take a part of that
 # ruff: noqa: PTH100, PTH102, PTH108, PTH118, PTH120, PTH123
-"""The first process of a compiled program's sandbox: compiles, runs, tells how each step ended, ends all with itself.
+"""The first process of a compiled program's sandbox: compiles, runs, reports how each step ended, ends all with itself.
 
 It obeys one JSON argument that `launch.py` writes. Inside namespaces it is process 1: nothing in there can signal it
 unless it wants to, and the kernel kills the rest when it ends. It ends when the host does.
@@ -20,9 +20,10 @@ import struct
 import sys
 import time
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-if __name__ == "__main__":  # our own modules, and only those: none of the packages' __init__ is run
+# Our own modules, and only those: none of the packages' __init__ is run
+if __name__ == "__main__":
     _here = os.path.dirname(os.path.abspath(__file__))
     _shared = sys.argv[2]
     for _name, _path in (
@@ -39,10 +40,12 @@ if __name__ == "__main__":  # our own modules, and only those: none of the packa
 from qwen2eval.sandbox.compiled.inside import forbidden
 from qwen2eval.sandbox.inside import landlock, seccomp
 from qwen2eval.sandbox.inside.limits import apply_limits
+from qwen2eval.sandbox.inside.wire import Message
 
 MAX_DESCRIPTORS, MAX_TASKS = 256, 512
 MAX_FILE_BYTES = 64 << 20
-MAX_FILES = 20_000  # in the box: the file system counts bytes, not files
+# In the box: the file system counts bytes, not files
+MAX_FILES = 20_000
 LOOK_SECONDS = 0.1
 SETUP_STATUS = 99
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -55,7 +58,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Supervisor:
     """Runs the steps of one program."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: Message) -> None:
         self.config = config
         self.control = socket.socket(fileno=config["control_fd"])
         self.work = os.path.join(config["box"], "work")
@@ -92,32 +95,36 @@ class Supervisor:
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         if self.config["drop_capabilities"]:
-            header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)  # version 3, this thread
+            # Version 3, this thread
+            header, nothing = struct.pack("<Ii", 0x20080522, 0), bytes(24)
             if _libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(nothing)) != 0:
                 raise OSError(ctypes.get_errno(), "capabilities can't be dropped")
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)
         if not self.config["is_first"]:
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # children that a program leaves become ours
+            # Children that a program leaves become ours
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         os.umask(0o077)
 
     def run_steps(self) -> None:
         """Run one step after the other until one fails, or the host is gone."""
-        self._tell({"ready": True}, [os.pidfd_open(os.getpid())])
+        self._report({"ready": True}, [os.pidfd_open(os.getpid())])
         steps = self.config["steps"]
         for number, step in enumerate(steps):
             if number == len(steps) - 1 and number > 0:
-                with contextlib.suppress(OSError):  # what holds the token; the compilers may have removed it
+                # What holds the token; the compilers may have removed it
+                with contextlib.suppress(OSError):
                     os.unlink(self._source)
             ended = self._run(step)
             if ended is None:
                 return
+            # Before the report: what a step leaves behind must not run beside the next one
             self.end_others()
-            self._tell({"step": number, **ended})
+            self._report({"step": number, **ended})
             if ended["status"] != 0:
                 return
 
-    def _run(self, step: dict[str, Any]) -> dict[str, Any] | None:
+    def _run(self, step: Message) -> Message | None:
         """Run one step and return how it ended; None: the host is gone."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.monotonic()
@@ -127,13 +134,15 @@ class Supervisor:
             return {"status": SETUP_STATUS << 8, "error": f"fork: {err.strerror}", "max_rss_kb": 0, "cpu_seconds": 0.0}
         if pid == 0:
             self._be_step(step)
-        ended: dict[str, Any] = {}
+        ended: Message = {}
         while (status := _reap(pid)) is None:
             if self._host_is_gone():
                 return None
             if self._has_too_many_files():
+                # Noted before the kill: the status alone would look like a crash
                 ended["too_many_files"] = True
-                os.kill(pid, signal.SIGKILL)  # not waited for yet: the number is its own
+                # Not waited for yet: the number is its own
+                os.kill(pid, signal.SIGKILL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         seconds = time.monotonic() - started
@@ -156,11 +165,12 @@ class Supervisor:
 
     def _has_too_many_files(self) -> bool:
         if not self.config["is_first"]:
-            return False  # the file system is not the program's own: counting would count others' files
+            # The file system is not the program's own: counting would count others' files
+            return False
         found = os.statvfs(self.config["box"])
         return found.f_files - found.f_ffree > MAX_FILES
 
-    def _be_step(self, step: dict[str, Any]) -> NoReturn:
+    def _be_step(self, step: Message) -> NoReturn:
         try:
             self._confine(step)
             os.execve(step["argv"][0], step["argv"], step["env"])  # noqa: S606 - what this process is for
@@ -169,10 +179,11 @@ class Supervisor:
         finally:
             os._exit(SETUP_STATUS)
 
-    def _confine(self, step: dict[str, Any]) -> None:
+    def _confine(self, step: Message) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setpgid(0, 0)
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python or by us
+        # Ignored by Python or by us
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.chdir(self.work)
         nothing = os.open("/dev/null", os.O_RDONLY)
@@ -199,9 +210,10 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
-    def _tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+    def _report(self, message: Message, fds: list[int] | None = None) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        with contextlib.suppress(OSError):  # the host is gone: the next look tells
+        # The host is gone: the next look shows it
+        with contextlib.suppress(OSError):
             self.control.sendmsg([json.dumps(message).encode()], ancillary)
         for fd in fds or []:
             os.close(fd)
