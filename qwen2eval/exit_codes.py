@@ -9,16 +9,14 @@ class ExitCode(IntEnum):
     meaning: str
 
     OK = 0, "The command did what it was asked to do; of a run: all tasks are scored."
-    GATE_FAILED = 1, "A gate's policy is violated."
-    INCONCLUSIVE = 2, "A gate's policy is neither met nor violated: there are too few docs to decide."
-    MISSING_DATA = (
-        3,
-        "Data, a run folder or a store is missing or can't be read, or two runs follow different protocols.",
-    )
+    MISSING_DATA = 3, "Data, a run folder or a store is missing or can't be read."
     USAGE = 64, "The command can't be used: an unknown task, model, flag or setting, or a folder that can't be written."
     INCOMPLETE = (
         70,
-        "A task failed or docs are missing from a score. The rest is scored; all finished answers are kept.",
+        (
+            "A task failed, docs are missing from a score, or the report could not be written. The rest is scored; all "
+            "finished answers are kept."
+        ),
     )
     INTERRUPTED = 130, "Ctrl-C stopped the command. Finished answers are kept."
 

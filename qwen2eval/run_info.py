@@ -382,7 +382,7 @@ class RunInfo(Record):
             RunFolderError: it is of another version, or a key is missing or has a value of the wrong type.
         """
         version = value.get("schema_version") if isinstance(value, Mapping) else None
-        if isinstance(value, Mapping) and version != SCHEMA_VERSION:
+        if isinstance(value, Mapping) and version not in (SCHEMA_VERSION, None):
             raise RunFolderError(
                 f"{file!r} has format {version}, this qwen2eval reads {SCHEMA_VERSION}: use the version that wrote it "
                 f"({value.get('qwen2eval_version')})"

@@ -1,6 +1,7 @@
 """Frozen dataclasses to JSON and back: a value of the wrong type, or one that is missing, is named by its key."""
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from functools import cache
@@ -84,6 +85,9 @@ def _read_plain(kind: type, value: object, key: str) -> Any:
     # JSON has one kind of number: a whole one may be written as 3.0, and a float as 3
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    # Python reads NaN and Infinity, which are no JSON, and no number that anything can be computed with
+    if isinstance(value, float) and not math.isfinite(value):
+        _refuse(value, key, "a finite number")
     # True and False are integers to isinstance
     if isinstance(value, bool):
         is_right = kind is bool

@@ -7,6 +7,8 @@ corpus that was searched); its report is left out, and its paths were shortened.
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
@@ -62,7 +64,14 @@ def test_an_old_run_is_scored_again(folder):
     assert main(["score", str(folder)]) == 70  # mmlu had no data
     after, before = load_run(folder), load_run(OLD)
     assert_same_results(after, before)
-    assert after.info == before.info
+    # What a metric is, older runs did not say
+    metrics = [metric for task in after.info.scored_tasks.values() for metric in task.metrics.values()]
+    assert {(metric.unit, metric.low, metric.high) for metric in metrics} == {("share", 0.0, 1.0)}
+    assert without_metrics(after.info) == without_metrics(before.info)
+
+
+def without_metrics(info):
+    return replace(info, tasks={name: replace(task, metrics={}) for name, task in info.tasks.items()})
 
 
 def test_an_old_run_tells_how_long_a_plan_takes(folder):
@@ -100,8 +109,7 @@ def test_a_key_that_is_missing_is_named(folder, capsys, key):
     changed(folder, lambda info: info.pop(key))
     assert main(["report", str(folder)]) == 3
     err = capsys.readouterr().err
-    wanted = "has format None" if key == "schema_version" else f"`{key}` is missing"
-    assert (wanted in err, str(folder / "run.json") in err, err.count("\n")) == (True, True, 1)
+    assert (f"`{key}` is missing" in err, str(folder / "run.json") in err, err.count("\n")) == (True, True, 1)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +119,9 @@ def test_a_key_that_is_missing_is_named(folder, capsys, key):
         (lambda info: info["requests"].update(n_total="7"), "`requests.n_total` is '7', not a whole number"),
         (lambda info: info["requests"].update(n_total=True), "`requests.n_total` is True, not a whole number"),
         (lambda info: info.update(tasks=[]), "`tasks` is [], not an object"),
+        # `plan` ended in a traceback: a time that is no number
+        (lambda info: info["timings"].update(answer_seconds=float("nan")), "is nan, not a finite number"),
+        (lambda info: info["timings"].update(total_seconds=float("inf")), "is inf, not a finite number"),
         (lambda info: info.update(command="x"), "`command` is 'x', not a list"),
         (lambda info: info.update(status="well"), "`status` is 'well', not 'finished' or 'failed_tasks'"),
         (lambda info: info["model"].update(name=None), "`model.name` is None, not a text"),
@@ -124,6 +135,38 @@ def test_a_value_of_the_wrong_type_is_named(folder, change, message):
     changed(folder, change)
     with pytest.raises(RunFolderError, match=re.escape(message)):
         load_run(folder)
+
+
+def test_a_run_without_requests_says_nothing_of_the_time(folder):
+    """`plan` divided by the number of requests."""
+    changed(folder, lambda info: [task.update(n_requests=0) for task in info["tasks"].values()])
+    config = RunConfig(tasks=("demo_gsm8k",), limit=4)
+    plan = make_plan(config, load_spec(config))
+    (run,) = find_runs(folder.parent).runs
+    here = replace(run, info=replace(run.info, model=replace(run.info.model, path=plan.spec.path)))
+    estimate_time(plan, [here])
+
+
+@pytest.mark.parametrize("file", ["scores.parquet", "samples/demo_niah.parquet"])
+def test_a_table_of_another_run_is_named(folder, capsys, file):
+    """It was shown as this run's."""
+    table = pq.read_table(folder / file)
+    names = pa.array(["elsewhere"] * table.num_rows)
+    pq.write_table(table.set_column(table.schema.get_field_index("task"), "task", names), folder / file)
+    assert main(["report", str(folder)]) == 3
+    err = capsys.readouterr().err
+    assert f"{str(folder / file)!r} is of another run" in err
+    assert "'elsewhere'" in err
+
+
+def test_pages_are_not_written_without_their_figures(folder, monkeypatch):
+    """report.md was written, and referred to figures that had failed."""
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    code = f"from qwen2eval.cli.main import main; raise SystemExit(main(['report', {str(folder)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    assert "`qwen2eval report" in done.stderr
+    assert not list(folder.glob("report.*"))
 
 
 @pytest.mark.parametrize("verb", ["score", "apply"])

@@ -1,4 +1,4 @@
-"""The `qwen2eval decontam` commands. As in cli.py: parse -> one library call -> print."""
+"""The `qwen2eval decontam` commands. As in main.py: parse -> one library call -> print."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The `qwen2eval model` commands: info, convert, upcycle. As in cli.py: parse -> one library call -> print."""
+"""The `qwen2eval model` commands: info, convert, upcycle. As in main.py: parse -> one library call -> print."""
 
 import argparse
 import json

@@ -8,6 +8,7 @@ import ast
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Rows, find_folder, load_hub, missing, text_of, texts_of
@@ -30,7 +31,7 @@ RTOL = 1e-7
 """What EvalPlus allows a float that is expected to differ, absolutely and relatively."""
 
 
-def load_humaneval(*, data_dir: str | None = None, offline: bool = False, **_: object) -> LoadedData:
+def load_humaneval(*, data_dir: str | None = None, offline: bool = False, **_: Any) -> LoadedData:
     """Return HumanEval+'s split `test` with the hub's columns.
 
     Args:
@@ -40,7 +41,7 @@ def load_humaneval(*, data_dir: str | None = None, offline: bool = False, **_: o
     return _load("humaneval_plus", HUMANEVAL_FILES, HUMANEVAL_HUB, _humaneval_doc, data_dir=data_dir, offline=offline)
 
 
-def load_mbpp(*, data_dir: str | None = None, offline: bool = False, **_: object) -> LoadedData:
+def load_mbpp(*, data_dir: str | None = None, offline: bool = False, **_: Any) -> LoadedData:
     """Return MBPP+'s split `test`: its prompt as EvalPlus asks it, `test` with all tests, `base_test` with MBPP's own.
 
     Args:

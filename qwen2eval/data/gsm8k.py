@@ -1,5 +1,7 @@
 """GSM8K's published files: `train.jsonl` and `test.jsonl` with `question` and `answer` (openai/grade-school-math)."""
 
+from typing import Any
+
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Splits, find_folder, load_hub, missing
 from qwen2eval.data.splits import LoadedData
@@ -9,7 +11,7 @@ HUB = ("openai/gsm8k", "main")
 
 
 def load(
-    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: object
+    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: Any
 ) -> LoadedData:
     """Return the splits `train` and `test` with columns question, answer.
 

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import find_folder, load_hub, missing
@@ -13,7 +14,7 @@ HUB = ("openai/openai_humaneval", "openai_humaneval")
 
 
 def load(
-    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: object
+    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: Any
 ) -> LoadedData:
     """Return the split `test` with the published columns.
 

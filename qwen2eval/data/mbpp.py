@@ -3,6 +3,7 @@
 import ast
 import builtins
 from pathlib import Path
+from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing, text_of, texts_of
@@ -20,7 +21,7 @@ FEWSHOT_IDS = (2, 3, 4)
 
 
 def load(
-    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: object
+    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: Any
 ) -> LoadedData:
     """Return the splits of the paper with the published columns, and what a `CodeTask` needs: entry_point, test, setup.
 

@@ -6,6 +6,7 @@ with the header `question,choice0,choice1,choice2,choice3,answer` and the answer
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from qwen2eval.data.locate import Rows, Splits, find_folder, load_hub, missing
 from qwen2eval.data.splits import LoadedData
@@ -20,7 +21,7 @@ LETTERS = "ABCD"
 
 
 def load(
-    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: object
+    *, package_data: str | None = None, data_dir: str | None = None, offline: bool = False, **_: Any
 ) -> LoadedData:
     """Return the splits `dev` and `test` with columns question, choices (4), answer (0-3), subject; subjects in order.
 

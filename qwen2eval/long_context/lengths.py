@@ -51,6 +51,11 @@ class PromptCounter:
         self._count_part = lru_cache(REMEMBERED_PARTS)(self._new_count)
 
     @property
+    def front(self) -> ModelSpec:
+        """The former name of `spec`, which classes of users read."""
+        return self.spec
+
+    @property
     def is_piecewise(self) -> bool:
         """Whether a text between blank lines has as many tokens by itself as within a prompt."""
         return self._pieces.is_piecewise

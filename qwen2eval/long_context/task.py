@@ -70,11 +70,10 @@ class LongContextTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return the direction of the task's own metrics, as `metric_specs` says it, else as lm-eval does."""
-        specs = self.metric_specs()
-        said = {name: specs[name].higher_is_better for name in self.aggregation() if name in specs}
-        return {
-            name: is_better for name, is_better in said.items() if is_better is not None
-        } or super().higher_is_better()
+        specs, directions = self.metric_specs(), dict(super().higher_is_better())
+        directions |= {name: spec.higher_is_better for name, spec in specs.items() if spec.higher_is_better is not None}
+        # lm-eval knows exact_match of every generating task, whether or not its class has that metric
+        return {name: directions[name] for name in self.aggregation() if name in directions}
 
     def build_docs(self, spec: ModelSpec, config: RunConfig) -> None:
         """Build the docs for a model; from then on `eval_docs` has them.

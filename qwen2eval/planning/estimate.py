@@ -107,7 +107,7 @@ def estimate_time(plan: Plan, runs: Iterable[Run] = ()) -> Estimate | None:
 def _work_of_run(task: TaskInfo, config: Qwen2Config | None) -> float | None:
     """Return the work of a finished task; its prompts are taken for equally long."""
     n_tokens, n_requests, ratio = task.n_prompt_tokens, task.n_requests, task.shared_prefix_ratio
-    if config is None or not n_tokens:
+    if config is None or not n_tokens or not n_requests:
         return None if n_tokens is None else float(n_tokens)
     return float((1 - (ratio or 0)) * n_requests * prompt_flops(config, [n_tokens // n_requests]))
 

@@ -5,7 +5,7 @@ A scorer that would fail, or that rates a wrong answer like a right one, must be
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,11 @@ def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -
     right = _score(task, doc, requests, right=True)
     wrong = _score(task, doc, requests, right=False)
     comparable = [key for key in right if key in wrong and right[key] is not None and wrong[key] is not None]
+    metrics = task.metrics()
+    if unknown := _unknown_metrics(task, right):
+        return f"metadata.metrics describes {unknown[0]!r}, which is no metric of the task: check its name"
     if not comparable:
         return "ok"
-    metrics = task.metrics()
     # One metric that rates the right answer higher is enough: others may not depend on the answer
     for key in comparable:
         spec = metrics.get(key.split(",")[0])
@@ -66,6 +68,14 @@ def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -
         "sanity check failed: the scorer does not rate the target itself above a wrong answer; check extraction and "
         "metric on a few samples"
     )
+
+
+def _unknown_metrics(task: EvalTask, scored: Mapping[str, float | None]) -> list[str]:
+    """Return the metrics that the task's YAML describes and that neither its scorer nor a judge gives."""
+    known = {key.rsplit(",", 1)[0] for key in scored} | set(task.aggregations)
+    if task.judged is not None:
+        known |= set(task.judged.judge_metrics(""))
+    return [name for name in task.metadata.get("metrics") or () if name not in known]
 
 
 def _score(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest], *, right: bool) -> dict[str, float | None]:

@@ -49,13 +49,13 @@ def write_pages(run: Run, *, formats: Iterable[str] = FORMATS) -> tuple[Path, ..
     """
     scores = run.score_rows()
     texts = render_report(run.info, scores, examples=run_examples(run), formats=formats)
-    written = [_write_whole(run.path / name, text) for name, text in texts.items()]
-    # Imported only if needed: matplotlib takes a second to load
+    figures: tuple[Path, ...] = ()
+    # Imported only if needed: matplotlib takes a second to load. Before the pages, which refer to the figures
     if maps := heat_maps(run.info, scores):
         from qwen2eval.reporting.heat_map_figure import write_figures
 
-        written += write_figures(run.path / "figures", maps, names=figure_names(maps))
-    return tuple(written)
+        figures = tuple(write_figures(run.path / "figures", maps, names=figure_names(maps)))
+    return (*(write_whole(run.path / name, text) for name, text in texts.items()), *figures)
 
 
 def render_page(name: str, *, formats: Iterable[str] = FORMATS, **values: object) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _finish_markdown(value: object) -> object:
     return value if isinstance(value, Markdown) else md_prose(str(value))
 
 
-def _write_whole(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
     """Write a temporary file and rename it: a reader finds the old file or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -119,7 +119,7 @@ def write_side_by_side(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], fo
         ConfigError: the runs have no score.
         RunFolderError: the folder can't be written to.
     """
-    from qwen2eval.reporting.render import render_page
+    from qwen2eval.reporting.render import render_page, write_whole
 
     compared = [ComparedRun(name, *run) for name, run in zip(labels(runs), runs, strict=True)]
     table, grouped = score_table(compared), grouped_maps(compared)
@@ -138,7 +138,7 @@ def write_side_by_side(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], fo
         names=[run.name for run in compared],
     )
     for name, text in pages.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_whole(folder / name, text)
         written.append(folder / name)
     return tuple(written)
 

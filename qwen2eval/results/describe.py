@@ -18,7 +18,7 @@ from qwen2eval.environment import describe_environment
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.planning.planned import Plan
 from qwen2eval.results.health import chance_score, check_health
-from qwen2eval.results.sample import TaskSamples
+from qwen2eval.results.sample import TaskSamples, metric_names
 from qwen2eval.run_folder.folder import file_name
 from qwen2eval.run_info import (
     SCHEMA_VERSION,
@@ -234,7 +234,7 @@ class Scoring(NamedTuple):
 def describe_scoring(samples: TaskSamples) -> Scoring:
     """Return what a task's entry says of its scoring."""
     task = samples.plan.task
-    specs = task.metrics(judged=samples.judge_metrics)
+    specs = task.metrics(metric_names(samples))
     return Scoring(
         version=task.version,
         filters=tuple(task.filter_names),

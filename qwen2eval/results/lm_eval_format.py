@@ -32,7 +32,7 @@ def lm_eval_results(
         acc.metrics[name]["alias"] = config.get("task_alias", name)
         acc.configs[name], acc.versions[name] = config, task.lm_eval.VERSION
         acc.num_fewshot[name] = config.get("num_fewshot", 0)
-        specs = task.metrics(judged=task_samples.judge_metrics)
+        specs = task.metrics(task_samples.judge_metrics)
         acc.higher_is_better[name] = {metric: spec.higher_is_better for metric, spec in specs.items()}
         n_original, n_effective = task_samples.plan.n_docs_total, acc.metrics[name]["sample_len"]
         acc.n_samples[name] = {"original": n_original, "effective": n_effective}

@@ -14,7 +14,7 @@ from qwen2eval.errors import RunFolderError
 from qwen2eval.results.lm_eval_format import json_text, lm_eval_results, lm_eval_samples
 from qwen2eval.results.sample import TaskSamples
 from qwen2eval.results.sample_columns import sample_columns, sample_rows
-from qwen2eval.results.scores import Score, cell_scores, scores_frame
+from qwen2eval.results.scores import SCORE_COLUMNS, Score, cell_scores, scores_frame
 from qwen2eval.run_folder.evidence import MATCH_COLUMNS
 from qwen2eval.run_folder.folder import Run, file_name, load_run
 from qwen2eval.run_info import HeatMapInfo, RunInfo
@@ -99,6 +99,9 @@ def write_run(
     Args:
         matches: by task, what a corpus holds of its docs; one row a match.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     clear_leftovers(target.parent)
     cells = [score for name, task in samples.items() for score in cell_scores(name, task, seed=info.seeds.numpy)]
     frame, is_new = scores_frame([*scores, *cells]), not target.exists()
@@ -112,7 +115,8 @@ def write_run(
         for name, rows in (matches or {}).items():
             (folder / "contamination").mkdir(exist_ok=True)
             _write_matches(folder / "contamination" / f"{file_name(name)}.parquet", rows)
-        frame.to_parquet(folder / "scores.parquet", index=False)
+        table = pa.Table.from_pandas(frame, schema=schema_of(SCORE_COLUMNS), preserve_index=False)
+        pq.write_table(table, folder / "scores.parquet")
         frame.to_csv(folder / "scores.csv", index=False)
         results = lm_eval_results(samples, scores, groups, info)
         (folder / "results.json").write_text(json_text(results), encoding="utf-8")

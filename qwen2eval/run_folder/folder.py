@@ -27,11 +27,11 @@ ROWS_A_BATCH = 512
 LONGEST_NAME = 100
 
 
-SCORE_COLUMNS = (
+REQUIRED_SCORE_COLUMNS = (
     *("task", "metric", "filter", "subset", "n_docs", "value", "stderr", "ci_low", "ci_high", "n_unscored"),
 )
 """What scores.parquet must have to be read; the places of heat maps are in newer ones only."""
-SAMPLE_COLUMNS = (
+REQUIRED_SAMPLE_COLUMNS = (
     *("task", "doc_id", "doc_hash", "repeat", "filter", "prompt", "response", "extracted", "target", "finish_reason"),
     *("n_prompt_tokens", "n_response_tokens", "truncated", "contamination", "contamination_qwen2", "error"),
 )
@@ -167,7 +167,10 @@ class Run:
         path, remedy = self.path / "scores.parquet", f"`qwen2eval score {self.path}` recreates it"
         with _named(path, remedy):
             frame = pd.read_parquet(path)
-        _check_columns(path, frame.columns, SCORE_COLUMNS, remedy)
+        _check_columns(path, frame.columns, REQUIRED_SCORE_COLUMNS, remedy)
+        known = {*self.info.tasks, *self.info.groups}
+        if foreign := sorted({str(name) for name in frame["task"]} - known):
+            raise RunFolderError(f"{str(path)!r} is of another run: it has scores of {foreign[0]!r}: {remedy}")
         return frame
 
     def score_rows(self) -> tuple[ScoreRecord, ...]:
@@ -256,7 +259,11 @@ class Run:
         path = self._samples_path(task)
         with _named(path, _ASK_AGAIN):
             file = pq.ParquetFile(path)
-        _check_columns(path, file.schema_arrow.names, SAMPLE_COLUMNS, _ASK_AGAIN)
+        _check_columns(path, file.schema_arrow.names, REQUIRED_SAMPLE_COLUMNS, _ASK_AGAIN)
+        with _named(path, _ASK_AGAIN):
+            first = next(file.iter_batches(1, columns=["task"]), None)
+        if first is not None and first.num_rows and (found := first["task"][0].as_py()) != task:
+            raise RunFolderError(f"{str(path)!r} is of another run: it has samples of {found!r}: {_ASK_AGAIN}")
         return file
 
     @property

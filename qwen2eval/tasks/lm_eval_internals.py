@@ -1,4 +1,4 @@
-"""Every place where this project relies on a part of lm-eval that lm-eval does not promise to keep.
+"""Parts of lm-eval that it does not promise to keep, and that this project relies on: all are named here.
 
 pyproject bounds lm-eval's version for them; `INTERNALS` names each one, and a test looks it up in the installed
 lm-eval, so that a new version fails there, by name, and not in the middle of somebody's run.
@@ -31,10 +31,21 @@ INTERNALS = (
     "lm_eval.evaluator_utils:EvalAcc._to_eval_results",
     "lm_eval.evaluator_utils:aggregate_groups",
     "lm_eval.api.samplers:FirstNSampler",
+    "lm_eval.api.utils:Message",
+    "lm_eval.api.utils:maybe_delimit",
+    "lm_eval.api.utils:multiturn_to_singleturn",
+    "lm_eval.config.group:AggMetricConfig",
+    "lm_eval.models.utils:resolve_max_length",
+    # used by the backends, on lm-eval's own model classes
+    "lm_eval.api.model:TemplateLM._encode_pair",
+    "lm_eval.api.model:TemplateLM._loglikelihood_tokens",
+    "lm_eval.models.api_models:TemplateAPI._create_payload",
     "lm_eval.api.task:ConfigurableTask._metric_fn_list",
     "lm_eval.api.task:ConfigurableTask._filters",
+    "lm_eval.models.api_models:TemplateAPI._seed",
+    "lm_eval.models.api_models:TemplateAPI._max_gen_toks",
 )
-"""Module and name of each; the last two are attributes that an instance has."""
+"""Module and name of each; the last four are attributes that an instance has."""
 
 
 def load_entry(name: str, known: Mapping[str, TaskEntry], metadata: Mapping[str, object]) -> dict[str, dict[str, Any]]:

@@ -412,14 +412,14 @@ class EvalTask:
         """2 where lm-eval asks for each choice once more, without the question, after all others; else 1."""
         return 2 if "acc_mutual_info" in self.aggregations else 1
 
-    def metrics(self, *, judged: Sequence[str] = ()) -> dict[str, MetricSpec]:
+    def metrics(self, found: Sequence[str] = ()) -> dict[str, MetricSpec]:
         """Return what is known of each metric: by the YAML, else the class, else the standard name and lm-eval.
 
         Args:
-            judged: metrics that a judge adds, whose direction lm-eval can't know.
+            found: metrics that samples have besides those that the task declares: a judge's, or the scorer's own.
 
         Raises:
-            TaskFileError: the YAML's `metadata.metrics` is of another form.
+            TaskFileError: the YAML's `metadata.metrics` is of another form, for any metric.
         """
         directions: Mapping[str, bool] = self.lm_eval.higher_is_better() or {}
         described = self.lm_eval.metric_specs() if isinstance(self.lm_eval, DescribesMetrics) else {}
@@ -428,10 +428,15 @@ class EvalTask:
             raise TaskFileError(
                 f"Task {self.name!r}: metadata.metrics is {said!r}; it must hold `name: {{unit: …}}` lines"
             )
+        # all of them, so that a wrong one is refused before anything is answered, a judge's metric among them
+        in_yaml = {
+            str(name): spec_from_metadata(str(name), one, task=self.name, higher_is_better=directions.get(name))
+            for name, one in said.items()
+        }
         specs = {}
-        for name in dict.fromkeys((*directions, *judged)):
-            if name in said:
-                specs[name] = spec_from_metadata(name, said[name], task=self.name)
+        for name in dict.fromkeys((*directions, *self.aggregations, *found)):
+            if name in in_yaml:
+                specs[name] = in_yaml[name]
             elif name in described:
                 specs[name] = described[name]
             else:

@@ -39,11 +39,6 @@ class MetricSpec:
     high: float | None = None
     """The upper end of its scale; None: there is none, or it is not known."""
 
-    @property
-    def is_share(self) -> bool:
-        """Whether the metric is a ratio from 0 to 1."""
-        return self.unit == "share"
-
     def towards(self, higher_is_better: bool | None) -> "MetricSpec":
         """Return the same metric with a direction that a task says; None keeps what is known."""
         return self if higher_is_better is None else replace(self, higher_is_better=higher_is_better)
@@ -93,16 +88,17 @@ def standard_metric(name: str) -> MetricSpec:
     return STANDARD_METRICS.get(name, MetricSpec())
 
 
-def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
+def spec_from_metadata(name: str, said: object, *, task: str, higher_is_better: bool | None = None) -> MetricSpec:
     """Return what a task's YAML says of a metric under `metadata.metrics`.
 
     Args:
         name: of the metric.
         said: `{unit: share}`, with `higher_is_better`, `low` and `high` where they differ from the unit's own.
         task: whose YAML it is, for the message.
+        higher_is_better: the direction that the task says elsewhere (`metric_list`); None: it does not.
 
     Raises:
-        TaskFileError: it is not of this form.
+        TaskFileError: it is not of this form, or says another direction than the task does elsewhere.
     """
     if not isinstance(said, Mapping) or said.get("unit") not in get_args(Unit):
         raise TaskFileError(
@@ -111,12 +107,17 @@ def spec_from_metadata(name: str, said: object, *, task: str) -> MetricSpec:
         )
     unit: Unit = said["unit"]
     low, high = (said.get(end, default) for end, default in zip(("low", "high"), _ENDS[unit], strict=True))
-    is_better = said.get("higher_is_better", True)
+    is_better = said.get("higher_is_better", True if higher_is_better is None else higher_is_better)
     unknown = set(said) - {"unit", "higher_is_better", "low", "high"}
     if unknown or not isinstance(is_better, bool) or not all(_is_end(end) for end in (low, high)):
         raise TaskFileError(
             f"Task {task!r}: metadata.metrics.{name} is {dict(said)!r}; `higher_is_better` must be true or false, "
             "`low` and `high` must be numbers, and other keys are not allowed"
+        )
+    if higher_is_better not in (None, is_better):
+        raise TaskFileError(
+            f"Task {task!r}: metadata.metrics.{name} has higher_is_better: {str(is_better).lower()}, and the task's "
+            f"metric_list or class says {str(higher_is_better).lower()}: make them equal"
         )
     return MetricSpec(is_better, unit, low, high)
 

@@ -162,7 +162,7 @@ def test_usage_tells_what_was_shared(folder):
 def test_a_request_without_an_answer_says_why_and_the_others_are_answered(folder):
     backend = open_backend(folder, max_length=64)
     got = ask(backend, [scoring("Tea", ""), scoring("Tea", "x" * 70), scoring("Tea", " is")])
-    assert "no token" in got[0].error
+    assert "no separate token" in got[0].error
     assert "over the model's 64" in got[1].error
     assert got[2].logprob < 0
     got = ask(backend, [generating("Tea", max_gen_toks=64), generating("Tea", do_sample=True, temperature=0.0)])

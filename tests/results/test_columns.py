@@ -1,6 +1,6 @@
 """The columns of samples and scores: one list each, from which rows, files and documentation are made."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +11,7 @@ from qwen2eval.columns import Column, describe_columns, schema_of
 from qwen2eval.results import sample_columns, scores
 from qwen2eval.results.sample_columns import SAMPLE_COLUMNS, metric_column
 from qwen2eval.results.scores import SCORE_COLUMNS, Score, scores_frame
+from qwen2eval.run_folder.folder import REQUIRED_SAMPLE_COLUMNS, REQUIRED_SCORE_COLUMNS, ScoreRecord
 from tests.conftest import REPOSITORY
 from tests.local_tasks import write_tasks
 
@@ -29,12 +30,12 @@ def config(tmp_path):
 
 def test_a_column_is_added_in_one_place(config, monkeypatch):
     """F4: a column that was added where a newcomer finds them was dropped without a word."""
-    language = Column("language", "string", "The language of the doc.", lambda at: f"language of {at.sample.doc_id}")
-    group = (*sample_columns.CELL_COLUMNS, language)
+    own = Column("own_column", "string", "Something.", lambda at: f"column of {at.sample.doc_id}")
+    group = (*sample_columns.CELL_COLUMNS, own)
     groups = tuple(group if one is sample_columns.CELL_COLUMNS else one for one in sample_columns.COLUMN_GROUPS)
     monkeypatch.setattr(sample_columns, "COLUMN_GROUPS", groups)
     made = run(config, quiet=True)
-    assert made.samples("pick")["language"].tolist() == ["language of 0", "language of 1"]
+    assert made.samples("pick")["own_column"].tolist() == ["column of 0", "column of 1"]
 
 
 def test_files_have_the_columns_of_the_tables_in_their_order(config):
@@ -44,7 +45,13 @@ def test_files_have_the_columns_of_the_tables_in_their_order(config):
     ours = [column for column in SAMPLE_COLUMNS if column.name not in judge]
     assert [name for name in schema.names if not name.startswith("acc")] == [column.name for column in ours]
     assert all(schema.field(column.name).type == schema_of([column]).field(0).type for column in ours)
-    assert list(made.scores.columns) == [column.name for column in SCORE_COLUMNS]
+    assert pq.read_schema(made.path / "scores.parquet").equals(schema_of(SCORE_COLUMNS))
+
+
+def test_what_a_finished_run_must_have_is_in_the_tables():
+    assert set(REQUIRED_SCORE_COLUMNS) <= {column.name for column in SCORE_COLUMNS}
+    assert set(REQUIRED_SAMPLE_COLUMNS) <= {column.name for column in SAMPLE_COLUMNS}
+    assert {field.name for field in fields(ScoreRecord)} == {column.name for column in SCORE_COLUMNS}
 
 
 def test_a_score_has_its_columns():
@@ -57,8 +64,9 @@ def test_a_score_has_its_columns():
 
 def test_the_documentation_is_that_of_the_tables():
     page = (Path(REPOSITORY) / "docs" / "run-folder.md").read_text(encoding="utf-8")
-    assert describe_columns(SCORE_COLUMNS) in page
-    assert describe_columns(SAMPLE_COLUMNS) in page
+    for columns in (SCORE_COLUMNS, SAMPLE_COLUMNS):
+        if describe_columns(columns) not in page:
+            pytest.fail(f"docs/run-folder.md has to hold this table:\n{describe_columns(columns)}", pytrace=False)
 
 
 def test_no_two_columns_share_a_name():

@@ -11,7 +11,10 @@ import pytest
 from qwen2eval.tasks.lm_eval_internals import INTERNALS
 from tests.conftest import REPOSITORY
 
-OF_INSTANCES = {"ConfigurableTask._metric_fn_list", "ConfigurableTask._filters"}
+OF_INSTANCES = {
+    *("ConfigurableTask._metric_fn_list", "ConfigurableTask._filters"),
+    *("TemplateAPI._seed", "TemplateAPI._max_gen_toks"),
+}
 
 
 @pytest.mark.parametrize("name", INTERNALS)

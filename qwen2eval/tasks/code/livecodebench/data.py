@@ -75,7 +75,7 @@ class LiveCodeData(LoadedData):
 
 
 def load(
-    *, data_dir: str | None = None, offline: bool = False, window: tuple[str, str] = WINDOW, **_: object
+    *, data_dir: str | None = None, offline: bool = False, window: tuple[str, str] = WINDOW, **_: Any
 ) -> LiveCodeData:
     """Return the split `test`: problems with the published columns and `func_name`, by contest date.
 

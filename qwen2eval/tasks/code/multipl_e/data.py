@@ -4,6 +4,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 from qwen2eval.data.jsonl import read_jsonl
 from qwen2eval.data.locate import Rows, find_folder, load_hub, missing, require_columns
@@ -22,7 +23,7 @@ def load(
     package_data: str | None = None,
     data_dir: str | None = None,
     offline: bool = False,
-    **_: object,
+    **_: Any,
 ) -> LoadedData:
     """Return the split `test` with columns name, language, prompt, tests and stop_tokens, a list of texts.
 
