@@ -109,7 +109,8 @@ def test_an_empty_file_and_bytes_that_are_no_text_are_named(tmp_path):
 @pytest.mark.parametrize("load", [mmlu.load, gsm8k.load], ids=["mmlu", "gsm8k"])
 def test_missing_data_names_all_three_ways(tmp_path, load, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
-    from qwen2eval.offline import forbid_network, quiet_libraries
+    from qwen2eval.offline import forbid_network
+    from qwen2eval.quiet import quiet_libraries
 
     with quiet_libraries(), forbid_network(), pytest.raises(MissingDataError) as caught:
         load(data_dir=str(tmp_path), offline=True)

@@ -130,7 +130,7 @@ def test_a_long_context_task_stretches_the_model(tmp_path):
         "dual_chunk": True,
     }
     assert len(made.tasks["own_niah"].docs) == 4
-    assert any("stretched by yarn+dca x4 (--rope auto" in warning for warning in made.warnings)
+    assert any("extended by yarn+dca x4 (--rope auto" in warning for warning in made.warnings)
 
 
 def test_on_request_it_does_not(tmp_path):

@@ -14,8 +14,10 @@ from qwen2eval.cli.main import main
 from qwen2eval.errors import ConfigError, ModelError, TaskFileError
 from qwen2eval.judges.asking import find_judge
 from qwen2eval.long_context.niah.task import NiahTask
+from qwen2eval.long_context.task import LongContextTask
 from qwen2eval.requests import Answer
 from qwen2eval.rescore import rescore
+from qwen2eval.tasks.lm_eval_task import EvalTask
 from tests.backends.openai_server import serve_openai
 from tests.judging.judged import (
     N_DOCS,
@@ -169,7 +171,7 @@ def test_a_task_authors_methods_may_fail_on_one_answer(words, server, tmp_path):
 def test_metrics_that_would_overwrite_the_tasks_own_are_refused():
     task = ClashingTask({"task": TASK, "metadata": {}})
     with pytest.raises(TaskFileError, match="has the task's own metric 'acc'"):
-        find_judge(RunConfig(judge="dummy"), {TASK: task})
+        find_judge(RunConfig(judge="dummy"), {TASK: EvalTask(task)})
 
 
 def test_a_judge_whose_weights_cannot_be_loaded_leaves_the_keyword_scores(words, monkeypatch):
@@ -222,6 +224,6 @@ def test_a_task_that_could_be_judged_but_names_no_metric_is_refused():
             return {}
 
     with pytest.raises(TaskFileError, match="names no metric"):
-        find_judge(RunConfig(judge="dummy"), {TASK: Mute({"task": TASK, "metadata": {}})})
+        find_judge(RunConfig(judge="dummy"), {TASK: EvalTask(Mute({"task": TASK, "metadata": {}}))})
     with pytest.raises(ConfigError, match="no answers of x can be judged"):
-        find_judge(RunConfig(judge="dummy"), {"x": object()})
+        find_judge(RunConfig(judge="dummy"), {"x": EvalTask(LongContextTask({"task": "x", "metadata": {}}))})

@@ -102,7 +102,7 @@ def test_prose_is_the_same_each_time_and_hardly_repeats():
     [
         ({"needle": "A b.", "question": "?"}, "no column 'keywords'"),
         ({"needle": "A b.", "question": "?", "keywords": []}, "row 1: no keywords"),
-        ({"needle": "A b.", "question": "?", "keywords": ["c"]}, "row 1: the needle doesn't have the keyword 'c'"),
+        ({"needle": "A b.", "question": "?", "keywords": ["c"]}, "row 1: the needle does not contain its keyword 'c'"),
         ({"needle": "A b.", "question": "?", "keywords": [3]}, r"row 1: `keywords` is \[3\]"),
         ({"needle": " ", "question": "?", "keywords": ["b"]}, "row 1: `needle` is ' '"),
         ({"needle": "A b.", "question": "?", "keywords": ["."]}, "signs and articles"),

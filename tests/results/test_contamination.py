@@ -150,7 +150,7 @@ def test_a_task_without_reference_fields_is_searched_by_its_prompt(tmp_path, tas
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([Reference("other/0", "a b c", "", "other")], "no search for 'quiz', only for other"),
+        ([Reference("other/0", "a b c", "", "other")], "did not search for 'quiz', only for other"),
         ([Reference("quiz/0", "other text", "", "quiz")], "doc 0 of 'quiz' was not among the items"),
     ],
     ids=["another task", "other docs"],
