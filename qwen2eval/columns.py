@@ -20,7 +20,9 @@ class Column(Generic[Source]):
     """One column of a table."""
 
     name: str
+    """In the file."""
     type: ArrowType
+    """Its arrow type."""
     doc: str
     """What it holds and what a null means, in a sentence for docs/run-folder.md."""
     get: Callable[[Source], Value]

@@ -24,9 +24,10 @@ TOKENIZER_ARGS = ("revision", "trust_remote_code", "subfolder")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model's outside."""
+    """What is known of a model before its weights are loaded."""
 
     backend: str
+    """The name given to `--model`."""
     name: str
     """Short, for folder names and tables."""
     path: str | None = None
@@ -36,6 +37,7 @@ class ModelSpec:
     max_length: int | None = None
     """Prompt plus answer, tokens; None where unknown."""
     max_gen_toks: int = DEFAULT_MAX_GEN_TOKS
+    """Tokens of an answer where neither the task nor the run says how many."""
     original_max_length: int | None = None
     """Tokens of context that YARN stretches; None where the backend can't stretch it."""
     rope: str | None = None

@@ -16,10 +16,13 @@ class PlannedRequest:
     """One question to the model, without its prompt's text spelled out."""
 
     doc_id: int
+    """Place of the doc in the task."""
     index: int
-    """Place among the doc's requests: the choice's number in multiple choice."""
+    """Place among the doc's requests: the choice's number in multiple choice, the turn in a conversation."""
     kind: RequestKind
+    """What is asked: a log-likelihood, a rolling one, or a generation."""
     prompt: PromptText
+    """What the model reads, in pieces that prompts share."""
     continuation: str
     """The text whose log-probability is asked; empty for generation."""
     gen_kwargs: GenKwargs | None
@@ -29,6 +32,7 @@ class PlannedRequest:
     n_context_tokens: int | None = None
     """None where no tokenizer is known."""
     n_continuation_tokens: int = 0
+    """0 for generation."""
     is_truncated: bool = False
     """Whether the backend has to cut the prompt on the left to fit the model."""
 
@@ -38,7 +42,9 @@ class TaskPlan:
     """One task's docs and requests."""
 
     name: str
+    """As `--tasks` takes it."""
     task: EvalTask
+    """The task, with the run's settings applied."""
     doc_ids: list[int]
     """Places of the picked docs among all docs of the task, ascending."""
     docs: list[Doc]
@@ -48,6 +54,7 @@ class TaskPlan:
     repeats: int
     """Answers to each request."""
     requests: list[PlannedRequest] = field(default_factory=list)
+    """In the order of docs; those of later turns are added while the model answers."""
     model: tuple[RunConfig, ModelSpec] | None = None
     """Config and model of a task that asks for another `rope` in its metadata; None: those of the run."""
     shared_prefix_ratio: float | None = None
@@ -91,12 +98,17 @@ class Plan:
     """Everything a run will ask."""
 
     config: RunConfig
+    """The run's settings, with what `--rope auto` decided."""
     spec: ModelSpec
+    """What is known of the model before its weights are loaded."""
     tasks: dict[str, TaskPlan]
+    """By name, in the order in which they were asked for."""
     groups: dict[str, EvalGroup]
+    """By name; groups that have a score of all their tasks."""
     failures: dict[str, Qwen2EvalError] = field(default_factory=dict)
     """Tasks that could not be loaded or did not pass the preflight."""
     warnings: list[str] = field(default_factory=list)
+    """What a reader of the scores must know of the plan."""
 
     @property
     def n_requests(self) -> int:

@@ -225,10 +225,15 @@ class Scoring(NamedTuple):
     """The part of a task's entry that a new scoring may change."""
 
     version: str
+    """The task's own."""
     filters: tuple[str, ...]
+    """Names of its filters."""
     metrics: Mapping[str, MetricInfo]
+    """What each metric is, by name."""
     task_hash: str
+    """sha256 of what decides prompts and scores."""
     sandbox: str | None
+    """The level that programs ran at; None: none has run."""
 
 
 def describe_scoring(samples: TaskSamples) -> Scoring:

@@ -21,16 +21,25 @@ class Score:
     """One row of scores.parquet."""
 
     task: str
+    """Name of the task or group."""
     metric: str
+    """lm-eval's name of the metric."""
     filter: str
+    """The filter whose answers were scored; "none": the task has none."""
     subset: str
+    """original, clean or contaminated."""
     n_docs: int
     """Docs of the subset, scored or not."""
     value: float | None
+    """None: no doc is scored. Never 0 in its place."""
     stderr: float | None
+    """Clustered where the task has clusters; None: not known."""
     ci_low: float | None
+    """Lower end of the 95 % interval; None: not known."""
     ci_high: float | None
+    """Upper end of the 95 % interval; None: not known."""
     n_unscored: int
+    """Docs of the subset that are not scored."""
     naive_stderr: float | None = None
     """lm-eval's: without clusters. Goes to results.json, not to the table."""
     cell_length: int | None = None

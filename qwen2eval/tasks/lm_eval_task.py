@@ -42,7 +42,9 @@ class PromptForm:
     """What a run decides of every prompt."""
 
     system_instruction: str | None = None
+    """Comes before the task's description; None: there is none."""
     apply_chat_template: bool = False
+    """Whether prompts are conversations in the model's template."""
     fewshot_as_multiturn: bool = True
     """With a chat template: examples as separate turns."""
     chat_template: ChatTemplate | None = None
@@ -60,8 +62,11 @@ class TaskRequest:
     index: int
     """Place among the doc's requests: the choice's number in multiple choice."""
     kind: RequestKind
+    """What is asked."""
     context: str
+    """The prompt; of a rolling log-likelihood the whole text."""
     continuation: str = ""
+    """The text whose log-probability is asked; empty for others."""
     gen_kwargs: GenKwargs | None = None
     """Only for "generate_until"."""
 

@@ -49,10 +49,13 @@ class LoadedTasks:
     """Tasks that are ready to be planned, and those that could not be loaded."""
 
     tasks: dict[str, EvalTask] = field(default_factory=dict)
+    """By name, in the order in which they were asked for."""
     groups: dict[str, EvalGroup] = field(default_factory=dict)
+    """By name."""
     failures: dict[str, Qwen2EvalError] = field(default_factory=dict)
     """By the name that was asked for, or the task's."""
     warnings: list[str] = field(default_factory=list)
+    """Files of the user that can't be read, and settings that change nothing."""
 
 
 def suites() -> dict[str, Suite]:
