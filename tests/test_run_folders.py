@@ -248,3 +248,11 @@ def assert_one_line(err, file, kind):
     assert str(file.parent) in err
     if kind == "of another version":
         assert ("no column" in err) if file.suffix == ".parquet" else ("has format 99" in err)
+
+
+def test_a_run_that_is_named_twice_is_shown_once_and_in_the_formats_that_are_asked_for(folder, tmp_path):
+    assert main(["report", str(folder), str(folder), "--together", str(tmp_path / "page"), "--format", "md"]) == 0
+    pages = [path.name for path in (tmp_path / "page").iterdir() if path.suffix in (".md", ".html")]
+    assert pages == ["side_by_side.md"]
+    header = next(line for line in (tmp_path / "page" / pages[0]).read_text("utf-8").splitlines() if "Task" in line)
+    assert header.count("qwen2-nano") == 1

@@ -213,9 +213,10 @@ def do_report(args: argparse.Namespace) -> int:
     formats = args.format.split(",")
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"--format {unknown[0]!r}: give html, md or html,md")
-    runs = _readable_runs(args.run)
+    asked = list(dict.fromkeys(args.run))
+    runs = _readable_runs(asked)
     if args.together:
-        reports = [write_together(runs, Path(args.together))] if runs else []
+        reports = [write_together(runs, Path(args.together), formats=formats)] if runs else []
     else:
         reports = [write_report(run, formats=formats) for run in runs]
     for report in reports:
@@ -223,7 +224,7 @@ def do_report(args: argparse.Namespace) -> int:
     paths = [str(path) for report in reports for path in report.paths]
     if args.json or paths:
         print(json.dumps(paths) if args.json else "\n".join(paths))
-    return max([RunFolderError.exit_code * (len(runs) < len(args.run)), *(report.exit_code for report in reports)])
+    return max([RunFolderError.exit_code * (len(runs) < len(asked)), *(report.exit_code for report in reports)])
 
 
 def _readable_runs(paths: Sequence[str]) -> "list[Run]":

@@ -43,18 +43,19 @@ def write_report(run: Run, *, formats: Sequence[str] = FORMATS) -> Report:
     return _reported(f"the report of {str(run.path)!r}", remedy, write)
 
 
-def write_together(runs: Sequence[Run], folder: Path) -> Report:
+def write_together(runs: Sequence[Run], folder: Path, *, formats: Sequence[str] = FORMATS) -> Report:
     """Write one page of several runs. Errors are returned, never raised.
 
     Args:
         runs: in the order in which they are shown.
         folder: of the page and its figures.
+        formats: "html", "md" or both.
     """
 
     def write() -> tuple[Path, ...]:
         from qwen2eval.reporting.side_by_side import write_side_by_side
 
-        return write_side_by_side([(run.info, run.score_rows()) for run in runs], folder)
+        return write_side_by_side([(run.info, run.score_rows()) for run in runs], folder, formats=formats)
 
     return _reported(f"the page {str(folder)!r}", "The runs themselves are complete", write)
 

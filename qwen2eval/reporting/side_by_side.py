@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -108,12 +108,15 @@ class Picture(NamedTuple):
     """SVG in base64."""
 
 
-def write_side_by_side(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], folder: Path) -> tuple[Path, ...]:
+def write_side_by_side(
+    runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], folder: Path, *, formats: Iterable[str] = ("html", "md")
+) -> tuple[Path, ...]:
     """Write `side_by_side.html`, `.md` and the figures as SVG and PNG.
 
     Args:
         runs: run.json and scores.parquet of each.
         folder: made where it is missing.
+        formats: "html", "md" or both.
 
     Raises:
         ConfigError: the runs have no score.
@@ -132,6 +135,7 @@ def write_side_by_side(runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], fo
     pictures, written = _draw(grouped, folder)
     pages = render_page(
         "side_by_side",
+        formats=formats,
         scores=table,
         table=length_table(compared),
         pictures=pictures,
