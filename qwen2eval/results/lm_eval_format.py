@@ -33,7 +33,9 @@ def lm_eval_results(
         acc.configs[name], acc.versions[name] = config, task.lm_eval.VERSION
         acc.num_fewshot[name] = config.get("num_fewshot", 0)
         specs = task.metrics(task_samples.judge_metrics)
-        acc.higher_is_better[name] = {metric: spec.higher_is_better for metric, spec in specs.items()}
+        # the metrics that lm-eval itself lists, and a judge's, which it does not know
+        listed = (*(task.lm_eval.higher_is_better() or {}), *task_samples.judge_metrics)
+        acc.higher_is_better[name] = {metric: specs[metric].higher_is_better for metric in listed}
         n_original, n_effective = task_samples.plan.n_docs_total, acc.metrics[name]["sample_len"]
         acc.n_samples[name] = {"original": n_original, "effective": n_effective}
     settings = info.config
