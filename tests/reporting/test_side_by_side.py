@@ -99,7 +99,7 @@ def test_scores_of_ordinary_runs_stand_side_by_side(tmp_path):
 
 
 def test_runs_without_any_score_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="nothing to be put side by side"):
+    with pytest.raises(ConfigError, match="so there is nothing to compare"):
         write_side_by_side([a_run("small", {})], tmp_path)
 
 
