@@ -23,7 +23,7 @@ spec, task = load_spec(config), load_tasks(config).tasks[sys.argv[2]]
 seconds = []
 for _ in range(2):
     begin = time.process_time()
-    task.build_docs(spec, config)
+    task.sized.build_docs(spec, config)
     seconds.append(time.process_time() - begin)
 with compiled_templates():
     planned = plan_task(task.name, task, config=config, spec=spec)

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from qwen2eval.reporting.examples import choose_examples
 from qwen2eval.reporting.render import render_report
 from qwen2eval.reporting.report import write_report
-from qwen2eval.run_folder.folder import SAMPLE_COLUMNS, Run
+from qwen2eval.run_folder.folder import REQUIRED_SAMPLE_COLUMNS, Run
 from tests.reporting.made_up import read, records
 
 REPOSITORY = Path(__file__).parents[2]
@@ -273,7 +273,7 @@ def run(info, scores, samples, tmp_path) -> Run:
         if task["status"] == "scored":
             rows = samples.get(name, samples["sums"])
             frame = pd.DataFrame(rows).drop(columns="word_perplexity", errors="ignore")
-            frame = frame.reindex(columns=[*dict.fromkeys((*SAMPLE_COLUMNS, *frame.columns))])
+            frame = frame.reindex(columns=[*dict.fromkeys((*REQUIRED_SAMPLE_COLUMNS, *frame.columns))])
             frame.to_parquet(tmp_path / "samples" / f"{name}.parquet")
     return Run(tmp_path, read(info))
 
