@@ -274,7 +274,7 @@ def run(info, scores, samples, tmp_path) -> Run:
             rows = samples.get(name, samples["sums"])
             frame = pd.DataFrame(rows).drop(columns="word_perplexity", errors="ignore")
             frame = frame.reindex(columns=[*dict.fromkeys((*REQUIRED_SAMPLE_COLUMNS, *frame.columns))])
-            frame.to_parquet(tmp_path / "samples" / f"{name}.parquet")
+            frame.assign(task=name).to_parquet(tmp_path / "samples" / f"{name}.parquet")
     return Run(tmp_path, read(info))
 
 
