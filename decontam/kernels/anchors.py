@@ -277,8 +277,7 @@ def _flag_text(source, n_bytes, p, end, is_json, anchors, case, folds, words, ch
                     return _CANDIDATE
             words[n] = ascii_hash(source, start, place, n_bytes, case)
             n, start = n + 1, -1
-        if begins:
-            start = p + trailing_zeros(begins)
+        start = p + trailing_zeros(begins) if begins else start
         p += n_read
         if n_read == WIDTH:
             continue

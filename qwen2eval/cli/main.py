@@ -17,7 +17,7 @@ from qwen2eval.cli.run_flags import MOVED_DATA, add_flags, add_run_flags, config
 from qwen2eval.cli.sandbox import add_sandbox_verbs
 from qwen2eval.errors import ConfigError, Qwen2EvalError, RunFolderError, summarize_names
 from qwen2eval.exit_codes import ExitCode, exit_codes_line
-from qwen2eval.reporting.markup import group_by_message, visible
+from qwen2eval.reporting.markup import FORMATS, group_by_message, visible
 from qwen2eval.version import VERSION
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def do_score(args: argparse.Namespace) -> int:
 
 def do_report(args: argparse.Namespace) -> int:
     """qwen2eval report."""
-    from qwen2eval.reporting.report import FORMATS, write_report, write_together
+    from qwen2eval.reporting.report import write_report, write_together
 
     formats = args.format.split(",")
     if unknown := [name for name in formats if name not in FORMATS]:

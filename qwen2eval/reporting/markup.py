@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+FORMATS = ("html", "md")
+"""In which a report can be written."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _LINE_ENDS = "\u2028\u2029\ufeff"

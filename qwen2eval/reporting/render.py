@@ -14,13 +14,11 @@ from qwen2eval.errors import RunFolderError
 from qwen2eval.reporting.examples import Example, run_examples
 from qwen2eval.reporting.heat_map import heat_maps
 from qwen2eval.reporting.heat_map_view import figure_names
-from qwen2eval.reporting.markup import Markdown, md_block, md_code, md_prose, visible
+from qwen2eval.reporting.markup import FORMATS, Markdown, md_block, md_code, md_prose, visible
 from qwen2eval.reporting.numbers import NOTHING
 from qwen2eval.reporting.view import build_view
 from qwen2eval.run_folder.folder import Run, ScoreRecord
 from qwen2eval.run_info import RunInfo
-
-FORMATS = ("html", "md")
 
 
 def render_report(

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.exit_codes import ExitCode
+from qwen2eval.reporting.markup import FORMATS
 from qwen2eval.run_folder.folder import Run
-
-FORMATS = ("html", "md")
 
 
 class Report(NamedTuple):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from qwen2eval.errors import ConfigError, RunFolderError
 from qwen2eval.reporting.heat_map import HeatMap, heat_maps
+from qwen2eval.reporting.markup import FORMATS
 from qwen2eval.reporting.metrics import metric_of
 from qwen2eval.reporting.numbers import NOTHING, format_count, format_interval, format_value
 from qwen2eval.run_folder.folder import ScoreRecord
@@ -109,7 +110,7 @@ class Picture(NamedTuple):
 
 
 def write_side_by_side(
-    runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], folder: Path, *, formats: Iterable[str] = ("html", "md")
+    runs: Sequence[tuple[RunInfo, Sequence[ScoreRecord]]], folder: Path, *, formats: Iterable[str] = FORMATS
 ) -> tuple[Path, ...]:
     """Write `side_by_side.html`, `.md` and the figures as SVG and PNG.
 

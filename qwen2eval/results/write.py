@@ -16,11 +16,9 @@ from qwen2eval.results.sample import TaskSamples
 from qwen2eval.results.sample_columns import sample_columns, sample_rows
 from qwen2eval.results.scores import SCORE_COLUMNS, Score, cell_scores, scores_frame
 from qwen2eval.run_folder.evidence import MATCH_COLUMNS
-from qwen2eval.run_folder.folder import Run, file_name, load_run
+from qwen2eval.run_folder.folder import ROWS_A_BATCH, Run, file_name, load_run
 from qwen2eval.run_info import HeatMapInfo, RunInfo
 from qwen2eval.tasks.lm_eval_task import EvalGroup
-
-ROWS_A_BATCH = 512
 
 
 @contextmanager

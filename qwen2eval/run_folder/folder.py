@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 ROWS_A_BATCH = 512
+"""Samples in memory at a time, reading and writing: prompts may be long."""
 LONGEST_NAME = 100
 
 
