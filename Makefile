@@ -38,10 +38,11 @@ test-spark: $(SPARK_VENV)/installed ## run the tests of the Spark adapter, in an
 	$(SPARK_VENV)/bin/python -c 'import pyspark'  # without it they would be skipped
 	$(SPARK_VENV)/bin/python -m pytest tests/decontam/adapters/test_spark.py --override-ini filterwarnings=default
 
-check: venv ## check format, lint, types, imports between packages, and what the wheel holds
+check: venv ## check format, lint, types, that every test can be imported, imports between packages, and what the wheel holds
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m pytest --collect-only --quiet > $(VENV)/collected.log 2>&1 || { tail -n 40 $(VENV)/collected.log; exit 1; }
 	$(VENV)/bin/lint-imports --no-logo
 	rm -rf dist
 	$(PY) -m build --no-isolation > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }

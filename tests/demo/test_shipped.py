@@ -12,7 +12,7 @@ from qwen2eval.demo.benchmarks import make_benchmarks
 from qwen2eval.demo.publish import publish
 from qwen2eval.demo.quiz import RULES
 from qwen2eval.demo.shipped import CORPUS, DATA, MODEL, PLANTED
-from qwen2eval.demo.summary import METRICS, NEEDLES, docs_of, flags, leak, planted_kinds, retrieval, tell
+from qwen2eval.demo.summary import METRICS, NEEDLES, docs_of, flags, leak, planted_kinds, retrieval, summarize
 from qwen2eval.demo.world import World
 from qwen2eval.stats.errors import mean_estimate
 
@@ -37,7 +37,7 @@ def test_the_run_is_whole(demo):
     assert (demo.path / "report.html").is_file()
     assert demo.info.model.name == "qwen2-nano"
     assert demo.info.tasks["demo_humaneval"].sandbox
-    assert len(tell(demo)) <= 10
+    assert len(summarize(demo)) <= 10
 
 
 def test_the_13_gram_rule_finds_all_that_was_planted_word_for_word(docs):
