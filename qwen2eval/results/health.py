@@ -101,7 +101,8 @@ def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo
         yield FlagInfo("empty", "warning", f"{health.n_empty} of {n} answers are empty")
     for name, failures in health.n_extraction_failures.items():
         if failures > MANY_FAILURES_RATIO * n:
-            yield FlagInfo("extraction", "warning", f"{name} found no answer in {failures} of {n} responses")
+            what = "no program that is Python and has the function" if health.verdicts else "no answer"
+            yield FlagInfo("extraction", "warning", f"{name} found {what} in {failures} of {n} responses")
 
 
 def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagInfo]:
@@ -218,7 +219,12 @@ def _scoring_errors(docs: list[DocSample]) -> list[str]:
 
 
 def _extraction_failures(samples: TaskSamples) -> dict[str, int]:
-    """Return in how many responses each filter that looks for an answer found none."""
+    """Return in how many docs each filter that looks for an answer, or for a program, found none."""
+    if samples.plan.task.programs is not None:
+        return {
+            name: sum(any(one.is_no_program for one in doc.executions or ()) for doc in docs)
+            for name, docs in samples.by_filter.items()
+        }
     return {
         name: sum(NO_EXTRACTION in doc.extracted for doc in docs)
         for name, docs in samples.by_filter.items()

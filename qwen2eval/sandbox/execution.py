@@ -15,6 +15,7 @@ DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_MEMORY_MB = 512
 # Characters: it has to fit in one message to the worker
 MAX_NAME = 1_000
+_NO_PROGRAM = ("SyntaxError:", "IndentationError:", "TabError:", "NameError: the program does not define")
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,8 @@ class Execution:
     @property
     def passed(self) -> bool:
         return self.verdict == "passed"
+
+    @property
+    def is_no_program(self) -> bool:
+        """Whether there was nothing to test: what was given is not Python, or lacks the function."""
+        return self.verdict == "error" and self.detail.startswith(_NO_PROGRAM)

@@ -25,11 +25,18 @@ def load_program(source: bytes, *, is_text: bool, name: str) -> ModuleType:
 
 
 def find_entry_point(module: ModuleType, entry_point: str) -> Any:
-    """Return the function named `entry_point`; of `Class.method`, the method of one new object."""
-    first, *rest = entry_point.split(".")
-    found: Any = vars(module)[first] if first in vars(module) else getattr(module, first)
-    for name in rest:
-        found = getattr(found() if isinstance(found, type) else found, name)
+    """Return the function named `entry_point`; of `Class.method`, the method of one new object.
+
+    Raises:
+        NameError: the program does not define it.
+    """
+    found: Any = module
+    for name in entry_point.split("."):
+        owner = found() if isinstance(found, type) else found
+        try:
+            found = getattr(owner, name)
+        except AttributeError:
+            raise NameError(f"the program does not define {entry_point!r}") from None
     if not callable(found):
         raise TypeError(f"{entry_point!r} is not callable")
     return found
@@ -41,7 +48,7 @@ def serve(channel: Channel, source: bytes, *, is_text: bool, entry_point: str) -
         function = find_entry_point(load_program(source, is_text=is_text, name="program"), entry_point)
     except BaseException as err:  # noqa: BLE001  # sys.exit() in a program is one, too
         _flush()
-        channel.send(LOAD_ERROR, encode(_told(err, entry_point)))
+        channel.send(LOAD_ERROR, encode(_told(err)))
         return
     _flush()
     channel.send(LOADED, b"")
@@ -74,14 +81,8 @@ def answer(function: Any, body: bytes) -> tuple[bytes, bytes]:
         return RAISED, encode((number, *_told(err)))
 
 
-def _told(err: BaseException, missing: str = "") -> tuple[str, str]:
+def _told(err: BaseException) -> tuple[str, str]:
     """Return the name of the nearest built-in class of an exception, and its text."""
-    if (
-        missing
-        and isinstance(err, AttributeError | KeyError)
-        and str(err).strip("'") in (missing, missing.split(".", maxsplit=1)[0])
-    ):
-        return "NameError", f"the program does not define {missing!r}"
     nearest = next(kind for kind in type(err).__mro__ if kind.__module__ == "builtins")
     text = f"{err}" if type(err) is nearest else f"{type(err).__name__}: {err}"
     return nearest.__name__, text[:MAX_TEXT]

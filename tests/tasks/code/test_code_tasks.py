@@ -75,6 +75,35 @@ def test_a_run_with_right_wrong_and_endless_programs(tmp_path, data_dir):
     assert finished.info.tasks["humaneval"].sandbox in ("bwrap+landlock+seccomp", "landlock+seccomp")
 
 
+@pytest.mark.parametrize(
+    ("answers", "n_failures"),
+    [
+        (["I can't.", "```python\ndef root(x):\n    return int(x ** 0.5)\n```"], 1),
+        (["```python\ndef double(x):\n    return (\n```", "```python\nprint(4)\n```"], 2),
+        (["```python\ndef double(x):\n    return x\n```", "    return int(x ** 0.5)\n"], 0),
+    ],
+)
+def test_answers_without_a_program_are_extraction_failures(tmp_path, data_dir, answers, n_failures):
+    finished = a_run(tmp_path, data_dir, tasks=("humaneval_instruct",))
+    finished = with_responses(finished, "humaneval_instruct", answers)
+    health = finished.info.health["humaneval_instruct"]
+    assert health.n_extraction_failures == {"extract_code": n_failures}
+    said = [flag.message for flag in health.flags if flag.check == "extraction"]
+    found_none = f"extract_code found no program that is Python and has the function in {n_failures} of 2 responses"
+    assert said == ([found_none] if n_failures else [])
+
+
+def test_an_answer_that_ends_within_its_thoughts_is_not_scored(tmp_path, data_dir):
+    finished = a_run(tmp_path, data_dir, tasks=("humaneval_instruct",))
+    answers = [
+        "<think>\n```python\ndef double(x):\n    return 2 * x\n```",
+        "<think>Hm.</think>    return int(x ** 0.5)\n",
+    ]
+    finished = with_responses(finished, "humaneval_instruct", answers)
+    assert finished.scores[["value", "n_unscored"]].to_numpy().tolist() == [[1.0, 1]]
+    assert "ended while the model was thinking" in finished.samples("humaneval_instruct").error[0]
+
+
 def test_a_doc_whose_tests_are_broken_is_not_scored(tmp_path, data_dir):
     with gzip.open(data_dir / "humaneval" / "HumanEval.jsonl.gz", "at", encoding="utf-8") as file:
         file.write(json.dumps(BROKEN) + "\n")
@@ -99,13 +128,13 @@ def test_the_command_line_names_a_level(tmp_path, data_dir, capsys):
 def test_the_level_none_marks_the_score(tmp_path, data_dir, capsys):
     finished = a_run(tmp_path, data_dir, sandbox="none")
     assert finished.info.tasks["humaneval"].sandbox == "none"
-    assert [flag.check for flag in finished.info.health["humaneval"].flags] == ["no_sandbox"]
+    assert [flag.check for flag in finished.info.health["humaneval"].flags] == ["no_sandbox", "extraction"]
     print_summary(finished, file=sys.stdout)
     printed = " ".join(capsys.readouterr().out.split())
     assert "ran without a sandbox" in printed
     assert "programs humaneval: 2 error (sandbox none)" in printed
     assert "ran without a sandbox" in (finished.path / "report.html").read_text()
-    assert a_run(tmp_path, data_dir).info.health["humaneval"].flags == ()
+    assert [flag.check for flag in a_run(tmp_path, data_dir).info.health["humaneval"].flags] == ["extraction"]
 
 
 def test_more_tries_than_answers_are_refused(tmp_path, data_dir):

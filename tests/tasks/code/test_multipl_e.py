@@ -69,6 +69,24 @@ def with_responses(finished, responses):
     return rescore(finished.path)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "  echo $(($1 + $1))\n",
+        f"Sure:\n```bash\n{DOUBLE['prompt']}  echo $(($1 + $1))\n}}\n```\nIt doubles.",
+        f"```\n{DOUBLE['prompt']}  echo $(($1 + $1))\n",  # stopped
+        "```sh\n  echo $(($1 + $1))\n```",
+        "First:\n```python\nprint(1)\n```\nthen\n```shell\n  echo $(($1 + $1))\n```",
+        "1. Write:\n\n   ```bash\n   double() {\n     echo $(($1 + $1))\n   }\n   ```",
+        "double() {\n  echo $(($1 + $1))\n}\n",
+        "<think>\n```sh\n  echo 1\n```\n</think>\n  echo $(($1 + $1))\n}",
+    ],
+)
+def test_the_function_in_an_answer(answer):
+    program = complete([[answer]], [DOUBLE])[0][0]
+    assert program.split() == [*DOUBLE["prompt"].split(), *["echo", "$(($1", "+", "$1))"]]
+
+
 @needs_bwrap
 def test_a_run_with_right_and_wrong_programs(tmp_path, data_dir):
     finished = a_run(tmp_path, data_dir)

@@ -1,5 +1,6 @@
 """LiveCodeBench: contest problems, complete programs with stdin and stdout or a method that is called."""
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -31,9 +32,8 @@ class LiveCodeBenchTask(CodeTask):
         name = doc["func_name"]
         tests = self._tests_of(doc["question_id"], bool(name))
         if name:
-            tests = [
-                {**one, "entry_point": f"Solution.{name}" if "class Solution" in program else name} for one in tests
-            ]
+            entry_point = f"Solution.{name}" if _SOLUTION.search(program) else name
+            tests = [{**one, "entry_point": entry_point} for one in tests]
         limits: dict[str, Any] = {**self._limits}
         return [Check(program, **one, **limits) for one in tests]
 
@@ -48,8 +48,10 @@ class LiveCodeBenchTask(CodeTask):
         return digest(doc["question_id"], program)
 
 
+_SOLUTION = re.compile(r"^class Solution\b", re.MULTILINE)
 _CALL = """
-import json
+import json, sys
+sys.set_int_max_str_digits(50000)
 def check(candidate):
     arguments = [json.loads(line) for line in {input!r}.split("\\n")]
     got = candidate(*arguments)

@@ -4,6 +4,7 @@ Otherwise than MultiPL-E's own runner, which asks for exit status 0 only, a prog
 `sandbox.compiled`. A doc whose language can't be run on this machine is not scored.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,28 @@ from lm_eval.api.instance import Instance
 
 from qwen2eval.requests import Doc
 from qwen2eval.sandbox.compiled import CompiledCheck, CompiledSandbox
+from qwen2eval.scoring.code_blocks import fenced_blocks
+from qwen2eval.scoring.programs import UNFINISHED, without_thoughts
 from qwen2eval.tasks.code.multipl_e.data import language_of
 from qwen2eval.tasks.code.program_runs import ProgramRuns
 from qwen2eval.tasks.code.task import CodeTask, digest
 from qwen2eval.tasks.protocols import Responses
 from qwen2eval.typed_json import JsonObject
+
+_OTHER_NAMES = {
+    "cpp": ("c++", "cc", "cxx"),
+    "cs": ("csharp", "c#"),
+    "go": ("golang",),
+    "jl": ("julia",),
+    "js": ("javascript", "node"),
+    "pl": ("perl",),
+    "rb": ("ruby",),
+    "rkt": ("racket", "scheme", "lisp"),
+    "rs": ("rust",),
+    "sh": ("bash", "shell", "zsh"),
+    "ts": ("typescript",),
+}
+"""What chat models call languages behind a fence."""
 
 
 class MultiplETask(CodeTask):
@@ -66,11 +84,37 @@ class MultiplETask(CodeTask):
 def complete(responses: Sequence[Sequence[str]], docs: Sequence[Doc]) -> list[list[str]]:
     r"""Return programs: the prompt and the response up to the first of the doc's stop tokens.
 
+    Of a response without its thoughts; of a chat model's, what its fenced block says behind the prompt's last line.
+
     >>> complete([["  return 1;\n}\nint main"]], [{"prompt": "int f() {\n", "stop_tokens": ["\n}"]}])
     [['int f() {\n  return 1;']]
     """
+
+    def completed(text: str, doc: Doc) -> str:
+        answer = without_thoughts(text)
+        if answer is None:
+            return UNFINISHED
+        return str(doc["prompt"]) + cut(body_of(answer, doc), doc["stop_tokens"])
+
     pairs = zip(responses, docs, strict=True)
-    return [[doc["prompt"] + cut(text, doc["stop_tokens"]) for text in of_doc] for of_doc, doc in pairs]
+    return [[completed(text, doc) for text in of_doc] for of_doc, doc in pairs]
+
+
+def body_of(answer: str, doc: Doc) -> str:
+    r"""Return what an answer says behind the prompt: all of it, where it has neither a fence nor the prompt again.
+
+    >>> body_of("Sure:\n```cpp\nint f() {\n  return 1;\n}\n```", {"prompt": "// One.\nint f() {\n", "language": "cpp"})
+    '  return 1;\n}\n'
+    """
+    lines = doc["prompt"].rstrip().split("\n")
+    signature = re.compile(rf"^[ \t]*{re.escape(lines[-1].strip())}[ \t]*\n", re.MULTILINE)
+    blocks = fenced_blocks(answer.replace("\r\n", "\n"))
+    for source in [*(block.code for block in reversed(blocks)), answer]:
+        if found := signature.search(source):
+            return source[found.end() :]
+    names = (doc.get("language"), *_OTHER_NAMES.get(str(doc.get("language")), ()))
+    own = [block.code for block in blocks if block.language in names] or [b.code for b in blocks if not b.language]
+    return own[-1] if own else answer
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
