@@ -24,7 +24,7 @@ from decontam.items import bpe_anchors, fewest_tokens, index_ngrams, index_short
 from decontam.kernels import anchors
 from decontam.kernels.compare import DocumentMatches
 from decontam.matching import Match, SearchTables, as_matches, find_in_texts
-from decontam.normalize import fold_table
+from decontam.normalize import TEXT_VERSION, fold_table
 from decontam.references import Reference
 from decontam.rule import Rule
 
@@ -79,6 +79,7 @@ class ReferenceIndex:
         """Hash of the items and the rule, hexadecimal."""
         content = [
             _VERSION,
+            TEXT_VERSION,
             # another version of Unicode folds some texts in another way
             unicodedata.unidata_version,
             self.rule.as_dict(),

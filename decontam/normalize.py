@@ -4,13 +4,18 @@ All of it is in one table with an entry for each code point, so that kernels can
 
     low 21 bits   the folded code point
     3 bits        its class
+    TWICE         the folded code point stands there twice: ß is ss
     MAY_COMPOSE   the character can compose with the one before it (combining marks, vowel signs, Hangul jamo)
     NEEDS_NFKC    NFKC of a text with it is not found character by character
 
 NFKC of a text with none of the two is its characters' own NFKC in a row, or, for what is several separators (an
 ellipsis, an accent by itself), a space. Symbols and punctuation separate. Marks stay
-in their word, so that words of Indic scripts, Arabic or Hebrew are not cut. Invisible characters (soft hyphen, joiners)
-are as if they were not there. Case is folded only where one character becomes one: ß stays ß.
+in their word, so that words of Indic scripts are not cut. What is invisible (soft hyphen, joiners, variation selectors)
+is as if it were not there, and so is what tells no words apart: the filler and the vowel signs of Arabic, the points of
+Hebrew and Syriac. An apostrophe that Unicode calls a letter (U+02BC) separates as every other.
+
+Case is folded as `str.casefold` does where a character becomes one, and for ß. The four letters i of Turkish are
+one: which of two an I is, only the language says. The Persian and the Arabic form of kaf and of yeh are one, too.
 
 A run of letters and digits is one token; a character of a script that writes no spaces between words (Han, kana, Thai,
 Lao, Khmer, Myanmar) is a separate token.
@@ -27,7 +32,9 @@ SEPARATOR, LETTER, MARK, SINGLE, INVISIBLE = range(5)
 """Classes of characters."""
 CLASS_SHIFT = 21
 CODE_POINT = (1 << CLASS_SHIFT) - 1
-MAY_COMPOSE, NEEDS_NFKC = 1 << 30, 1 << 31
+TWICE, MAY_COMPOSE, NEEDS_NFKC = 1 << 29, 1 << 30, 1 << 31
+TEXT_VERSION = 2
+"""Of the way from a text to its tokens; a change of it makes every scan begin again."""
 
 _SINGLE_SCRIPTS = (
     *((0x0E00, 0x0E7F), (0x0E80, 0x0EFF)),  # Thai, Lao
@@ -42,8 +49,19 @@ _PLAIN_HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x2F7FF), (0x30000, 
 _HANGUL = (0xAC00, 0xD7A3)
 _LAST_OTHER = 0x1FFFF
 """The last code point but for Han and the few characters that `fold_table` names."""
-_VARIATION_SELECTORS = (0xE0100, 0xE01EF)
+_BEYOND = ((0x2F800, 0x2FA1F), (0xE0001, 0xE0001), (0xE0020, 0xE007F), (0xE0100, 0xE01EF))
+"""Han, and invisible characters, beyond `_LAST_OTHER`."""
 _ZERO_WIDTH_SPACE = 0x200B
+_UNSEEN = frozenset((0x34F, 0x640, 0x115F, 0x1160, 0x180B, 0x180C, 0x180D, 0x180F))
+"""Invisible or fillers, but not of category Cf: joiner of graphemes, tatweel, Hangul fillers, Mongolian selectors."""
+_UNSEEN_MARKS = ("ARABIC", "HEBREW", "SYRIAC", "VARIATION SELECTOR")
+"""How names of marks begin that tell no words apart."""
+_MARKS_OF_LETTERS = range(0x653, 0x656)
+"""Madda and hamza, which make another letter of the Arabic one below."""
+_APOSTROPHES = frozenset((0x2BB, 0x2BC))
+_ONE_LETTER = {"\u0130": "i", "\u0131": "i"}
+_ONE_FORM = {"\u06a9": "\u0643", "\u06cc": "\u064a"}
+_DOT_ABOVE = 0x307
 
 
 class Folded(NamedTuple):
@@ -70,6 +88,11 @@ def fold(text: str, *, fold_case: bool = True) -> Folded:
     if not unicodedata.is_normalized("NFKC", text):
         entries, begins, ends = _composed(text, entries, table)
     seen = (entries >> CLASS_SHIFT) & 7 != INVISIBLE
+    if fold_case:
+        points = entries & CODE_POINT
+        seen[1:] &= (points[1:] != _DOT_ABOVE) | (points[:-1] != ord("i"))  # İ in lower case
+        if (twice := entries & TWICE != 0).any():
+            entries, begins, ends, seen = (np.repeat(column, 1 + twice) for column in (entries, begins, ends, seen))
     return Folded(entries, begins, ends) if seen.all() else Folded(entries[seen], begins[seen], ends[seen])
 
 
@@ -83,7 +106,7 @@ def fold_table(fold_case: bool) -> npt.NDArray[np.uint32]:
             is_letter = [unicodedata.category(chr(point)) == "Lo" for point in range(low, high + 1)]
             table[low : high + 1][is_letter] |= kind << CLASS_SHIFT
     plain = {point for low, high in (*_PLAIN_HAN[:2], _HANGUL) for point in range(low, high + 1)}
-    others = [*range(_LAST_OTHER + 1), *range(0x2F800, 0x2FA20), *range(_VARIATION_SELECTORS[0], 0xE01F0), 0xE0001]
+    others = [point for low, high in ((0, _LAST_OTHER), *_BEYOND) for point in range(low, high + 1)]
     others = [point for point in others if point not in plain and unicodedata.category(chr(point)) != "Cn"]
     maybe = _can_compose(others)
     for point in others:
@@ -101,14 +124,18 @@ def _entry(point: int, maybe: frozenset[int], *, fold_case: bool) -> int:
     if len(whole) != 1:
         kinds = [_class_of(one) for one in whole]
         # an ellipsis is three full stops, an accent by itself a space with a mark, which belongs to no word
-        is_separator = kinds[0] == SEPARATOR and {*kinds} <= {SEPARATOR, MARK}
+        is_separator = kinds[0] == SEPARATOR and {*kinds} <= {SEPARATOR, MARK, INVISIBLE}
         return entry | SEPARATOR << CLASS_SHIFT | ord(" ") if is_separator else entry | NEEDS_NFKC | point
-    folded = _fold_case(whole) if fold_case else whole
+    folded = _ONE_FORM.get(whole, whole)
+    if fold_case:
+        if whole.casefold() == "ss":
+            return entry | TWICE | LETTER << CLASS_SHIFT | ord("s")
+        folded = _fold_case(folded)
     return entry | _class_of(whole) << CLASS_SHIFT | ord(folded)
 
 
 def _fold_case(character: str) -> str:
-    for folded in (character.casefold(), character.lower()):
+    for folded in (_ONE_LETTER.get(character, ""), character.casefold(), character.lower()):
         if len(folded) == 1:
             return folded
     return character
@@ -116,9 +143,12 @@ def _fold_case(character: str) -> str:
 
 def _class_of(character: str) -> int:
     point, category = ord(character), unicodedata.category(character)
+    if point in _UNSEEN or category == "Me":
+        return INVISIBLE
     if category[0] == "M":
-        return MARK
-    if category[0] in "LN":
+        tells_nothing = unicodedata.name(character, "").startswith(_UNSEEN_MARKS) and point not in _MARKS_OF_LETTERS
+        return INVISIBLE if tells_nothing else MARK
+    if category[0] in "LN" and point not in _APOSTROPHES:
         return SINGLE if any(low <= point <= high for low, high in _SINGLE_SCRIPTS) else LETTER
     return INVISIBLE if category == "Cf" and point != _ZERO_WIDTH_SPACE else SEPARATOR
 

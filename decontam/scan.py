@@ -23,6 +23,7 @@ from decontam.corpus import chunks, list_parts
 from decontam.errors import DecontamError
 from decontam.files import expand
 from decontam.index import ReferenceIndex
+from decontam.normalize import TEXT_VERSION
 from decontam.part_result import FORMAT, Documents, PartResult, add_ngram_counts, read_part_result, read_problems
 from decontam.records import Chunk, Part, Problem, ReadOptions, json_text, plain_text
 from decontam.results import MANIFEST, Results, finish, load_results
@@ -82,7 +83,12 @@ def scan(
     files = expand([str(path) for path in paths])
     _check_names(files.files)
     options = ReadOptions(text_field=text_field, max_line_bytes=max_line_mb * 1_000_000)
-    scanned = {"index": index.fingerprint, "options": asdict(options), "references": len(index.references)}
+    scanned = {
+        "text_version": TEXT_VERSION,
+        "index": index.fingerprint,
+        "options": asdict(options),
+        "references": len(index.references),
+    }
     folder = Path(output)
     try:
         _prepare(folder, scanned)
@@ -261,6 +267,11 @@ def _prepare(folder: Path, scanned: dict[str, object]) -> None:
     manifest = folder / MANIFEST
     if manifest.exists():
         before = load_results(folder).manifest
+        if before.get("text_version") != scanned["text_version"]:
+            raise DecontamError(
+                f"{folder} holds a scan by another version of this program, which read some texts in another way: "
+                "scan again into another --output"
+            )
         if any(before.get(name) != value for name, value in scanned.items()):
             raise DecontamError(f"{folder} holds a scan for other references, rule or options: give another --output")
         manifest.unlink()  # it means that all is done

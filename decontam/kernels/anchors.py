@@ -47,7 +47,7 @@ from decontam.kernels.json_syntax import (
 )
 from decontam.kernels.utf8 import decoded
 from decontam.kernels.words import IN_SINGLE, IN_WORD, OUTSIDE, ends_word, is_passed_over
-from decontam.normalize import CLASS_SHIFT, CODE_POINT, NEEDS_NFKC, SEPARATOR, SINGLE
+from decontam.normalize import CLASS_SHIFT, CODE_POINT, NEEDS_NFKC, SEPARATOR, SINGLE, TWICE
 
 _BUFFER = 4_096
 """Words that are kept until they are looked up, at least: 32 KB of hashes."""
@@ -387,10 +387,11 @@ def _read_characters(source, p, end, start, is_json, anchors, folds, words, n, c
             if has_grams and is_apart:
                 characters[m] = 32
                 m += 1
-        h = with_point(h, entry & np.uint32(CODE_POINT))
-        if has_grams:
-            characters[m] = entry & np.uint32(CODE_POINT)
-            m += 1
+        for _ in range(2 if entry & np.uint32(TWICE) else 1):
+            h = with_point(h, entry & np.uint32(CODE_POINT))
+            if has_grams:
+                characters[m] = entry & np.uint32(CODE_POINT)
+                m += 1
     # a one-character token that ASCII letters follow: they begin another word with no separator between
     joined = np.int64(p if state == IN_SINGLE else -1)
     if state != OUTSIDE:

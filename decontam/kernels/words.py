@@ -12,7 +12,7 @@ from numba import njit
 from decontam.kernels.blocks import byte
 from decontam.kernels.hashing import hash_of, mixed, new_hash, with_point
 from decontam.kernels.utf8 import decoded
-from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, MARK, NEEDS_NFKC, SEPARATOR, SINGLE, Folded
+from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, MARK, NEEDS_NFKC, SEPARATOR, SINGLE, TWICE, Folded
 
 UNKNOWN = -1
 """The number of a word that no item has."""
@@ -230,6 +230,10 @@ def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n)
             points[n_points] = entry & np.uint32(CODE_POINT)
             h = with_point(h, points[n_points])
             n_points += 1
+            if entry & np.uint32(TWICE):
+                points[n_points] = points[n_points - 1]
+                h = with_point(h, points[n_points])
+                n_points += 1
             last = character
     if state != OUTSIDE:
         ids[n], ends[n] = _number(hash_of(h), points, n_points, vocabulary), last

@@ -1,5 +1,6 @@
 """What the engine computes, said slowly and obviously: the oracle of its tests."""
 
+import re
 import unicodedata
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,6 +17,21 @@ SPACELESS = (
 SPACELESS_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR")
 
 
+UNSEEN = (
+    *((0x34F, 0x34F), (0x115F, 0x1160), (0x180B, 0x180D), (0x180F, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF)),
+    *(
+        (0x590, 0x5FF),
+        (0xFB1E, 0xFB1E),
+        (0x600, 0x652),
+        (0x656, 0x6FF),
+        (0x700, 0x74F),
+        (0x870, 0x8FF),
+        (0x10EC0, 0x10EFF),
+    ),
+)
+"""Where marks, and a few signs that aren't of category Cf, tell no words apart."""
+
+
 class Token(NamedTuple):
     text: str
     is_single: bool
@@ -24,15 +40,13 @@ class Token(NamedTuple):
 def tokens(text, *, fold_case=True):
     """Words: runs of letters and digits with their marks; one character where scripts write no spaces."""
     found, current, is_single = [], "", False
-    for character in unicodedata.normalize("NFKC", text):
+    for character in seen(text, fold_case):
         category = unicodedata.category(character)
-        if category == "Cf" and character != "\u200b":
-            continue
         if category[0] == "M":
             if current:
                 current += fold(character, fold_case)
             continue
-        is_letter = category[0] in "LN"
+        is_letter = category[0] in "LN" and character not in "\u02bb\u02bc"
         single = is_letter and stands_alone(character)
         if current and (not is_letter or single or is_single):
             found.append(Token(current, is_single))
@@ -42,8 +56,29 @@ def tokens(text, *, fold_case=True):
     return [*found, *([Token(current, is_single)] if current else [])]
 
 
-def fold(character, fold_case):
+def seen(text, fold_case):
+    """NFKC without what is as if it were not there."""
+    text = unicodedata.normalize("NFKC", text)
     if fold_case:
+        text = re.sub("(?<=[iI])\u0307", "", text)
+    return [one for one in text if not is_unseen(one)]
+
+
+def is_unseen(character):
+    category = unicodedata.category(character)
+    if category in ("Cf", "Me") or character == "\u0640":
+        return character != "\u200b"
+    in_ranges = any(low <= ord(character) <= high for low, high in UNSEEN)
+    return in_ranges and (category[0] == "M" or character in "\u115f\u1160")
+
+
+def fold(character, fold_case):
+    character = {"\u06a9": "\u0643", "\u06cc": "\u064a"}.get(character, character)
+    if fold_case:
+        if character in "\u0130\u0131":
+            return "i"
+        if character in "ß\u1e9e":
+            return "ss"
         for folded in (character.casefold(), character.lower()):
             if len(folded) == 1:
                 return folded
@@ -75,11 +110,9 @@ def lcs(first, second):
 def stripped(text, *, fold_case=True):
     """What is left without separators: stretches of letters, digits and marks, with a space before each."""
     found, is_apart = "", True
-    for character in unicodedata.normalize("NFKC", text):
+    for character in seen(text, fold_case):
         category = unicodedata.category(character)
-        if category == "Cf" and character != "\u200b":
-            continue
-        if category[0] not in "LNM":
+        if category[0] not in "LNM" or character in "\u02bb\u02bc":
             is_apart = True
         elif category[0] != "M" or not is_apart:
             found += (" " if is_apart else "") + fold(character, fold_case)

@@ -127,6 +127,16 @@ def test_a_folder_of_another_scan_is_refused(tmp_path, index, texts):
     assert load_results(tmp_path / "out").manifest["totals"]["n_documents"] == 5
 
 
+def test_a_folder_of_a_version_that_read_texts_differently_is_refused(tmp_path, index, texts):
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(texts[:5]))
+    scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    del manifest["text_version"]  # as before there was one
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DecontamError, match="another version of this program"):
+        scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "notes.docx", "empty"])
 def test_names_that_mean_no_corpus(tmp_path, index, name):
     (tmp_path / "notes.docx").write_bytes(b"x")
