@@ -19,9 +19,7 @@ from decontam.files import (
     DATASET_PREFIX,
     DONE_FOLDER,
     SUMMARIES,
-    base_of,
     create_binary,
-    expand,
     kind_of,
     open_binary,
 )
@@ -38,6 +36,7 @@ from decontam.filter_tables import filter_parquet
 from decontam.json_edit import edited_bytes, edited_line
 from decontam.records import ReadOptions, json_text, plain_text
 from decontam.results import Results, as_markdown, write_text
+from decontam.walk import base_of, expand
 
 _PIECE_BYTES = 1 << 24
 """Longer lines are copied in pieces, so that memory doesn't grow with them."""
