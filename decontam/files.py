@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -162,9 +163,13 @@ class _FrameReader(io.RawIOBase):
 
 
 @contextmanager
-def create_binary(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to write, compressed as its name says; it is there only when all was written."""
-    with beside(path) as scratch, scratch.open("wb") as file:
+def create_binary(path: Path, *, like: str | Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to write, compressed as its name says; it is there only when all was written.
+
+    Args:
+        like: a file whose mode it gets, as `beside` gives it.
+    """
+    with beside(path, like=like) as scratch, scratch.open("wb") as file:
         match kind_of(path).compression:
             case "gz":
                 # the name and the time in a gzip header would make equal contents differ
@@ -186,11 +191,33 @@ def create_binary(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """Yield a hidden file's path, which takes the place of `path` when the block ends well, and is removed if not."""
+def beside(path: Path, *, like: str | Path | None = None) -> Iterator[Path]:
+    """Yield a hidden file's path, which takes the place of `path` when the block ends well, and is removed if not.
+
+    Args:
+        like: a file that it is a copy of: at no time may more users read it. None: a new file, as the umask says.
+    """
     scratch = path.with_name(f".{path.name}.part")
     try:
+        if like is not None:
+            scratch.touch(0o600)
         yield scratch
+        if like is not None:
+            take_mode(scratch, Path(like).stat())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def take_mode(path: Path, info: os.stat_result, *, at_least: int = 0) -> None:
+    """Give a file or folder the mode of another one, and its group; without the group, that has no rights.
+
+    Args:
+        at_least: what its owner may do, in any case.
+    """
+    mode = stat.S_IMODE(info.st_mode) & 0o777 | at_least
+    try:
+        os.chown(path, -1, info.st_gid)
+    except OSError:
+        mode &= 0o707
+    path.chmod(mode)

@@ -28,7 +28,7 @@ def filter_parquet(
         DecontamError: a broken file, or one that has changed since the scan.
     """
     with (
-        beside(target) as scratch,
+        beside(target, like=path) as scratch,
         _opened(path) as file,
         pq.ParquetWriter(scratch, file.schema_arrow, **_written_as(file)) as writer,
     ):

@@ -65,6 +65,13 @@ class Results:
         return _frame(self.path / "problems.parquet")
 
     @cached_property
+    def shards(self) -> dict[str, dict[str, str]]:
+        """By path: documents, bytes, matches and problems of each file."""
+        # names may hold line ends
+        with (self.path / "shards.csv").open(encoding="utf-8", newline="") as file:
+            return {row["path"]: row for row in csv.DictReader(file)}
+
+    @cached_property
     def counts(self) -> list[dict[str, Any]]:
         """One row for each benchmark."""
         rows: list[dict[str, Any]] = json.loads((self.path / "counts.json").read_text(encoding="utf-8"))

@@ -47,13 +47,14 @@ def expand(names: Sequence[str], *, skip: str | Path | None = None) -> Expanded:
     The summaries of a filter and the hidden folders of tools are passed over.
 
     Args:
-        skip: a folder that is no part of the corpus: what is written itself.
+        skip: a folder that is no part of the corpus, unless it is named itself: where results are written.
 
     Raises:
         DecontamError: a name that means nothing, or no file that can be read; a file of an unknown kind that was
             named itself.
     """
-    walk = _Walk({} if skip is None else {os.path.realpath(skip): ""})
+    to_skip = set() if skip is None else {os.path.realpath(skip)} - {os.path.realpath(name) for name in names}
+    walk = _Walk(dict.fromkeys(to_skip, ""))
     for name in names:
         n_before, n_told = walk.n_met, len(walk.unread)
         _add_name(walk, name)

@@ -98,10 +98,12 @@ def do_filter(args: argparse.Namespace) -> int:
         summary = filter_corpus(args.corpus, results, output=args.output, options=options, workers=args.workers)
     if args.json:
         files = [asdict(file) for file in summary.files]
-        print(json.dumps({**summary.totals, "by_benchmark": summary.by_benchmark, "files": files}, indent=1))
+        not_copied = [one._asdict() for one in summary.unread]
+        shown = {**summary.totals, "by_benchmark": summary.by_benchmark, "files": files, "not_copied": not_copied}
+        print(json.dumps(shown, indent=1))
     else:
         print_filter(summary, output=args.output, file=sys.stdout)
-    return ExitCode.OK
+    return ExitCode.MISSING_DATA if summary.n_not_scanned or summary.unread else ExitCode.OK
 
 
 def do_show(args: argparse.Namespace) -> int:

@@ -110,11 +110,21 @@ def test_a_tokenizer_that_is_not_there(tmp_path, references, capsys, monkeypatch
 
 
 def test_the_filter_tells_what_was_not_scanned(tmp_path, references, capsys):
-    (tmp_path / "a.jsonl").write_bytes(b"broken\n" + as_jsonl([ITEMS[0].text]))
-    assert main(scan_args(tmp_path, references)) == 3
-    found, clean = str(tmp_path / "out"), str(tmp_path / "clean")
-    assert main(["decontam", "filter", str(tmp_path / "a.jsonl"), "--matches", found, "--output", clean]) == 0
-    assert "1 records could not be scanned and are kept" in capsys.readouterr().out
+    corpus, found, clean = (str(tmp_path / name) for name in ("c", "out", "clean"))
+    Path(corpus).mkdir()
+    (tmp_path / "c" / "a.jsonl").write_bytes(b"broken\n" + as_jsonl(["x", ITEMS[0].text]))
+    (tmp_path / "c" / "b.csv").write_bytes(b"x")
+    scan = ["decontam", "scan", corpus, "--references", references, "--output", found]
+    assert main(scan) == 3
+    assert main(["decontam", "filter", corpus, "--matches", found, "--output", clean]) == 3
+    out = capsys.readouterr().out
+    assert "1 records could not be scanned and are kept" in out
+    assert f"not in the copy: 1 file of a format that is not read; the first: {corpus}/b.csv" in out
+    assert "cleaned where it was scanned" in out
+    (tmp_path / "c" / "a.jsonl").write_bytes(as_jsonl(["x"]).replace(b'"text"', b'"body"'))
+    assert main(scan) == 3
+    assert main(["decontam", "filter", corpus, "--matches", found, "--output", clean]) == 64
+    assert "a.jsonl: none of its 1 records could be read" in capsys.readouterr().err
 
 
 def test_filter_and_show(tmp_path, references, capsys):
