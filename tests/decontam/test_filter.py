@@ -69,8 +69,7 @@ def test_dropping_leaves_all_other_records(tmp_path, index, texts, form):
     before, after = contents(path), contents(target)
     if path.suffix == ".parquet":
         assert after.schema.equals(before.schema, check_metadata=True)
-        kept = [row not in set(dropped) for row in range(len(texts))]
-        assert after.equals(before.filter(kept))
+        assert after.to_pylist() == [row for i, row in enumerate(before.to_pylist()) if i not in set(dropped)]
         old, new = pq.ParquetFile(path).metadata, pq.ParquetFile(target).metadata
         assert new.num_row_groups == old.num_row_groups
         assert new.row_group(0).column(0).compression == old.row_group(0).column(0).compression
