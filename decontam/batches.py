@@ -16,7 +16,7 @@ from decontam.matching import Match
 from decontam.part_result import MATCH_SCHEMA
 from decontam.records import Problem, ReadOptions, plain_text
 from decontam.scan import MOST_MATCHES
-from decontam.tables import column_chunk
+from decontam.tables import column_chunk, without_rows
 
 IndexSource = ReferenceIndex | bytes | str | Path
 """An index, the same pickled, or a file that `ReferenceIndex.save` wrote."""
@@ -70,7 +70,7 @@ def mark_or_drop(index: ReferenceIndex, table: Any, options: BatchOptions) -> An
         raise DecontamError(f"no column {column!r}; there are {', '.join(map(repr, names))}")
     found = find_in_column(index, table.column(column), column, options)
     if options.action == "drop":
-        return table.filter(pa.array([not matches for matches in found], pa.bool_()))
+        return without_rows(table, [row for row, matches in enumerate(found) if matches])
     if taken := {CONTAMINATED, CONTAMINATION} & set(names):
         raise DecontamError(f"there is a column {min(taken)!r} already: rename it, or give action='drop'")
     rows = [[as_row(match) for match in matches] for matches in found]

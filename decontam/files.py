@@ -1,15 +1,16 @@
-"""Corpus files: their format, reading and writing them compressed or plain, and which files some names mean."""
+"""Corpus files: their format, and reading and writing them, compressed or plain."""
 
-import glob
+import bz2
 import gzip
 import io
+import lzma
 import os
+import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
 import zstandard
 
@@ -17,7 +18,7 @@ from decontam.errors import DecontamError
 
 Format = Literal["jsonl", "text", "parquet", "dataset"]
 """dataset: no file, but one of the hub's data sets."""
-Compression = Literal["", "gz", "zst"]
+Compression = Literal["", "gz", "zst", "bz2", "xz"]
 
 DATASET_PREFIX = "hf://"
 _FORMATS: dict[str, Format] = {
@@ -25,12 +26,20 @@ _FORMATS: dict[str, Format] = {
     **dict.fromkeys((".txt", ".text", ".md"), "text"),
     ".parquet": "parquet",
 }
-_COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
-SUFFIXES = f"{', '.join(_FORMATS)}; all but .parquet also with .gz or .zst behind"
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
+SUFFIXES = f"{', '.join(_FORMATS)}; all but .parquet also with .gz, .zst, .bz2 or .xz behind"
 DONE_FOLDER, SUMMARIES = ".done", ("summary.json", "summary.md")
 """What a filter writes beside the files of a cleaned corpus."""
 _PACKED_BYTES, _READ_BYTES = (1 << 10, 1 << 16), 1 << 20
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+_LARGEST_WINDOW = 1 << 31
+"""Of zstd, in bytes: as `--long=31` writes it, the format's own limit for 64 bits."""
+
+
+class DamagedError(Exception):
+    """Compressed bytes that can't be read."""
+
+
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, DamagedError)
 """What reading a broken or cut compressed file raises."""
 
 
@@ -52,8 +61,7 @@ def kind_of(path: str | Path) -> Kind:
     """
     if str(path).startswith(DATASET_PREFIX):
         return Kind("dataset", "")
-    suffixes = Path(str(path).lower()).suffixes
-    compression = _COMPRESSIONS.get(suffixes[-1], "") if suffixes else ""
+    suffixes, compression = Path(str(path).lower()).suffixes, compression_of(path)
     if compression:
         suffixes.pop()
     format_ = _FORMATS.get(suffixes[-1]) if suffixes else None
@@ -62,29 +70,57 @@ def kind_of(path: str | Path) -> Kind:
     return Kind(format_, compression)
 
 
+def compression_of(path: str | Path) -> Compression:
+    """Return how a file is compressed, by the end of its name, whatever its case; "": it isn't.
+
+    >>> compression_of("items.jsonl.GZ")
+    'gz'
+    """
+    return _COMPRESSIONS.get(Path(str(path).lower()).suffix, "")
+
+
 @contextmanager
 def open_binary(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file to read what is in it, decompressed; several gzip members or zstd frames are read as one.
+    """Open a file to read what is in it, decompressed; several members, frames or streams are read as one.
 
     Raises:
         One of DAMAGED or OSError while reading.
     """
     with Path(path).open("rb") as file:
-        match kind_of(path).compression:
+        match compression_of(path):
             case "gz":
                 yield cast("BinaryIO", gzip.GzipFile(fileobj=file))
-            case "zst":
-                yield cast("BinaryIO", io.BufferedReader(_ZstdReader(file), _READ_BYTES))
-            case _:
+            case "":
                 yield file
+            case compression:
+                yield cast("BinaryIO", io.BufferedReader(_FrameReader(file, compression), _READ_BYTES))
 
 
-class _ZstdReader(io.RawIOBase):
-    """Frame by frame, so that a file that is cut says so: the library's own stream just ends there."""
+class _Frame(Protocol):
+    """What decompresses one frame of zstd, or one stream of bz2 or xz."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._pending = file, memoryview(b"")
-        self._frame: zstandard.ZstdDecompressionObj | None = None
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+_NEW_FRAMES: dict[Compression, Callable[[], _Frame]] = {
+    "zst": lambda: zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj(),
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lzma.LZMADecompressor,
+}
+
+
+class _FrameReader(io.RawIOBase):
+    """Frame by frame, so that a file that is cut says so: the libraries' own streams just end there, or at garbage."""
+
+    def __init__(self, file: BinaryIO, compression: Compression) -> None:
+        self._file, self._compression, self._pending = file, compression, memoryview(b"")
+        self._frame: _Frame | None = None
         self._n_packed = _PACKED_BYTES[0]
 
     def readable(self) -> bool:
@@ -100,14 +136,24 @@ class _ZstdReader(io.RawIOBase):
             packed = packed or self._file.read(self._n_packed)
             if not packed:
                 if self._frame is not None:
-                    raise EOFError("it ends in the middle of a zstd frame")
+                    raise EOFError(f"it ends in the middle of a {self._compression} frame")
                 return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            self._pending = memoryview(self._frame.decompress(packed))
+            if self._frame is None and self._compression == "xz":
+                packed = packed.lstrip(b"\0")  # the format allows zeros between streams
+                if not packed:
+                    continue
+            self._frame = self._frame or _NEW_FRAMES[self._compression]()
+            self._pending = memoryview(self._decompressed(self._frame, packed))
             self._set_step()
         n_bytes = min(len(buffer), len(self._pending))
         buffer[:n_bytes], self._pending = self._pending[:n_bytes], self._pending[n_bytes:]
         return n_bytes
+
+    def _decompressed(self, frame: _Frame, packed: bytes) -> bytes:
+        try:
+            return frame.decompress(packed)
+        except OSError as err:  # of bz2, which has no error of its own
+            raise DamagedError(str(err)) from err
 
     def _set_step(self) -> None:
         # a step gives up to 32,000 times of what goes in, so 64 KiB could become 2 GB
@@ -117,9 +163,13 @@ class _ZstdReader(io.RawIOBase):
 
 
 @contextmanager
-def create_binary(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to write, compressed as its name says; it is there only when all was written."""
-    with beside(path) as scratch, scratch.open("wb") as file:
+def create_binary(path: Path, *, like: str | Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to write, compressed as its name says; it is there only when all was written.
+
+    Args:
+        like: a file whose mode it gets, as `beside` gives it.
+    """
+    with beside(path, like=like) as scratch, scratch.open("wb") as file:
         match kind_of(path).compression:
             case "gz":
                 # the name and the time in a gzip header would make equal contents differ
@@ -128,6 +178,12 @@ def create_binary(path: Path) -> Iterator[IO[bytes]]:
             case "zst":
                 with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
                     yield cast("IO[bytes]", writer)
+            case "bz2":
+                with bz2.BZ2File(file, "wb") as packed_bz2:
+                    yield cast("IO[bytes]", packed_bz2)
+            case "xz":
+                with lzma.LZMAFile(file, "wb") as packed_xz:
+                    yield cast("IO[bytes]", packed_xz)
             case _:
                 yield file
         file.flush()
@@ -135,91 +191,33 @@ def create_binary(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """Yield a hidden file's path, which takes the place of `path` when the block ends well, and is removed if not."""
+def beside(path: Path, *, like: str | Path | None = None) -> Iterator[Path]:
+    """Yield a hidden file's path, which takes the place of `path` when the block ends well, and is removed if not.
+
+    Args:
+        like: a file that it is a copy of: at no time may more users read it. None: a new file, as the umask says.
+    """
     scratch = path.with_name(f".{path.name}.part")
     try:
+        if like is not None:
+            scratch.touch(0o600)
         yield scratch
+        if like is not None:
+            take_mode(scratch, Path(like).stat())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
-class Expanded(NamedTuple):
-    """Files that some names mean."""
+def take_mode(path: Path, info: os.stat_result, *, at_least: int = 0) -> None:
+    """Give a file or folder the mode of another one, and its group; without the group, that has no rights.
 
-    files: tuple[str, ...]
-    """Absolute, each once, in order."""
-    ignored: tuple[str, ...]
-    """Files in folders that are no corpus files by their names."""
-
-
-def expand(names: Sequence[str]) -> Expanded:
-    """Return the files of some names: files, folders with all that is below, or patterns as of a shell.
-
-    Hidden files and folders are passed over, and the summaries of a filter.
-
-    Raises:
-        DecontamError: nothing of that name, or a file of an unknown kind that was named itself.
+    Args:
+        at_least: what its owner may do, in any case.
     """
-    files: dict[str, None] = {}
-    ignored: list[str] = []
-    for name in names:
-        found = _found(name)
-        for path in found:
-            try:
-                kind_of(path)
-            except DecontamError:
-                if path == str(_absolute(name)):
-                    raise
-                ignored.append(path)
-            else:
-                files[path] = None
-    if not files:
-        raise DecontamError(f"no corpus files in {', '.join(map(repr, names)) or 'nothing'}: known are {SUFFIXES}")
-    return Expanded(tuple(files), tuple(ignored))
-
-
-def base_of(name: str) -> Path:
-    """Return the folder below which files keep their names when they are copied.
-
-    >>> str(base_of("/corpus/*/part-?.jsonl"))
-    '/corpus'
-    """
-    path = _absolute(name)
-    if path.is_dir():
-        return path
-    if path.exists():
-        return path.parent
-    parts = list(takewhile(lambda part: not glob.has_magic(part), path.parts))
-    return Path(*(parts if len(parts) < len(path.parts) else parts[:-1]))
-
-
-def _found(name: str) -> list[str]:
-    if name.startswith(DATASET_PREFIX):
-        return [name]
-    path = _absolute(name)
-    if path.is_file():
-        return [str(path)]
-    if path.is_dir():
-        return _below(path)
-    hits = list(map(_absolute, glob.glob(name, recursive=True)))  # noqa: PTH207
-    if not hits:
-        raise DecontamError(f"{name}: no such file, folder or pattern")
-    return sorted({file for hit in hits for file in (_below(hit) if hit.is_dir() else [str(hit)])})
-
-
-def _below(folder: Path) -> list[str]:
-    """Return the files in a folder and in those below it."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(
-        str(path)
-        for path in files
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not (path.name in SUMMARIES and (path.parent / DONE_FOLDER).is_dir())
-    )
-
-
-def _absolute(name: str) -> Path:
-    # links stay as they are: the user knows the corpus by these names
-    return Path(os.path.abspath(name))  # noqa: PTH100
+    mode = stat.S_IMODE(info.st_mode) & 0o777 | at_least
+    try:
+        os.chown(path, -1, info.st_gid)
+    except OSError:
+        mode &= 0o707
+    path.chmod(mode)

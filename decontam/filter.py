@@ -7,6 +7,7 @@ complete; a filter that was stopped resumes with the files that are left.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -14,17 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from decontam.errors import DecontamError
-from decontam.files import (
-    DAMAGED,
-    DATASET_PREFIX,
-    DONE_FOLDER,
-    SUMMARIES,
-    base_of,
-    create_binary,
-    expand,
-    kind_of,
-    open_binary,
-)
+from decontam.files import DAMAGED, DONE_FOLDER, SUMMARIES, beside, create_binary, kind_of, open_binary, take_mode
+from decontam.filter_inputs import FilterInputs, find_inputs
 from decontam.filter_plan import (
     FileSummary,
     FilterOptions,
@@ -60,18 +52,21 @@ def filter_corpus(
         workers: files at a time; None: one for each core.
 
     Raises:
-        DecontamError: a file that wasn't scanned, was broken, or has changed since; one that can't be written.
+        DecontamError: a file that wasn't scanned, was not read in full, or has changed since; one that can't be
+            written; a scan that doesn't say what is asked for.
     """
     options, folder = options or FilterOptions(), Path(output)
-    outputs = _outputs([str(path) for path in paths], folder)
-    targets = find_targets(results, options)
-    _check_inputs(outputs, results)
+    inputs, targets = (
+        find_inputs([str(path) for path in paths], results, options, output=folder),
+        find_targets(results, options),
+    )
     try:
-        (folder / DONE_FOLDER).mkdir(parents=True, exist_ok=True)
+        _make_folders(inputs.folders)
+        (folder / DONE_FOLDER).mkdir(exist_ok=True)
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
             work = [
-                pool.submit(_filter_once, path, target, targets.get(path, {}), results, options, folder)
-                for path, target in outputs.items()
+                pool.submit(_filter_once, path, targets.get(path, {}), inputs, results, options, folder)
+                for path in inputs.targets
             ]
             try:
                 wait(work, return_when=FIRST_EXCEPTION)
@@ -81,49 +76,20 @@ def filter_corpus(
             # files begin in order, so what failed comes before what was cancelled
             files = tuple(future.result() for future in work)
         problems = results.problems
-        is_copied = problems.path.isin(outputs) & (problems.kind != "invalid_utf8")
-        summary = FilterSummary(files, options, int(is_copied.sum()))
+        is_copied = problems.path.isin(inputs.targets) & (problems.kind != "invalid_utf8")
+        summary = FilterSummary(files, options, int(is_copied.sum()), inputs.unread, inputs.again, inputs.n_left_out)
         _write_summary(folder, summary)
     except OSError as err:
         raise DecontamError(f"{folder}: {err.strerror or err}: what was finished is kept; filter again") from err
     return summary
 
 
-def _outputs(names: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Return the copy of each file."""
-    found: dict[str, Path] = {}
-    taken: dict[Path, str] = {}
-    for name in names:
-        if name.startswith(DATASET_PREFIX):
-            raise DecontamError(
-                f"{name}: only files can be filtered: save the data set as parquet or jsonl, and scan that"
-            )
-        base = base_of(name)
-        for path in expand([name]).files:
-            target = folder / Path(path).relative_to(base)
-            if taken.setdefault(target, path) != path:
-                raise DecontamError(f"{path} and {taken[target]} would both become {target}")
-            found[path] = target
-    for path, target in found.items():
-        if target.exists() and target.samefile(path):
-            raise DecontamError(f"{path} would be overwritten: give another --output")
-        if target.parent == folder and target.name in SUMMARIES:
-            raise DecontamError(f"{path}: {target} is where the filter's own summary goes: rename it, and scan again")
-    return found
-
-
-def _check_inputs(outputs: Mapping[str, Path], results: Results) -> None:
-    stamps = {entry["path"]: list(entry["stamp"]) for entry in results.manifest["inputs"]}
-    broken = results.problems[results.problems.kind.isin(["truncated", "unreadable"])]
-    details = dict(zip(broken.path, broken.detail, strict=True))
-    for path in outputs:
-        if path not in stamps:
-            raise DecontamError(f"{path} is not among the files of {results.path}: scan it first")
-        if path in details:
-            raise DecontamError(f"{path} could not be read to its end ({details[path]}): repair it, or leave it out")
-        info = Path(path).stat()
-        if [info.st_size, info.st_mtime_ns] != stamps[path]:
-            raise DecontamError(f"{path} has changed since the scan: scan again")
+def _make_folders(folders: Mapping[Path, Path]) -> None:
+    """Make the folders of the copies, none open to more users than the folder that it is a copy of."""
+    for folder in sorted(folders):
+        if not folder.exists():
+            folder.mkdir(0o700, parents=True)
+            take_mode(folder, folders[folder].stat(), at_least=0o700)
 
 
 def _write_summary(folder: Path, summary: FilterSummary) -> None:
@@ -135,6 +101,9 @@ def _write_summary(folder: Path, summary: FilterSummary) -> None:
         "by_benchmark": by_benchmark,
         "by_rule": by_rule,
         "files": files,
+        "not_copied": [one._asdict() for one in summary.unread],
+        "links_not_copied": list(summary.again),
+        "n_scanned_files_left_out": summary.n_left_out,
     }
     tables = [
         [{"option": name, "value": value} for name, value in asdict(summary.options).items()],
@@ -142,6 +111,7 @@ def _write_summary(folder: Path, summary: FilterSummary) -> None:
         [{"benchmark": name, "n_documents": n} for name, n in by_benchmark.items()],
         [{"rule": name, "n_documents": n} for name, n in by_rule.items()],
         [{name: value for name, value in file.items() if not isinstance(value, dict)} for file in files],
+        [{"not copied": one.path, "why": one.detail} for one in summary.unread],
     ]
     write_text(folder / SUMMARIES[0], json.dumps(content, indent=1, ensure_ascii=False))
     write_text(folder / SUMMARIES[1], "\n".join(as_markdown(table) for table in tables if table))
@@ -149,22 +119,22 @@ def _write_summary(folder: Path, summary: FilterSummary) -> None:
 
 def _filter_once(
     path: str,
-    target: Path,
     targets: Mapping[int, Target],
+    inputs: FilterInputs,
     results: Results,
     options: FilterOptions,
     folder: Path,
 ) -> FileSummary:
-    """Filter a file unless that was done before."""
+    """Filter a file unless that was done before; one without anything to act on is copied as it is."""
+    target = inputs.targets[path]
     info, text_field = Path(path).stat(), results.manifest["options"]["text_field"]
-    inputs = [path, str(target), info.st_size, info.st_mtime_ns, text_field, asdict(options)]
-    inputs += [results.manifest["index"], sorted((row, *one) for row, one in targets.items())]
-    key = _hash(json.dumps(inputs))
+    decisive = [path, str(target), info.st_size, info.st_mtime_ns, text_field, asdict(options)]
+    decisive += [results.manifest["index"], sorted((row, *one) for row, one in targets.items())]
+    key = _hash(json.dumps(decisive))
     # one for each copy: a filter with other options makes it void
     marker = folder / DONE_FOLDER / f"{_hash(str(target.relative_to(folder)))}.json"
     if (done := _read_marker(marker, key, target)) is not None:
         return done
-    target.parent.mkdir(parents=True, exist_ok=True)
     summary = FileSummary(path, str(target))
     for one in targets.values():
         summary.by_rule[one.rule] = summary.by_rule.get(one.rule, 0) + 1
@@ -172,6 +142,9 @@ def _filter_once(
             summary.by_benchmark[benchmark] = summary.by_benchmark.get(benchmark, 0) + 1
     try:
         match kind_of(path).format:
+            case _ if not targets:
+                _copy(path, target)
+                summary.n_documents_kept = inputs.n_records[path]
             case "parquet":
                 filter_parquet(path, target, targets, options, text_field, summary)
             case "text":
@@ -184,6 +157,13 @@ def _filter_once(
         raise DecontamError(f"{path}: broken or cut compressed file ({err}): repair it, or leave it out") from err
     write_text(marker, json.dumps({"key": key, "stamp": _stamp(target), "summary": asdict(summary)}))
     return summary
+
+
+def _copy(path: str, target: Path) -> None:
+    with beside(target, like=path) as scratch, Path(path).open("rb") as file, scratch.open("wb") as out:
+        shutil.copyfileobj(file, out, _PIECE_BYTES)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _hash(text: str) -> str:
@@ -218,7 +198,7 @@ def _filter_lines(
     text_field: str,
     summary: FileSummary,
 ) -> None:
-    with open_binary(path) as lines, create_binary(target) as out:
+    with open_binary(path) as lines, create_binary(target, like=path) as out:
         row = 0
         while piece := lines.readline(_PIECE_BYTES):
             if row in targets:
@@ -260,15 +240,12 @@ def _filter_text(
 ) -> None:
     with open_binary(path) as file:
         data = file.read()
-    if 0 in targets:
-        spans = spans_to_cut(plain_text(data, 0, []), targets[0], options)
-        if options.action == "drop":
-            target.unlink(missing_ok=True)  # an earlier filter with other options may have kept it
-            summary.n_documents_dropped, summary.output = 1, None
-            return
-        count_edited(summary, spans)
-        data = edited_bytes(data, spans, mask=options.mask if options.action == "mask" else "")
-    else:
-        summary.n_documents_kept += bool(data)
-    with create_binary(target) as out:
+    spans = spans_to_cut(plain_text(data, 0, []), targets[0], options)
+    if options.action == "drop":
+        target.unlink(missing_ok=True)  # an earlier filter with other options may have kept it
+        summary.n_documents_dropped, summary.output = 1, None
+        return
+    count_edited(summary, spans)
+    data = edited_bytes(data, spans, mask=options.mask if options.action == "mask" else "")
+    with create_binary(target, like=path) as out:
         out.write(data)

@@ -9,6 +9,7 @@ from decontam.errors import DecontamError
 from decontam.json_edit import Span, widened
 from decontam.results import Results
 from decontam.rule import RuleName
+from decontam.walk import Unread
 
 Action = Literal["drop", "cut", "mask"]
 
@@ -88,7 +89,13 @@ class FilterSummary:
     files: tuple[FileSummary, ...]
     options: FilterOptions
     n_not_scanned: int
-    """Records that the scan could not read, or files without the column: they are copied as they are."""
+    """Records that the scan could not read: they are copied as they are."""
+    unread: tuple[Unread, ...] = ()
+    """Files and folders of the corpus that no scan reads: they have no copy."""
+    again: tuple[str, ...] = ()
+    """Links to files that have a copy under another name: they have no copy."""
+    n_left_out: int = 0
+    """Files that were scanned, and that this filter was not given."""
 
     @property
     def totals(self) -> dict[str, int]:

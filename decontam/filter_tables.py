@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.filter_plan import FileSummary, FilterOptions, Target, count_edited, spans_to_cut
-from decontam.json_edit import Span, edited_text
-from decontam.text_fields import text_of
+from decontam.json_edit import Span, edited_bytes, edited_text
+from decontam.tables import without_rows
+from decontam.text_fields import text_of, text_places
 
 
 def filter_parquet(
@@ -28,7 +29,7 @@ def filter_parquet(
         DecontamError: a broken file, or one that has changed since the scan.
     """
     with (
-        beside(target) as scratch,
+        beside(target, like=path) as scratch,
         _opened(path) as file,
         pq.ParquetWriter(scratch, file.schema_arrow, **_written_as(file)) as writer,
     ):
@@ -76,7 +77,6 @@ def _filtered(
     """Return a table without some rows, or with their texts edited."""
     name = text_field if text_field in table.column_names else text_field.split(".", maxsplit=1)[0]
     at = table.column_names.index(name)
-    names = [] if name == text_field else text_field.split(".")[1:]
     mask = options.mask if options.action == "mask" else ""
     column, edited = table.column(at), dict[int, Any]()
     for row, target in targets.items():
@@ -86,9 +86,9 @@ def _filtered(
             summary.n_documents_dropped += 1
         else:
             count_edited(summary, spans)
-            edited[row] = _edited_value(value, names, spans, mask)
+            edited[row] = _edited_value(value, name, text_field, spans, mask)
     if options.action == "drop":
-        return table.filter(pa.array([row not in targets for row in range(table.num_rows)]))
+        return without_rows(table, sorted(targets))
     return table.set_column(at, table.schema.field(at), _with_values(column, edited))
 
 
@@ -101,45 +101,37 @@ def _with_values(column: Any, values: Mapping[int, Any]) -> Any:
     return pa.chunked_array([*pieces, *column.slice(done).chunks], column.type).unify_dictionaries()
 
 
-def _edited_value(value: Any, names: Sequence[str], spans: Sequence[Span], mask: str) -> Any:
-    """Return a text, or an object or messages with their texts edited; spans count over all messages."""
-    if names:
-        return {**value, names[0]: _edited_value(value[names[0]], names[1:], spans, mask)}
-    if isinstance(value, str):
-        return edited_text(value, spans, mask=mask)
-    texts = _Texts(spans, mask)
-    return [{**message, "content": texts.edited_content(message["content"])} for message in value]
-
-
-class _Texts:
-    """Texts that follow each other, each a line of what `text_of` returns, and the spans that are cut out of it."""
-
-    def __init__(self, spans: Sequence[Span], mask: str) -> None:
-        self._spans, self._mask = spans, mask
-        self._first = 0
-        self._begun = set[Span]()
-
-    def edited_content(self, content: Any) -> Any:
-        """Return a message's content, which is a text or parts of which some have texts."""
-        if isinstance(content, str):
-            return self._edited(content)
-        parts = content or []
-        if not any(isinstance(part.get("text"), str) for part in parts):
-            self._first += 1  # an empty line
-            return content
-        return [
-            {**part, "text": self._edited(part["text"])} if isinstance(part.get("text"), str) else part
-            for part in parts
-        ]
-
-    def _edited(self, text: str) -> str:
-        out, done = "", 0
-        for span in self._spans:
-            begin, end = max(span[0] - self._first, 0), min(span[1] - self._first, len(text))
-            if begin < end:
+def _edited_value(value: Any, name: str, text_field: str, spans: Sequence[Span], mask: str) -> Any:
+    """Return a column's value with its texts edited; spans count over all of them, a line each."""
+    record, first, begun = {name: _copied(value)}, 0, set[Span]()
+    for place in text_places(record, text_field):
+        if place is not None:
+            n_characters, old = len(place.text), place.holder[place.key]
+            own = [(max(a - first, 0), min(b - first, n_characters), (a, b)) for a, b in spans]
+            own = [(a, b, whole) for a, b, whole in own if a < b]
+            for a, b, whole in reversed(own):
                 # a span over two texts is masked where it begins
-                out += text[done:begin] + ("" if span in self._begun else self._mask)
-                self._begun.add(span)
-                done = end
-        self._first += len(text) + 1
-        return out + text[done:]
+                shown = "" if whole in begun else mask
+                edit: Any = edited_bytes if isinstance(old, bytes) else edited_text
+                place.holder[place.key] = edit(place.holder[place.key], [(a, b)], mask=shown)
+            begun.update(whole for _, _, whole in own)
+            first += n_characters
+        first += 1
+    return _with_pairs(record[name], value)
+
+
+def _copied(value: Any) -> Any:
+    """Return a value whose objects and lists can be changed; the entries of maps, which are pairs, become lists."""
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _with_pairs(value: Any, before: Any) -> Any:
+    """Return a value that `_copied` made, with pairs where they were before."""
+    if isinstance(value, dict):
+        return {key: _with_pairs(one, before[key]) for key, one in value.items()}
+    if not isinstance(value, list):
+        return value
+    elements = (_with_pairs(one, old) for one, old in zip(value, before, strict=True))
+    return tuple(elements) if isinstance(before, tuple) else list(elements)

@@ -13,6 +13,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 from decontam.errors import DecontamError
+from decontam.text_fields import text_places
 
 Span = tuple[int, int]
 
@@ -31,6 +32,15 @@ def _mark_lost(err: UnicodeError) -> tuple[str, int]:
 
 # "replace" makes one character of 1 to 3 bytes, so its result can't be mapped back to places in the raw line
 codecs.register_error("decontam.lost", _mark_lost)
+
+
+class _Located(str):
+    """A string of the line that knows where it is."""
+
+    begin: int
+    """In the raw line, behind the quotation mark."""
+    end: int
+    __slots__ = ("begin", "end")
 
 
 class _Piece(NamedTuple):
@@ -64,7 +74,8 @@ def edited_line(line: bytes, field: str, spans: Sequence[Span], *, mask: str) ->
         for a, b, whole in kept:
             cuts.append((places[a], places[b], "" if whole in begun else shown))
             begun.add(whole)
-    return _spliced(line, raw, cuts)
+    # of a key that is there twice the last value counts, in the place of the first
+    return _spliced(line, raw, sorted(cuts))
 
 
 def edited_bytes(data: bytes, spans: Sequence[Span], *, mask: str) -> bytes:
@@ -139,35 +150,30 @@ def _raw_places(raw: str, piece: _Piece, wanted: Sequence[int]) -> dict[int, int
 
 def _pieces(raw: str, field: str) -> Iterator[_Piece]:
     """Yield the strings that make up the text, with their place in it."""
-    begin = _skip_space(raw, 1 if raw.startswith(_BYTE_ORDER_MARK) else 0)
-    names = [field] if field in _members(raw, begin) else field.split(".")
-    for name in names:
-        begin = _members(raw, begin)[name]
+    members = _members(raw, _skip_space(raw, 1 if raw.startswith(_BYTE_ORDER_MARK) else 0))
+    name = field if field in members else field.split(".", maxsplit=1)[0]
     first = 0
-    for place in _strings(raw, begin):
-        if place is None:
-            first += 1
-            continue
-        text, end = scanstring(raw, place + 1, False)
-        yield _Piece(place + 1, end - 1, first, len(text))
-        first += len(text) + 1  # the line end between messages
+    for place in text_places({name: _located(raw, members[name])}, field):
+        if place is not None:
+            text = place.holder[place.key]
+            yield _Piece(text.begin, text.end, first, len(text))
+            first += len(text)
+        first += 1  # the line end behind it
 
 
-def _strings(raw: str, begin: int) -> Iterator[int | None]:
-    """Yield where the strings of a value begin: itself, or of its messages; None for a message without text."""
-    if raw[begin] == '"':
-        yield begin
-        return
-    for message in _elements(raw, begin):
-        content = _members(raw, message)["content"]
-        if raw[content] == '"':
-            yield content
-        elif raw[content] == "[":
-            parts = [_members(raw, part) for part in _elements(raw, content) if raw[part] == "{"]
-            texts: list[int | None] = [part["text"] for part in parts if "text" in part and raw[part["text"]] == '"']
-            yield from texts or [None]
-        else:
-            yield None
+def _located(raw: str, begin: int) -> Any:
+    """Return a value whose strings know where they are; of other values than these, objects and lists, None."""
+    match raw[begin]:
+        case '"':
+            text, end = scanstring(raw, begin + 1, False)
+            located = _Located(text)
+            located.begin, located.end = begin + 1, end - 1
+            return located
+        case "{":
+            return {key: _located(raw, place) for key, place in _members(raw, begin).items()}
+        case "[":
+            return [_located(raw, place) for place in _elements(raw, begin)]
+    return None
 
 
 def _members(raw: str, begin: int) -> dict[str, int]:

@@ -143,7 +143,7 @@ class PartResult:
 def problem_table(path: str, problems: Sequence[Problem]) -> pa.Table:
     """Return problems of a file as a table: PROBLEM_SCHEMA. There may be one for each of millions of lines."""
     columns = [
-        strings([path]).take(numbers(np.zeros(len(problems)), pa.int64())),
+        strings([path.encode("utf-8", "replace").decode()]).take(numbers(np.zeros(len(problems)), pa.int64())),
         numbers(np.array([problem.row for problem in problems], np.int64), pa.int64()),
         strings([problem.kind for problem in problems]),
         strings([problem.detail.encode("utf-8", "replace").decode() for problem in problems]),

@@ -22,9 +22,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
-ProblemKind = Literal[
-    "broken_json", "missing_field", "invalid_utf8", "truncated", "line_too_long", "unreadable", "missing_column"
-]
+RecordProblem = Literal["broken_json", "missing_field", "invalid_utf8", "line_too_long"]
+FileProblem = Literal["truncated", "unreadable", "missing_column", "unknown_format", "hidden"]
+ProblemKind = RecordProblem | FileProblem
 
 
 class Problem(NamedTuple):

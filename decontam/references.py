@@ -1,16 +1,14 @@
 """Benchmark items to search for, and reading them from a jsonl file."""
 
-import gzip
-import io
+import codecs
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from decontam.errors import DecontamError
+from decontam.files import DAMAGED, open_binary
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Reference:
 
 
 def read_references(path: Path, *, text_field: str = "text", answer_field: str | None = None) -> list[Reference]:
-    """Read a jsonl file (plain, .gz or .zst), one item a line.
+    """Read a jsonl file (plain, .gz, .zst, .bz2 or .xz), one item a line.
 
     An item's id is its `id`, else `<file name>/<line, from 0>`; its benchmark is its `benchmark`, else the file's name.
 
@@ -57,22 +55,17 @@ def read_references(path: Path, *, text_field: str = "text", answer_field: str |
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line from 0, object) of all lines that are not blank."""
     try:
-        with path.open("rb") as file:
-            stream: Any = file
-            if path.suffix == ".gz":
-                stream = gzip.GzipFile(fileobj=file)
-            elif path.suffix == ".zst":
-                stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file))
+        with open_binary(path) as stream:
             for number, line in enumerate(stream):
                 if line.strip():
                     yield number, _object(path, number, line)
-    except (OSError, EOFError, zstandard.ZstdError) as err:
-        raise DecontamError(f"{path}: {err}: give a jsonl file, plain, .gz or .zst") from err
+    except (OSError, *DAMAGED) as err:
+        raise DecontamError(f"{path}: {err}: give a jsonl file, plain, .gz, .zst, .bz2 or .xz") from err
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.removeprefix(codecs.BOM_UTF8))
     except ValueError as err:
         raise DecontamError(f"{path}, line {number + 1}: not JSON ({err}): give one object a line") from err
     if not isinstance(row, dict):

@@ -11,6 +11,7 @@ manifest.json       what was scanned for what, and how; written last
 import csv
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from decontam.index import ReferenceIndex
 from decontam.part_result import MATCH_SCHEMA, PROBLEM_SCHEMA, PartResult, problem_table
 from decontam.records import Problem
 from decontam.rule import RULES
+from decontam.walk import Expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +65,13 @@ class Results:
         return _frame(self.path / "problems.parquet")
 
     @cached_property
+    def shards(self) -> dict[str, dict[str, str]]:
+        """By path: documents, bytes, matches and problems of each file."""
+        # names may hold line ends
+        with (self.path / "shards.csv").open(encoding="utf-8", newline="") as file:
+            return {row["path"]: row for row in csv.DictReader(file)}
+
+    @cached_property
     def counts(self) -> list[dict[str, Any]]:
         """One row for each benchmark."""
         rows: list[dict[str, Any]] = json.loads((self.path / "counts.json").read_text(encoding="utf-8"))
@@ -92,8 +101,8 @@ def finish(
     n_documents_of: Ints,
     scanned: dict[str, object],
     *,
-    ignored: Sequence[str],
-    seconds: float,
+    files: Expanded,
+    begin: float,
 ) -> Results:
     """Put the parts' results together and write the folder's files; one part is in memory at a time.
 
@@ -101,6 +110,8 @@ def finish(
         scanned: what was scanned for what: entries of the manifest.
         parts: the results, by path and place in the file.
         n_documents_of: in how many documents of the corpus each n-gram is.
+        files: what of the corpus was read, and what was not.
+        begin: when the scan began, by the clock of `time.monotonic`.
     """
     sums, names = _Sums.of(index), _Names.of(index)
     with (
@@ -112,6 +123,9 @@ def finish(
                 add_matches(_matches(table, result.part.path, first_row, n_documents_of, names))
             add_problems(problem_table(result.part.path, problems))
             sums.add(result, problems)
+        for one in files.unread:
+            add_problems(problem_table(one.path, [Problem(one.kind, 0, one.detail)]))
+    sums.kinds.update(one.kind for one in files.unread)
     counts, shards = _counts(index, sums), list(sums.shards.values())
     with beside(folder / "references.parquet") as scratch:
         pq.write_table(_references(index, sums), scratch)
@@ -126,10 +140,11 @@ def finish(
         "rule": index.rule.as_dict(),
         **scanned,
         "inputs": [{"path": path, "stamp": stamp} for path, stamp in sums.stamps.items()],
-        "ignored": list(ignored),
+        "ignored": [one.path for one in files.unread if one.kind == "unknown_format"],
+        "again": list(files.again),
         "totals": {name: sum(int(shard[name]) for shard in shards) for name in totals},
         "problems": dict(sorted(sums.kinds.items())),
-        "seconds": round(seconds, 3),
+        "seconds": round(time.monotonic() - begin, 3),
     }
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
     return Results(folder, manifest)

@@ -21,12 +21,12 @@ import numpy as np
 from decontam.columns import Ints
 from decontam.corpus import chunks, list_parts
 from decontam.errors import DecontamError
-from decontam.files import expand
 from decontam.index import ReferenceIndex
 from decontam.normalize import TEXT_VERSION
 from decontam.part_result import FORMAT, Documents, PartResult, add_ngram_counts, read_part_result, read_problems
 from decontam.records import Chunk, Part, Problem, ReadOptions, json_text, plain_text
 from decontam.results import MANIFEST, Results, finish, load_results
+from decontam.walk import expand
 
 PART_BYTES = 64 << 20
 _BATCH_CHARACTERS = 1 << 18
@@ -67,7 +67,7 @@ def scan(
     """Search a corpus for the items of an index, and write what was found to a folder.
 
     Args:
-        paths: files, folders or patterns: jsonl and text, plain, .gz or .zst, and parquet.
+        paths: files, folders or patterns: jsonl and text, plain, .gz, .zst, .bz2 or .xz, and parquet.
         output: the folder; a scan that was stopped resumes with the parts that are left.
         text_field: where a record's text is, as for `text_of`.
         workers: threads; None: one for each core.
@@ -80,8 +80,10 @@ def scan(
         DecontamError: no such files, a folder that holds another scan, or one that can't be written.
     """
     begin = time.monotonic()
-    files = expand([str(path) for path in paths])
+    files = expand([str(path) for path in paths], skip=output)
     _check_names(files.files)
+    if strict_input and files.unread:
+        raise DecontamError(f"{files.unread[0].path}: {files.unread[0].kind}: {files.unread[0].detail}")
     options = ReadOptions(text_field=text_field, max_line_bytes=max_line_mb * 1_000_000)
     scanned = {
         "text_version": TEXT_VERSION,
@@ -104,8 +106,8 @@ def scan(
             map(read, done.values()),
             _sum_of_counts(done.values(), index.n_ngrams),
             scanned,
-            ignored=files.ignored,
-            seconds=time.monotonic() - begin,
+            files=files,
+            begin=begin,
         )
     except OSError as err:
         raise DecontamError(f"{folder}: {err.strerror or err}: what was finished is kept; scan again") from err

@@ -1,6 +1,6 @@
 """Records in tables: parquet files, and columns of texts or chat messages in arrow's memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,18 +71,20 @@ def _group_chunks(
 
 def column_chunk(values: Any, column: str, first_row: int, options: ReadOptions, problems: list[Problem]) -> Chunk:
     """Return a column's texts as a chunk, without a copy where they lie in one piece; nulls go to `problems`."""
-    for name in options.text_field.removeprefix(column).split(".")[1:]:
-        if pa.types.is_struct(values.type) and values.type.get_field_index(name) >= 0:
-            values = pc.struct_field(values, name)
+    names = options.text_field.removeprefix(column).split(".")[1:]
+    while names and pa.types.is_struct(values.type) and values.type.get_field_index(names[0]) >= 0:
+        values = pc.struct_field(values, names.pop(0))
+    if isinstance(values.type, pa.BaseExtensionType):
+        values = values.storage
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if _is_text(values.type):
-        values = values.cast(pa.large_string())
+    if not names and (kind := _text_kind(values.type)):
+        values = values.cast(kind)
         nulls = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist()
         detail = f"field {options.text_field!r} is null"
         problems.extend(Problem("missing_field", first_row + row, detail) for row in nulls)
     else:
-        values = _python_texts(values, options, first_row, problems)
+        values = _python_texts(values, names, options, first_row, problems)
     _, offsets, data = values.buffers()
     begins = np.frombuffer(offsets, np.int64)[values.offset : values.offset + len(values) + 1]
     buffer = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
@@ -92,20 +94,38 @@ def column_chunk(values: Any, column: str, first_row: int, options: ReadOptions,
     return Chunk(buffer, firsts, begins[1:], first_row, -1, is_json=False, n_missing=values.null_count)
 
 
-def _is_text(kind: Any) -> bool:
-    is_view = hasattr(pa.types, "is_string_view") and pa.types.is_string_view(kind)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_view)
+def _text_kind(kind: Any) -> Any:
+    """Return the type with offsets of 8 bytes that a column of texts is read as; None: it is no such column.
+
+    Binary columns hold UTF-8: older writers, such as Spark's and TFDS', don't mark text as such.
+    """
+    is_ = pa.types
+    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
+        return pa.large_string()
+    is_binary = is_.is_binary(kind) or is_.is_large_binary(kind) or is_.is_binary_view(kind)
+    return pa.large_binary() if is_binary or is_.is_fixed_size_binary(kind) else None
 
 
-def _python_texts(values: Any, options: ReadOptions, first_row: int, problems: list[Problem]) -> Any:
+def _python_texts(
+    values: Any, names: Sequence[str], options: ReadOptions, first_row: int, problems: list[Problem]
+) -> Any:
     """Return the texts of chat messages, and of other values than text, as a column."""
     texts: list[str | None] = []
     for row, value in enumerate(values.to_pylist()):
         try:
-            text = text_of({"value": value}, "value")
+            text = text_of({"value": value}, ".".join(["value", *names]))
             texts.append(text.encode("utf-8", "replace").decode())
         except DecontamError as err:
             texts.append(None)
-            detail = str(err).replace("'value'", repr(options.text_field))
+            detail = str(err).replace(repr(".".join(["value", *names])), repr(options.text_field))
             problems.append(Problem("missing_field", first_row + row, detail))
     return pa.array(texts, pa.large_string())
+
+
+def without_rows(table: Any, rows: Sequence[int]) -> Any:
+    """Return a table or record batch without some rows, which ascend; arrow's own filter can't do it with views."""
+    stops, begins = [*rows, table.num_rows], [0, *(row + 1 for row in rows)]
+    pieces = [table.slice(begin, stop - begin) for begin, stop in zip(begins, stops, strict=True) if begin < stop]
+    if not pieces:
+        return table.slice(0, 0)
+    return pa.concat_batches(pieces) if isinstance(table, pa.RecordBatch) else pa.concat_tables(pieces)

@@ -9,7 +9,10 @@ class ExitCode(IntEnum):
     meaning: str
 
     OK = 0, "The command did what it was asked to do; of a run: all tasks are scored."
-    MISSING_DATA = 3, "Data, a run folder or a store is missing or can't be read."
+    MISSING_DATA = (
+        3,
+        "Data, a run folder or a store is missing or can't be read, or a training corpus was not read in full.",
+    )
     USAGE = 64, "The command can't be used: an unknown task, model, flag or setting, or a folder that can't be written."
     INCOMPLETE = (
         70,

@@ -98,10 +98,12 @@ def do_filter(args: argparse.Namespace) -> int:
         summary = filter_corpus(args.corpus, results, output=args.output, options=options, workers=args.workers)
     if args.json:
         files = [asdict(file) for file in summary.files]
-        print(json.dumps({**summary.totals, "by_benchmark": summary.by_benchmark, "files": files}, indent=1))
+        not_copied = [one._asdict() for one in summary.unread]
+        shown = {**summary.totals, "by_benchmark": summary.by_benchmark, "files": files, "not_copied": not_copied}
+        print(json.dumps(shown, indent=1))
     else:
         print_filter(summary, output=args.output, file=sys.stdout)
-    return ExitCode.OK
+    return ExitCode.MISSING_DATA if summary.n_not_scanned or summary.unread else ExitCode.OK
 
 
 def do_show(args: argparse.Namespace) -> int:
@@ -184,14 +186,17 @@ def _runner(args: argparse.Namespace) -> "Runner | None":
 
 
 def _print_problems(results: "Results") -> None:
-    """Print on stderr which records could not be read."""
+    """Print on stderr what of the corpus could not be read."""
+    from qwen2eval.reporting.corpus_problems import problem_words
+
     problems = results.manifest["problems"]
     if not problems:
         return
-    counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in problems.items())
-    print(f"qwen2eval: records with problems: {counts}; the first ones:", file=sys.stderr)
-    for problem in results.problems.head(5).itertuples():
-        print(f"  {problem.path}, record {problem.row}: {problem.kind}: {problem.detail}"[:300], file=sys.stderr)
+    print(f"qwen2eval: the corpus was not read in full: {problem_words(problems)}; the first:", file=sys.stderr)
+    first = results.problems.groupby("kind", sort=False).head(2)
+    for problem in first.itertuples():
+        line = f"  {problem.path}, record {problem.row}: {problem.kind}: {problem.detail}"
+        print(visible(line)[:300], file=sys.stderr)
     print(f"all of them: {results.path / 'problems.parquet'}", file=sys.stderr)
 
 
@@ -211,7 +216,7 @@ def _add_scan(commands: Subparsers) -> None:
         "corpus",
         nargs="+",
         metavar="CORPUS",
-        help="files, folders or globs of jsonl, text (both also .gz and .zst) or parquet; or hf://NAME:SPLIT",
+        help="files, folders or globs of jsonl, text (both also .gz, .zst, .bz2 and .xz) or parquet; or hf://NAME:SPLIT",
     )
     add(
         "--references",

@@ -16,6 +16,7 @@ from qwen2eval.contamination_info import (
     TaskContaminationInfo,
 )
 from qwen2eval.reporting import numbers
+from qwen2eval.reporting.corpus_problems import problem_words
 from qwen2eval.reporting.markup import clip, fold_name, visible
 from qwen2eval.reporting.metrics import ShownMetric, metric_of
 from qwen2eval.run_info import RunInfo
@@ -106,10 +107,9 @@ def contamination_warnings(found: ContaminationInfo | None) -> tuple[str, ...]:
     if found is None:
         return ()
     warnings = [f"{name}: {warning}" for name, task in found.tasks.items() if (warning := _warning(task))]
-    if n_problems := sum(found.problems.values()):
-        kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.problems.items())
+    if found.problems:
         warnings.append(
-            f"{n_problems:,} corpus records could not be read correctly ({kinds}); leaked items in them would be missed"
+            f"the corpus was not read in full: {problem_words(found.problems)}; leaked items in them would be missed"
         )
     return tuple(warnings)
 

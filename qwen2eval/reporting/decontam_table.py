@@ -1,5 +1,6 @@
 """What `qwen2eval decontam` prints of a scan."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from rich import box
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qwen2eval.reporting.corpus_problems import problem_words
 from qwen2eval.reporting.markup import visible
 from qwen2eval.reporting.numbers import NOTHING, format_count, format_percent
 
@@ -49,7 +51,7 @@ def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None
     totals = summary.totals
     console.print(
         Text(
-            f"{len(summary.files):,} files: {totals['n_documents_dropped']:,} documents dropped, "
+            f"{_files(len(summary.files))}: {totals['n_documents_dropped']:,} documents dropped, "
             f"{totals['n_documents_edited']:,} edited, {totals['n_characters_cut']:,} characters cut"
         )
     )
@@ -62,7 +64,22 @@ def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None
             f"{totals['n_not_scanned']:,} records could not be scanned and are kept as they are: see problems.parquet"
         )
         console.print(Text(note, style="yellow"))
-    console.print(Text.assemble(("cleaned  ", "bold"), visible(output)), soft_wrap=True)
+    if summary.unread:
+        kinds = problem_words(Counter(one.kind for one in summary.unread))
+        note = f"not in the copy: {kinds}; the first: {visible(summary.unread[0].path)}"
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+    if summary.again:
+        note = f"not in the copy: {len(summary.again):,} links to files that are in it under another name"
+        console.print(Text(note), soft_wrap=True)
+    if summary.n_left_out:
+        console.print(Text(f"{summary.n_left_out:,} more files were scanned, and not given to this filter"))
+    is_clean = not (totals["n_not_scanned"] or summary.unread)
+    head = "cleaned  " if is_clean else "cleaned where it was scanned  "
+    console.print(Text.assemble((head, "bold"), visible(output)), soft_wrap=True)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def _documents(count: int) -> str:

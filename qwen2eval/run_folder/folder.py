@@ -276,10 +276,16 @@ class Run:
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK, or INCOMPLETE when a task failed, docs are missing, or the report could not be written."""
+        """INCOMPLETE when a task failed, docs are missing, or the report could not be written.
+
+        Else MISSING_DATA when the corpus was not read in full, since clean scores are as good as that; else OK.
+        """
         flags = [flag for health in self.info.health.values() for flag in health.flags]
         is_whole = not self.failed_tasks and all(flag.level != "error" for flag in flags)
-        return ExitCode.OK if is_whole and self.report_fault is None else ExitCode.INCOMPLETE
+        if not is_whole or self.report_fault is not None:
+            return ExitCode.INCOMPLETE
+        contamination = self.info.contamination
+        return ExitCode.MISSING_DATA if contamination is not None and contamination.problems else ExitCode.OK
 
 
 def load_run(path: str | Path) -> Run:

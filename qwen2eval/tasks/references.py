@@ -14,7 +14,9 @@ from qwen2eval.tasks.registry import load_tasks
 if TYPE_CHECKING:
     from decontam import Reference
 
-_SUFFIXES = tuple(f".{name}{packed}" for name in ("jsonl", "ndjson", "json") for packed in ("", ".gz", ".zst"))
+_SUFFIXES = tuple(
+    f".{name}{packed}" for name in ("jsonl", "ndjson", "json") for packed in ("", ".gz", ".zst", ".bz2", ".xz")
+)
 
 
 def load_references(
@@ -70,12 +72,30 @@ def _files(name: str) -> list[Path]:
     if path.is_file():
         return [] if path.suffix in (".yaml", ".yml") else [path]
     if path.is_dir() and "/" in name:
-        if found := sorted(file for file in path.rglob("*") if file.name.endswith(_SUFFIXES) and file.is_file()):
+        if found := _files_below(name):
             return found
         raise ConfigError(f"--references {name!r} is a folder without jsonl files: give one with items, or a task")
-    if name.endswith(_SUFFIXES):
+    if name.lower().endswith(_SUFFIXES):
         raise ConfigError(f"--references {name!r}: no such file")
     return []
+
+
+def _files_below(name: str) -> list[Path]:
+    """Return a folder's jsonl files; what can't be read is an error, since its items would pass for searched.
+
+    Raises:
+        ConfigError: a folder below that can't be listed, or a link to nothing.
+    """
+    from decontam import DecontamError
+    from decontam.walk import expand
+
+    try:
+        found = expand([name])
+    except DecontamError:
+        return []
+    if faults := [one for one in found.unread if one.kind == "unreadable"]:
+        raise ConfigError(f"--references {name!r}: {faults[0].path}: {faults[0].detail}")
+    return sorted(Path(file) for file in found.files if file.lower().endswith(_SUFFIXES))
 
 
 def task_references(name: str, task: EvalTask) -> "list[Reference]":

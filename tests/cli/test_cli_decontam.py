@@ -1,8 +1,13 @@
 """`qwen2eval decontam`: what it prints, its exit codes, its errors."""
 
+import bz2
+import gzip
 import json
+import lzma
+from pathlib import Path
 
 import pytest
+import zstandard
 
 from qwen2eval.cli.main import main
 from qwen2eval.tasks.references import load_references
@@ -39,8 +44,39 @@ def test_problems_are_told_and_give_an_exit_code(tmp_path, references, capsys):
     (tmp_path / "a.jsonl").write_bytes(b"broken\n" + as_jsonl([ITEMS[0].text]))
     assert main(scan_args(tmp_path, references)) == 3
     err = capsys.readouterr().err
-    assert "1 broken json" in err
+    assert "1 line that is not JSON" in err
     assert "a.jsonl, record 0: broken_json" in err
+
+
+def test_files_that_are_not_read_are_told_and_give_an_exit_code(tmp_path, references, capsys):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "a.jsonl").write_bytes(as_jsonl(["x"]))
+    (tmp_path / "c" / "b.jsonl.bz2").write_bytes(bz2.compress(as_jsonl([ITEMS[0].text])))
+    command = ["decontam", "scan", str(tmp_path / "c"), "--references", references, "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "n-grams of items are in 1 document" in capsys.readouterr().out
+    (tmp_path / "c" / "d.csv").write_bytes(as_jsonl([ITEMS[1].text]))
+    assert main(command) == 3
+    err = capsys.readouterr().err
+    assert "1 file of a format that is not read" in err
+    assert "d.csv, record 0: unknown_format: not of a kind that is read: convert it" in err
+    assert main([*command[:-1], str(tmp_path / "strict"), "--strict_input"]) == 64
+    assert "d.csv: unknown_format" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [(".GZ", gzip.compress), (".Zst", zstandard.compress), (".bz2", bz2.compress), (".XZ", lzma.compress)],
+)
+def test_references_may_be_compressed(tmp_path, references, capsys, suffix, pack):
+    """The end of a name counted in lower case alone."""
+    packed = tmp_path / "items" / f"items.JSONL{suffix}"
+    packed.parent.mkdir()
+    packed.write_bytes(pack(b"\xef\xbb\xbf" + Path(references).read_bytes()))
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl([ITEMS[0].text]))
+    for name in (str(packed), f"{packed.parent}/"):
+        assert main(scan_args(tmp_path, name, "--json")) == 0
+        assert json.loads(capsys.readouterr().out)["totals"]["n_matches"] == 1
 
 
 def test_strict_input_stops(tmp_path, references, capsys):
@@ -74,11 +110,21 @@ def test_a_tokenizer_that_is_not_there(tmp_path, references, capsys, monkeypatch
 
 
 def test_the_filter_tells_what_was_not_scanned(tmp_path, references, capsys):
-    (tmp_path / "a.jsonl").write_bytes(b"broken\n" + as_jsonl([ITEMS[0].text]))
-    assert main(scan_args(tmp_path, references)) == 3
-    found, clean = str(tmp_path / "out"), str(tmp_path / "clean")
-    assert main(["decontam", "filter", str(tmp_path / "a.jsonl"), "--matches", found, "--output", clean]) == 0
-    assert "1 records could not be scanned and are kept" in capsys.readouterr().out
+    corpus, found, clean = (str(tmp_path / name) for name in ("c", "out", "clean"))
+    Path(corpus).mkdir()
+    (tmp_path / "c" / "a.jsonl").write_bytes(b"broken\n" + as_jsonl(["x", ITEMS[0].text]))
+    (tmp_path / "c" / "b.csv").write_bytes(b"x")
+    scan = ["decontam", "scan", corpus, "--references", references, "--output", found]
+    assert main(scan) == 3
+    assert main(["decontam", "filter", corpus, "--matches", found, "--output", clean]) == 3
+    out = capsys.readouterr().out
+    assert "1 records could not be scanned and are kept" in out
+    assert f"not in the copy: 1 file of a format that is not read; the first: {corpus}/b.csv" in out
+    assert "cleaned where it was scanned" in out
+    (tmp_path / "c" / "a.jsonl").write_bytes(as_jsonl(["x"]).replace(b'"text"', b'"body"'))
+    assert main(scan) == 3
+    assert main(["decontam", "filter", corpus, "--matches", found, "--output", clean]) == 64
+    assert "a.jsonl: none of its 1 records could be read" in capsys.readouterr().err
 
 
 def test_filter_and_show(tmp_path, references, capsys):

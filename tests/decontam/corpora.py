@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import random
 
 import pyarrow as pa
@@ -77,6 +78,18 @@ def _chat(folder, texts):
     return path, "messages"
 
 
+def _tool_chat(folder, texts):
+    path = folder / "chat.jsonl"
+    rows = (
+        {"chat": [{"role": "tool", "content": None, "tool_calls": [{"function": {"arguments": {"q": text}}}]}]}
+        if i % 2
+        else {"chat": [{"from": "gpt", "value": text}]}
+        for i, text in enumerate(texts)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path, "chat"
+
+
 def _parquet(folder, texts, *, kind=None, field="text"):
     path = folder / "rows.parquet"
     column = pa.array(texts, kind or pa.string())
@@ -88,6 +101,10 @@ def _dictionary(folder, texts):
     path = folder / "rows.parquet"
     pq.write_table(pa.table({"text": pa.array(texts).dictionary_encode()}), path, row_group_size=17)
     return path, "text"
+
+
+def _binary(folder, texts):
+    return _parquet(folder, [text.encode() for text in texts], kind=pa.binary())
 
 
 def _struct(folder, texts):
@@ -108,11 +125,15 @@ FORMS = {
     "escaped": _plain("a.jsonl", ascii_=True),
     "crlf": _plain("a.ndjson", line_end="\r\n"),
     "gz": _plain("a.jsonl.gz", gzip.compress),
+    "xz": _plain("a.jsonl.xz", lzma.compress),
     "zst": _plain("a.jsonl.zst", zstandard.ZstdCompressor().compress),
     "nested": _nested,
     "chat": _chat,
+    "tool chat": _tool_chat,
     "parquet": _parquet,
     "large parquet": lambda folder, texts: _parquet(folder, texts, kind=pa.large_string()),
+    "view parquet": lambda folder, texts: _parquet(folder, texts, kind=pa.string_view()),
+    "binary parquet": _binary,
     "dictionary parquet": _dictionary,
     "struct parquet": _struct,
     "chat parquet": _chat_parquet,

@@ -20,7 +20,29 @@ others = st.dictionaries(
 message = st.fixed_dictionaries({"role": st.just("user"), "content": hard_texts | st.none()})
 parts = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": hard_texts}), max_size=2)
 part_message = st.fixed_dictionaries({"content": parts, "x": st.just([1, {"content": "no"}])})
+call = st.fixed_dictionaries(
+    {
+        "function": st.fixed_dictionaries(
+            {"name": st.just("f"), "arguments": st.dictionaries(hard_texts, hard_texts, max_size=2)}
+        )
+    }
+)
+rich_message = st.fixed_dictionaries(
+    {
+        "tool_calls": st.lists(call | st.just({"id": 1}), max_size=2),
+        "reasoning_content": hard_texts,
+        "n": st.just([1.5]),
+        "content": hard_texts,
+    }
+)
+share_gpt = st.fixed_dictionaries({"from": st.just("human"), "value": hard_texts})
 values = st.one_of(
+    st.lists(rich_message | share_gpt | hard_texts | st.lists(hard_texts, max_size=2), max_size=3).map(
+        lambda messages: ("messages", messages)
+    ),
+    st.lists(st.fixed_dictionaries({"n": st.just(1), "body": hard_texts}), max_size=3).map(
+        lambda turns: ("meta.body", turns)
+    ),
     hard_texts.map(lambda text: ("text", text)),
     hard_texts.map(lambda text: ("meta.body", {"a": [{}], "body": text})),
     st.lists(message | part_message, max_size=4).map(lambda messages: ("messages", messages)),

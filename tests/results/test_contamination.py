@@ -230,12 +230,17 @@ def test_a_corpus_of_which_nothing_was_read_is_no_clean_corpus(tmp_path, tasks_d
     assert load_run(run.path).samples("quiz").contamination.equals(marks)
 
 
-def test_records_that_could_not_be_read_are_told(tmp_path, tasks_dir, docs, capsys):
-    place = write_corpus(tmp_path / "a.jsonl", [doc["question"] for doc in docs[:60]])
+def test_what_could_not_be_read_is_told(tmp_path, tasks_dir, docs, capsys):
+    """Files of other formats were in the manifest alone, and the run ended with exit code 0."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    place = write_corpus(folder / "a.jsonl", [doc["question"] for doc in docs[:60]])
     with Path(place).open("a", encoding="utf-8") as file:
         file.write('broken\n{"text": 5}\n')
-    run = run_here(tasks_dir, tmp_path / "runs", "--corpus", place, tasks="quiz")
-    told = "2 corpus records could not be read correctly"
+    for name in ("b.csv", "c.jsonl.zip"):
+        (folder / name).write_text(docs[-2]["question"])
+    run = run_here(tasks_dir, tmp_path / "runs", "--corpus", str(folder), tasks="quiz", exit_code=3)
+    told = "2 files of formats that are not read, 1 record without text, 1 line that is not JSON; leaked items in them"
     for text in (capsys.readouterr().out, (run.path / "report.md").read_text(), (run.path / "report.html").read_text()):
         assert told in " ".join(text.split())
 
