@@ -35,6 +35,20 @@ _WORDS = (
 CUTTING_PATTERNS = (_WORDS % "", _WORDS % "{1,3}")
 
 
+def before_plain_text(system: str | None, delimiter: str = "\n\n") -> str | None:
+    r"""Return a system message as it comes before plain text: with a line between, which lm-eval leaves out.
+
+    Args:
+        delimiter: what is between the parts of a prompt; a blank line, if it is no line.
+
+    >>> before_plain_text("Be brief."), before_plain_text("Be brief. "), before_plain_text("Be brief.", " ")
+    ('Be brief.\n\n', 'Be brief. \n\n', 'Be brief.\n\n')
+    """
+    if not system or system.endswith("\n"):
+        return system
+    return system + (delimiter if "\n" in delimiter else "\n\n")
+
+
 class PromptText:
     """One prompt as a tuple of pieces; equal pieces of other prompts are the same object."""
 
@@ -110,12 +124,14 @@ class TokenCounter:
 
     Args:
         tokenizer: a Hugging Face tokenizer.
+        is_whole_text: the texts themselves are scored: nothing that the tokenizer puts around a prompt counts.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, is_whole_text: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._options = {"add_special_tokens": False} if is_whole_text else {}
         self._ids: dict[str, array[int]] = {}
-        self.is_piecewise = _cuts_at_pieces(tokenizer)
+        self.is_piecewise = has_cutting_pattern(tokenizer) and tokenizer("", **self._options)["input_ids"] == []
         self._knows_turns = self.is_piecewise and TURN in tokenizer.get_added_vocab()
 
     def prepare(self, prompts: Iterable[PromptText]) -> None:
@@ -123,7 +139,7 @@ class TokenCounter:
         texts = {text for prompt in prompts for text in self._texts(prompt)}
         for some in _batches([text for text in texts if text not in self._ids]):
             # verbose=False: no warning for prompts over the model's length, which are counted and reported
-            for text, ids in zip(some, self._tokenizer(some, verbose=False)["input_ids"], strict=True):
+            for text, ids in zip(some, self._tokenizer(some, verbose=False, **self._options)["input_ids"], strict=True):
                 self._ids[text] = array("I", ids)
 
     def pieces(self, prompt: PromptText) -> list[array[int]]:
@@ -206,8 +222,3 @@ def has_cutting_pattern(tokenizer: Tokenizer) -> bool:
     normalizer = backend.normalizer and json.loads(backend.normalizer.__getstate__())["type"]
     takes_space_before = any(token.lstrip for token in backend.get_added_tokens_decoder().values())
     return pattern in CUTTING_PATTERNS and normalizer in (None, "NFC") and not takes_space_before
-
-
-def _cuts_at_pieces(tokenizer: Tokenizer) -> bool:
-    """Whether tokenizing at `PIECE_BOUNDARY` gives the tokens of the whole text, by the rules of its pre-tokenizer."""
-    return has_cutting_pattern(tokenizer) and tokenizer("")["input_ids"] == []

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.backends.base import Backend
-from qwen2eval.backends.model_spec import DEFAULT_MAX_GEN_TOKS, ModelSpec, hash_tokenizer, load_hf_spec, template_text
+from qwen2eval.backends.chat_template import template_text
+from qwen2eval.backends.model_spec import DEFAULT_MAX_GEN_TOKS, ModelSpec, hash_tokenizer, load_hf_spec
 from qwen2eval.backends.rope import with_rope
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, ModelError
@@ -153,6 +154,7 @@ def _api_spec(config: RunConfig) -> ModelSpec:
         max_gen_toks=int(config.model_args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
         chat_template=backend.apply_chat_template,
         chat_template_text=None if tokenizer is None else template_text(tokenizer, config.apply_chat_template),
+        has_system_role=backend.has_system_role,
         tokenizer_hash=None if tokenizer is None else hash_tokenizer(tokenizer),
         opened=backend,
     )

@@ -8,6 +8,7 @@ as the interrupted one would have, and its answers are equal to the last bit.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,6 +151,31 @@ class HfBackend(Backend):
         return generate(self._lm, batch)
 
 
+def with_adapter(model: Any, path: str, *, n_tokens: int, revision: str = "main") -> Any:
+    """Return `model` under a PEFT adapter; embeddings get longer where the tokenizer is, and are never cut for it.
+
+    An adapter that saved embeddings of its own decides their length: it was trained with it.
+
+    Args:
+        n_tokens: of the tokenizer.
+    """
+    from peft import PeftModel, load_peft_weights
+
+    options: dict[str, Any] = {} if Path(path).exists() else {"revision": revision}
+    n_rows = max(n_tokens, model.get_input_embeddings().weight.shape[0])
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = [name for name, module in model.named_modules() if any(module is end for end in ends)]
+    for key, weight in load_peft_weights(path, device="cpu", **options).items():
+        if any(key.endswith(f"{name}.weight") for name in names):
+            n_rows = weight.shape[0]
+    if n_rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(n_rows)
+    adapted: Any = PeftModel.from_pretrained(model, path, revision=revision)
+    # lm-eval ties weights when all is loaded: the base's are tied by now, and the adapter's own must stay apart
+    adapted.tie_weights = lambda *_args, **_options: None
+    return adapted
+
+
 def _check_device(device: str) -> None:
     """lm-eval takes a device that is not there for a wish, and runs on the CPU."""
     wanted = torch.device(device)
@@ -163,6 +189,16 @@ class _EndingHFLM(HFLM):
     def _loglikelihood_tokens(self, requests: object, **kwargs: object) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text
         return super()._loglikelihood_tokens(requests, **{**kwargs, "disable_tqdm": True})
+
+    def _create_model(self, pretrained: str, *args: object, peft: str | None = None, **options: object) -> None:
+        """Load the model, and its adapter by rules of our own: lm-eval cuts embeddings to the tokenizer's length."""
+        if peft is not None and options.get("delta"):
+            raise ValueError("peft and delta were both given: give one of them")
+        super()._create_model(pretrained, *args, **options)
+        if peft is not None:
+            self._model: Any = with_adapter(
+                self._model, peft, n_tokens=len(self.tokenizer), revision=str(options.get("revision") or "main")
+            )
 
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: object

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.backends.base import Backend
+from qwen2eval.backends.chat_template import template_of, template_text
 from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
-from qwen2eval.errors import ConfigError, ModelError
+from qwen2eval.errors import ModelError
 from qwen2eval.requests import GenKwargs
 from qwen2eval.tokenizer import Tokenizer
 
@@ -45,6 +46,8 @@ class ModelSpec:
     chat_template: Callable[..., str] | None = None
     """(history, add_generation_prompt=True) -> prompt; None where the model has no template."""
     chat_template_text: str | None = None
+    has_system_role: bool = True
+    """Whether the template takes system messages; if not, their text is at the head of the first user turn."""
     tokenizer_hash: str | None = None
     opened: Backend | None = None
     """The backend itself, where there are no weights to wait for (a server)."""
@@ -95,6 +98,7 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
             "config.json, tokenizer and weights, or a hub name such as Qwen/Qwen2-0.5B"
         ) from err
     length = args.get("max_length") or args.get("max_model_len") or resolve_max_length(hf_config, tokenizer)
+    template = template_of(tokenizer, args, config.apply_chat_template)
     return ModelSpec(
         backend=backend,
         name=Path(path).name,
@@ -102,8 +106,9 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
         tokenizer=tokenizer,
         max_length=int(length),
         max_gen_toks=int(args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
-        chat_template=_chat_template(tokenizer, args.get("chat_template_args") or {}, args.get("enable_thinking")),
+        chat_template=template,
         chat_template_text=template_text(tokenizer, config.apply_chat_template),
+        has_system_role=template is None or template.has_system_role,
         tokenizer_hash=hash_tokenizer(tokenizer),
     )
 
@@ -122,46 +127,6 @@ def hash_tokenizer(tokenizer: Tokenizer) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _chat_template(
-    tokenizer: Tokenizer, template_args: dict[str, object], enable_thinking: bool | None
-) -> Callable[..., str] | None:
-    if getattr(tokenizer, "chat_template", None) is None:
-        return None
-    options = dict(template_args)
-    if enable_thinking is not None:
-        options["enable_thinking"] = enable_thinking
-
-    def apply(history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Render `history`; an error of the template is raised, where lm-eval silently drops the system message."""
-        import jinja2
-
-        try:
-            text: str = tokenizer.apply_chat_template(
-                history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-                **options,
-            )
-        except jinja2.TemplateError as err:
-            roles = [message["role"] for message in history]
-            raise ConfigError(
-                f"The model's chat template refuses messages with the roles {roles}: {err}. Drop --system_instruction, "
-                "or run without --apply_chat_template"
-            ) from err
-        return text
-
-    return apply
-
-
-def template_text(tokenizer: Tokenizer, wanted: bool | str) -> str | None:
-    """Return the text of the chat template that a run uses; `wanted` may name one of several."""
-    template = getattr(tokenizer, "chat_template", None)
-    if isinstance(template, dict):
-        return template.get(wanted if isinstance(wanted, str) else "default")
-    return template
 
 
 def _first_line(err: Exception) -> str:

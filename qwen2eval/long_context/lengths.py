@@ -12,7 +12,7 @@ from typing import Any
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
-from qwen2eval.prompts import PromptPool, TokenCounter, has_cutting_pattern
+from qwen2eval.prompts import PromptPool, TokenCounter, before_plain_text, has_cutting_pattern
 from qwen2eval.requests import GenKwargs
 
 REMEMBERED_PARTS = 1 << 14
@@ -64,10 +64,12 @@ class PromptCounter:
         """Return the final prompt, as lm-eval's tasks build it for `user_text` without examples."""
         from lm_eval.api.utils import Message, maybe_delimit, multiturn_to_singleturn
 
-        system = maybe_delimit(self.config.system_instruction, self._description, "\n\n")
+        is_plain = not self.config.apply_chat_template or self.spec.chat_template is None
+        said = self.config.system_instruction
+        system = maybe_delimit(before_plain_text(said) if is_plain else said, self._description, "\n\n")
         messages = [Message("system", system)] if system else []
         messages.append(Message("user", user_text))
-        if not self.config.apply_chat_template or self.spec.chat_template is None:
+        if self.spec.chat_template is None or is_plain:
             return "".join(message.to_text() for message in messages)
         if self.config.fewshot_as_multiturn:
             return self.spec.chat_template([message.to_dict() for message in messages], add_generation_prompt=True)

@@ -35,6 +35,8 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
         raise ConfigError(f"--apply_chat_template: model {spec.name!r} has no chat template; run without the flag")
     if spec.is_instruct and not config.apply_chat_template:
         made.warnings.append(f"{spec.name} looks like an instruct model, but --apply_chat_template was not given")
+    if config.apply_chat_template and not spec.has_system_role:
+        made.warnings += _system_role_warning(config, loaded.tasks.values(), spec)
     opened: dict[str, ModelSpec] = {}
     with compiled_templates():
         for name, task in loaded.tasks.items():
@@ -95,6 +97,19 @@ def _has_data(task: EvalTask) -> bool:
     except Qwen2EvalError:
         return False
     return True
+
+
+def _system_role_warning(config: RunConfig, tasks: Iterable[EvalTask], spec: ModelSpec) -> list[str]:
+    """Say whose system message a template without a system role gets in another place."""
+    described = [task.name for task in tasks if task.has_description]
+    moved = ["--system_instruction"] if config.system_instruction else []
+    if described:
+        others = f" and {len(described) - 1:,} others" if len(described) > 1 else ""
+        moved.append(f"the description of {described[0]}{others}")
+    if not moved:
+        return []
+    what = " and ".join(moved)
+    return [f"The chat template of {spec.name} has no system role: {what} is at the head of the first user turn"]
 
 
 def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) -> list[str]:

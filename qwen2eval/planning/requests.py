@@ -65,7 +65,8 @@ def pick_docs(n_docs: int, *, limit: float | None, clusters: Sequence[object] | 
 def add_requests(planned: TaskPlan, all_docs: list[Doc], *, form: PromptForm, spec: ModelSpec) -> None:
     """Build the requests of the picked docs and add them to the plan, in batches that are tokenized together."""
     pool, prefixes = PromptPool(), PrefixCounter()
-    counter = None if spec.tokenizer is None else TokenCounter(spec.tokenizer)
+    is_rolling = planned.task.output_type == "loglikelihood_rolling"
+    counter = None if spec.tokenizer is None else TokenCounter(spec.tokenizer, is_whole_text=is_rolling)
     batch, n_chars = list[_Drafted](), 0
     for doc_id, request in _task_requests(planned, all_docs, form):
         batch.append(_Drafted(doc_id, request, pool.add(request.context)))

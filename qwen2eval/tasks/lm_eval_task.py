@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.errors import TaskFileError
+from qwen2eval.prompts import before_plain_text
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks import lm_eval_internals as internals
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, MetricSpec, spec_from_metadata, standard_metric
@@ -195,6 +196,11 @@ class EvalTask:
         return bool(getattr(self.lm_eval, "faithful", False))
 
     @property
+    def has_description(self) -> bool:
+        """Whether its prompts begin with a description, which is a system message under a chat template."""
+        return bool(self.lm_eval.get_config("description"))
+
+    @property
     def is_unsafe(self) -> bool:
         """Whether lm-eval says that its scorer runs what the model wrote."""
         return bool(getattr(self.lm_eval.config, "unsafe_code", False))
@@ -305,13 +311,19 @@ class EvalTask:
         prompt: Prompt = self.lm_eval.fewshot_context(
             doc,
             num_fewshot=self.lm_eval.config.num_fewshot or 0,
-            system_instruction=form.system_instruction,
+            system_instruction=self._system_text(form),
             apply_chat_template=form.apply_chat_template,
             fewshot_as_multiturn=form.fewshot_as_multiturn,
             chat_template=form.chat_template,
             gen_prefix=self.lm_eval.doc_to_prefix(doc),
         )
         return prompt
+
+    def _system_text(self, form: PromptForm) -> str | None:
+        """Return the run's system message; before plain text with a line after it."""
+        if form.apply_chat_template:
+            return form.system_instruction
+        return before_plain_text(form.system_instruction, str(self.lm_eval.get_config("fewshot_delimiter") or ""))
 
     def requests(self, doc: Doc, doc_id: int, prompt: Prompt, form: PromptForm) -> list[TaskRequest]:
         """Return the requests of a doc around its prompt."""

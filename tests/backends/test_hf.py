@@ -207,3 +207,32 @@ def test_a_token_is_neither_kept_nor_part_of_the_identity():
 def test_a_gpu_that_is_not_there_is_an_error(open_backend):
     with pytest.raises(ModelError, match="cuda:7 does not exist"):
         open_backend(device="cuda:7")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of peft, about tied weights
+@pytest.mark.parametrize("n_rows", [300, 320], ids=["the base's length", "longer than the base"])
+def test_an_adapter_with_its_own_head_loads_on_a_base_with_more_rows_than_the_tokenizer(model_folder, tmp_path, n_rows):
+    """lm-eval cut the embeddings to the tokenizer's length, and tied the base's head over the adapter's own."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    model.config.tie_word_embeddings = True
+    model.resize_token_embeddings(300)
+    model.save_pretrained(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer.save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(n_rows)
+    lora = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, modules_to_save=["lm_head"])
+    adapted = get_peft_model(base, lora)
+    with torch.no_grad():
+        adapted.get_output_embeddings().modules_to_save["default"].weight.mul_(0.5)
+    adapted.save_pretrained(tmp_path / "adapter")
+    args = {"pretrained": str(tmp_path / "base"), "peft": str(tmp_path / "adapter"), "dtype": "float32"}
+    config = RunConfig(model="hf", model_args=args, device="cpu")
+    backend = HfBackend(config, load_hf_spec(config, backend="hf", path=args["pretrained"]))
+    ids = tokenizer.encode("A cup")
+    with torch.no_grad():
+        wanted = adapted.eval()(torch.tensor([ids])).logits[0, -2].log_softmax(-1)[ids[-1]].item()
+    assert collect(backend, [scoring("A cu", "p")])[0].logprob == pytest.approx(wanted, abs=1e-4)

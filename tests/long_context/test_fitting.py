@@ -123,6 +123,8 @@ def test_needle_longer_than_the_length_is_refused():
 def test_counter_renders_what_the_plan_asks():
     """Chat template, system instruction and both ways of a system turn, against lm-eval's own code."""
     from qwen2eval.long_context.niah.task import NiahTask
+    from qwen2eval.planning.requests import prompt_form
+    from qwen2eval.tasks.lm_eval_task import EvalTask
 
     task = NiahTask({"task": "t", "metadata": {"lengths": [300]}})
     spec = spec_of(qwen_like_tokenizer())
@@ -134,14 +136,7 @@ def test_counter_renders_what_the_plan_asks():
         RunConfig(apply_chat_template=True, system_instruction="Be brief."),
     ):
         task.build_docs(spec, config)
-        asked = task.fewshot_context(
-            task.eval_docs[0],
-            num_fewshot=0,
-            system_instruction=config.system_instruction,
-            apply_chat_template=bool(config.apply_chat_template),
-            fewshot_as_multiturn=config.fewshot_as_multiturn,
-            chat_template=spec.chat_template if config.apply_chat_template else None,
-        )
+        asked = EvalTask(task).prompt(task.eval_docs[0], prompt_form(config, spec))
         assert asked == PromptCounter(spec, config).render(task.prompt_of(task.eval_docs[0]))
         assert re.search(r"Question: .*\nAnswer:", asked)
 

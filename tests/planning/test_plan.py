@@ -193,3 +193,16 @@ def test_other_models_cost_tokens_only(sums):
     plan = sums()
     assert task_costs(plan)["sums"] == (None, None, None, None)
     assert estimate_time(plan) is None
+
+
+@pytest.mark.parametrize("extra", ["", 'description: "Say a number."\n'], ids=["no description", "description"])
+def test_a_system_instruction_is_not_glued_to_the_question(sums, extra):
+    first = sums(extra, system_instruction="Be brief.").tasks["sums"].first_prompt
+    wanted = "Be brief.\n\nSay a number.What is 0 plus 0?" if extra else "Be brief.\n\nWhat is 0 plus 0?"
+    assert first == wanted
+
+
+def test_a_template_without_a_system_role_is_said(sums):
+    spec = ModelSpec("dummy", "gemma", chat_template=lambda messages, **_: str(messages), has_system_role=False)
+    plan = sums('description: "Say a number."\n', spec=spec, apply_chat_template=True)
+    assert [w for w in plan.warnings if "no system role: the description of sums is at the head" in w]

@@ -24,6 +24,8 @@ from typing import Any
 from qwen2eval.backends.api.args import check_model_args, headers_and_secrets, open_lm, positive_int
 from qwen2eval.backends.api.client import ApiClient, Connection, FailedRequestError, answer_in_threads
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
+from qwen2eval.backends.chat_template import template_of, without_system_role
+from qwen2eval.backends.lm_eval_calls import rolling_tokens
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.redact import public_url
 from qwen2eval.requests import Answer, FinishReason, GenKwargs, Request, is_sampled
@@ -76,6 +78,8 @@ class ApiBackend(Backend):
         self._lm, self.max_length = open_lm(name, args, self._client)
         self._is_chat = name == "local-chat-completions"
         self.tokenizer = self._lm.tokenizer if self._lm.tokenizer_backend == "huggingface" else None
+        template = None if self.tokenizer is None or self._is_chat else template_of(self.tokenizer, {})
+        self.has_system_role = template is None or template.has_system_role
         self._encode_lock = threading.Lock()
         self._is_probed = False
 
@@ -109,9 +113,11 @@ class ApiBackend(Backend):
         """
         import jinja2
 
-        messages = [dict(message) for message in history]
+        messages: list[dict[str, Any]] = [dict(message) for message in history]
         if self._is_chat:
             return json.dumps(messages, ensure_ascii=False)
+        if not self.has_system_role:
+            messages = without_system_role(messages)
         tokenizer = self._lm.tokenizer
         advice = "Use --model local-chat-completions, where the server applies it, or leave out --apply_chat_template."
         if not hasattr(tokenizer, "apply_chat_template"):
@@ -218,7 +224,7 @@ class ApiBackend(Backend):
 
         lm = self._lm
         with self._encode_lock:
-            token_ids, prefix_id = lm.tok_encode(request.context), lm.prefix_token_id
+            token_ids, prefix_id = rolling_tokens(lm, request.context), lm.prefix_token_id
         windows = get_rolling_token_windows(
             token_list=token_ids, prefix_token=prefix_id, max_seq_len=lm.max_length - 1, context_len=1
         )

@@ -18,6 +18,7 @@ from lm_eval.models.utils import (
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from qwen2eval.backends.lm_eval_calls import rolling_tokens
 from qwen2eval.engine import Engine, GenerationParams
 from qwen2eval.engine.generate import Generated, GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
@@ -145,7 +146,7 @@ class Qwen2LM(TemplateLM):
     def rolling_windows(self, text: str) -> list[ScoreRequest]:
         """Return disjoint windows over a text, each as long as the model, that together score each token once."""
         windows = get_rolling_token_windows(
-            token_list=self.tok_encode(text),
+            token_list=rolling_tokens(self, text),
             prefix_token=self.prefix_token_id,
             max_seq_len=self.max_length,
             context_len=1,

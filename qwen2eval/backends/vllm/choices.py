@@ -15,6 +15,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
+from qwen2eval.backends.lm_eval_calls import rolling_tokens
 from qwen2eval.backends.vllm.engine import Answered, Ask
 from qwen2eval.requests import Answer, Request
 
@@ -83,7 +84,7 @@ def rolling_asks(lm: Any, requests: Sequence[Request]) -> Iterator[Ask | Answere
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     for index, request in enumerate(requests):
-        tokens = lm.tok_encode(request.context)
+        tokens = rolling_tokens(lm, request.context)
         windows = get_rolling_token_windows(
             token_list=tokens, prefix_token=lm.prefix_token_id, max_seq_len=lm.max_length - 2, context_len=1
         )

@@ -24,6 +24,7 @@ from qwen2eval.long_context.needlebench.docs import kinship_of
 from qwen2eval.long_context.needlebench.kinship import Kinship
 from qwen2eval.long_context.published import PublishedTask
 from qwen2eval.long_context.task import Docs, LongContextTask
+from qwen2eval.prompts import before_plain_text
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import MetricSpec, metric
 from qwen2eval.typed_json import JsonObject
@@ -304,7 +305,7 @@ def checked_language(metadata: JsonObject) -> Language:
 def _conversation(turns: Sequence[str], *, system: str | None, chat_template: Callable[..., str] | None) -> str:
     """Return turns of user and model as one prompt, the user's last."""
     if chat_template is None:
-        return (system or "") + "\n".join(turns)
+        return (before_plain_text(system) or "") + "\n".join(turns)
     roles = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
     messages = [{"role": "system", "content": system}, *roles] if system else roles
     return chat_template(messages, add_generation_prompt=True)
