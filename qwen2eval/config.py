@@ -163,7 +163,7 @@ class RunConfig:
     num_fewshot: int | None = setting(
         None,
         Flag(
-            "number of examples in each prompt; a task that is defined with 0 keeps 0, as in lm-eval",
+            "number of examples in each prompt; a task that is defined with 0 examples is refused",
             group=PROMPTS,
             metavar="N",
             unset="as each task defines",

@@ -83,3 +83,12 @@ def summarize_names(names: Sequence[str], *, most: int = 3) -> str:
     """
     listed = ", ".join(names[:most])
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed
+
+
+def in_one_line(err: Exception, *, most: int = 300) -> str:
+    r"""Return what a library or a task's own code raised, for a message of one line.
+
+    >>> in_one_line(RuntimeError("CUDA error:\n  out of luck")), in_one_line(AssertionError())
+    ('RuntimeError: CUDA error: out of luck', 'AssertionError')
+    """
+    return " ".join(f"{type(err).__name__}: {err}".split()).removesuffix(":")[:most]

@@ -12,7 +12,7 @@ from qwen2eval.answers.store import STORE_FILE, ResponseStore
 from qwen2eval.backends import Backend, load_spec, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.demo.shipped import with_demo_corpus
-from qwen2eval.errors import BackendError, Qwen2EvalError, TaskFileError
+from qwen2eval.errors import BackendError, ModelError, Qwen2EvalError, StoreError, TaskFileError, in_one_line
 from qwen2eval.judges.asking import ask_judge, planned_judge
 from qwen2eval.planning.plan import make_plan
 from qwen2eval.planning.planned import Plan
@@ -104,11 +104,13 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
         try:
             with clock.time("model_seconds"):
                 backend = open_model(part.config, part.spec)
-        except Qwen2EvalError as err:
+        # Libraries may raise anything for what they can't load
+        except Exception as err:
+            known = err if isinstance(err, Qwen2EvalError) else _cannot_be_opened(part.spec.name, err)
             if not answers:
-                raise
+                raise known from err
             # The answers of earlier models are kept: only the tasks of this model fail
-            plan.failures |= dict.fromkeys(part.tasks, err)
+            plan.failures |= dict.fromkeys(part.tasks, known)
             continue
         with (
             closing(backend),
@@ -141,9 +143,27 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
                 )
                 require_answers(name, got)
                 answers[name] = got
-            except BackendError as err:
+            except StoreError:
+                # Answers that can't be kept are the run's failure: each further one would be lost
+                raise
+            except Qwen2EvalError as err:
                 plan.failures[name] = err
+            # A backend, its libraries and a task's own turns may raise anything: the other tasks are asked
+            except Exception as err:  # noqa: BLE001
+                plan.failures[name] = _stopped(name, err)
     return answers
+
+
+def _stopped(name: str, err: Exception) -> BackendError:
+    """Return what stopped a task in the middle of its answers, in one line."""
+    return BackendError(
+        f"Task {name!r} stopped while it was answered: {in_one_line(err)}. Its finished answers are kept: the same "
+        "command asks only the rest"
+    )
+
+
+def _cannot_be_opened(name: str, err: Exception) -> ModelError:
+    return ModelError(f"Model {name!r} can't be opened: {in_one_line(err)}")
 
 
 def score_answers(plan: Plan, answers: dict[str, TaskAnswers]) -> dict[str, TaskSamples]:
@@ -184,7 +204,7 @@ def _task_code(plan: Plan, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as err:  # noqa: BLE001
-        plan.failures[name] = TaskFileError(f"Task {name!r} can't be scored: {type(err).__name__}: {err}")
+        plan.failures[name] = TaskFileError(f"Task {name!r} can't be scored: {in_one_line(err)}")
 
 
 def require_answers(name: str, got: TaskAnswers) -> None:

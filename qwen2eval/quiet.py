@@ -14,6 +14,7 @@ from qwen2eval.offline import forbid_network
 
 NOISY = (
     "lm_eval",
+    "lm_eval.api.registry",
     "datasets",
     "transformers",
     "huggingface_hub",
@@ -45,8 +46,9 @@ def quiet_libraries() -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     levels = {name: logging.getLogger(name).level for name in NOISY}
     for name in NOISY:
-        # datasets logs what it raises, too: a broken file would be reported twice
-        logging.getLogger(name).setLevel(logging.CRITICAL if name == "datasets" else logging.ERROR)
+        # These log what is reported anyway: a broken file, an unknown metric
+        says_twice = name in ("datasets", "lm_eval.api.registry")
+        logging.getLogger(name).setLevel(logging.CRITICAL if says_twice else logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(_nowhere()):
             warnings.simplefilter("ignore")

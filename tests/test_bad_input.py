@@ -239,9 +239,22 @@ def test_a_broken_task_file_is_named_with_the_line(tmp_path, tasks_dir, refused,
     [
         ({"doc_to_text": "{{quesstion}}"}, "'quesstion' is undefined"),
         ({"doc_to_text": "{{question"}, "TemplateSyntaxError"),
-        ({"test_split": "exam"}, "exam"),
+        ({"test_split": "exam"}, "asks for the split 'exam' of its data, which has: train, test."),
+        (
+            {"num_fewshot": 7, "fewshot_split": "train"},
+            "asks for 7 examples in each prompt, and there are 5 in the split",
+        ),
+        ({"metric_list": [{"metric": "exactmatch"}]}, "an unknown metric 'exactmatch'; did you mean 'exact_match'?"),
+        (
+            {"metric_list": [{"metric": "exactmatch", "aggregation": "mean", "higher_is_better": True}]},
+            "an unknown metric 'exactmatch'; did you mean 'exact_match'?",
+        ),
+        (
+            {"metric_list": [{"metric": "exact_match", "aggregation": "meen", "higher_is_better": True}]},
+            "metric 'exact_match': an unknown aggregation 'meen'; did you mean 'mean'?",
+        ),
     ],
-    ids=["column", "template", "split"],
+    ids=["column", "template", "split", "examples", "metric", "metric with its aggregation", "aggregation"],
 )
 def test_a_task_that_does_not_fit_its_data_is_named_and_the_other_finishes(tmp_path, tasks_dir, changes, message):
     write_task(tasks_dir, "unfit", like="say", **changes)

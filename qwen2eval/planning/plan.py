@@ -9,10 +9,11 @@ from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
 from qwen2eval.data.locate import merge_missing_data
-from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError
+from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError, in_one_line
 from qwen2eval.planning.planned import Plan, TaskPlan
 from qwen2eval.planning.preflight import check_scorer
 from qwen2eval.planning.requests import add_requests, pick_docs, prompt_form
+from qwen2eval.tasks.build_errors import missing_package
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from qwen2eval.tasks.lm_eval_task import EvalTask
 from qwen2eval.tasks.registry import load_tasks
@@ -150,6 +151,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         raise TaskFileError(f"Task {name!r} asks about images or audio; this version evaluates text only")
     _check_answer_room(name, task, spec)
     _check_turns(name, task)
+    _check_thinking(name, task, config)
     try:
         # Prompts of a given length can only be built when the model's tokenizer is known
         if task.sized is not None:
@@ -159,12 +161,19 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         doc_ids = pick_docs(len(all_docs), limit=config.limit, clusters=clusters)
         planned = TaskPlan(name, task, doc_ids, [all_docs[i] for i in doc_ids], len(all_docs), task.repeats)
         add_requests(planned, all_docs, form=prompt_form(config, spec), spec=spec)
-        planned.preflight = check_scorer(task, planned.docs[0], [r for r in planned.requests if r.doc_id == doc_ids[0]])
+        if config.num_fewshot and task.ignores_examples:
+            raise TaskFileError(
+                f"--num_fewshot {config.num_fewshot}: task {name!r} builds its prompts without examples. Run it "
+                "without the flag"
+            )
+        planned.preflight = check_scorer(planned)
     except Qwen2EvalError:
         raise
     # Templates and scorers are the task author's: what they raise is this task's failure
+    except ImportError as err:
+        raise missing_package(name, err) from err
     except Exception as err:
-        raise TaskFileError(f"Task {name!r} fails on its own docs: {type(err).__name__}: {err}") from err
+        raise TaskFileError(f"Task {name!r} fails on its own docs: {in_one_line(err)}") from err
     return planned
 
 
@@ -185,6 +194,15 @@ def _check_turns(name: str, task: EvalTask) -> None:
     if task.output_type != "generate_until" or task.num_fewshot or task.repeats > 1:
         raise TaskFileError(
             f"Task {name!r} has turns, so its output_type must be generate_until, with num_fewshot 0 and repeats 1"
+        )
+
+
+def _check_thinking(name: str, task: EvalTask, config: RunConfig) -> None:
+    """Refuse log-probabilities of a model that thinks before it answers: its choices would stand in the thought."""
+    if config.model_args.get("enable_thinking") and task.output_type != "generate_until":
+        raise ConfigError(
+            f"Task {name!r} needs log-probabilities, and a model does not think before these: run the task without "
+            "enable_thinking=true in --model_args"
         )
 
 

@@ -8,7 +8,8 @@ from qwen2eval.config import RunConfig
 from qwen2eval.errors import Qwen2EvalError
 from qwen2eval.prompts import PromptText
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
-from qwen2eval.tasks.lm_eval_task import EvalGroup, EvalTask
+from qwen2eval.tasks.eval_group import EvalGroup
+from qwen2eval.tasks.lm_eval_task import EvalTask
 
 
 @dataclass(frozen=True, slots=True)

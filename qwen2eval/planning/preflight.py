@@ -5,17 +5,20 @@ A scorer that would fail, or that rates a wrong answer like a right one, must be
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen2eval.errors import ConfigError, TaskFileError
-from qwen2eval.planning.planned import PlannedRequest
+from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.lm_eval_task import EvalTask
-from qwen2eval.tasks.metric_spec import as_number
+from qwen2eval.tasks.metric_spec import MetricItem, as_number
 
 WRONG_TEXT = "¤ no answer ¤"
+MADE_UP_DOCS = 32
+"""Docs that the scorer is tried on."""
 
 
 def check_writable(folder: Path) -> None:
@@ -33,36 +36,31 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(f"--output_path {str(folder)!r} can't be written: {why}") from err
 
 
-def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -> str:
-    """Score a known right and a known wrong answer to `doc` with the task's own filters and metrics.
+def check_scorer(planned: TaskPlan) -> str:
+    """Score known right and wrong answers to a task's first docs with its own filters, metrics and aggregations.
+
+    Each request gets as many answers as the task repeats it.
 
     Returns:
         "ok", or a warning: the scorer rates both the same. A task whose target is not an answer declares
         `target_is_answer = False`.
 
     Raises:
-        TaskFileError: a metric whose aggregation does not exist.
-        Exception: any error of the scorer; the caller names the task.
+        TaskFileError: an aggregation that does not exist, or that gives no number.
+        Exception: any error of the scorer or an aggregation; the caller names the task.
     """
+    task = planned.task
     for metric, aggregate in task.aggregations.items():
         if not callable(aggregate):
             raise TaskFileError(
                 f"Task {task.name!r}: lm-eval has no aggregation for the metric {metric!r}; name another"
             )
-    right = _score(task, doc, requests, right=True)
-    wrong = _score(task, doc, requests, right=False)
-    comparable = [key for key in right if key in wrong and right[key] is not None and wrong[key] is not None]
-    metrics = task.metrics()
-    if unknown := _unknown_metrics(task, right):
+    pairs = list(_scored_pairs(planned))
+    _check_aggregations(planned, pairs)
+    found = dict.fromkeys(key.rsplit(",", 1)[0] for pair in pairs for key in pair.right)
+    if unknown := _unknown_metrics(task, found):
         return f"metadata.metrics describes {unknown[0]!r}, which is no metric of the task: check its name"
-    if not comparable:
-        return "ok"
-    # One metric that rates the right answer higher is enough: others may not depend on the answer
-    for key in comparable:
-        spec = metrics.get(key.split(",")[0])
-        if _is_better(right[key], wrong[key], None if spec is None else spec.higher_is_better):
-            return "ok"
-    if not task.target_is_answer:
+    if not task.target_is_answer or any(_tells_apart(task, pair) for pair in pairs) or not any(map(_numbers, pairs)):
         return "ok"
     return (
         "sanity check failed: the scorer does not rate the target itself above a wrong answer; check extraction and "
@@ -70,32 +68,108 @@ def check_scorer(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest]) -
     )
 
 
-def _unknown_metrics(task: EvalTask, scored: Mapping[str, float | None]) -> list[str]:
+class _Pair(NamedTuple):
+    """A doc's metrics by "metric,filter", for a right and a wrong answer."""
+
+    right: dict[str, MetricItem]
+    wrong: dict[str, MetricItem]
+
+
+def _scored_pairs(planned: TaskPlan) -> Iterator[_Pair]:
+    """Yield the metrics of the first docs; of one doc where programs are run, which takes time.
+
+    A doc that the scorer fails on is passed over, as in the run, where it is not scored; if it fails on all, it raises.
+    """
+    n_docs = MADE_UP_DOCS if planned.task.programs is None else 1
+    by_doc: dict[int, list[PlannedRequest]] = defaultdict(list)
+    for request in planned.requests:
+        by_doc[request.doc_id].append(request)
+    errors: list[Exception] = []
+    tried = list(zip(planned.doc_ids, planned.docs, strict=True))[:n_docs]
+    for doc_id, doc in tried:
+        try:
+            yield _Pair(*(_score(planned, doc, by_doc[doc_id], right=right) for right in (True, False)))
+        except ImportError:
+            raise
+        except Exception as err:  # noqa: BLE001 - the task author's code may raise anything
+            errors.append(err)
+    if len(errors) == len(tried):
+        raise errors[0]
+
+
+def _check_aggregations(planned: TaskPlan, pairs: Sequence[_Pair]) -> None:
+    """Aggregate made-up answers, every second one right.
+
+    Raises:
+        TaskFileError: the result is no number.
+        Exception: any error of the task author's aggregation.
+    """
+    items: dict[str, list[MetricItem]] = defaultdict(list)
+    for number, pair in enumerate(pairs):
+        for key, item in (pair.wrong if number % 2 else pair.right).items():
+            items[key].append(item)
+    # With only some of the docs an aggregation may lack what others have, so that its error means nothing
+    is_whole = len(pairs) == len(planned.docs)
+    for key, values in items.items():
+        metric = key.rsplit(",", 1)[0]
+        try:
+            result = planned.task.aggregation(metric).function(values)
+        except (ImportError, NameError, AttributeError, TypeError):
+            raise
+        except Exception:
+            if is_whole and len(values) > 1:
+                raise
+            continue
+        if as_number(result) is None:
+            raise TaskFileError(
+                f"Task {planned.name!r}: the aggregation of the metric {metric!r} gives {result!r}, not a number"
+            )
+
+
+def _tells_apart(task: EvalTask, pair: _Pair) -> bool:
+    """Return whether any metric rates the right answer higher: others may not depend on the answer."""
+    specs = task.metrics()
+    for key, (right, wrong) in _numbers(pair).items():
+        spec = specs.get(key.split(",")[0])
+        if _is_better(right, wrong, None if spec is None else spec.higher_is_better):
+            return True
+    return False
+
+
+def _numbers(pair: _Pair) -> dict[str, tuple[float, float]]:
+    """Return the metrics that are numbers for both answers."""
+    both = {key: (as_number(item), as_number(pair.wrong.get(key))) for key, item in pair.right.items()}
+    return {key: (right, wrong) for key, (right, wrong) in both.items() if right is not None and wrong is not None}
+
+
+def _unknown_metrics(task: EvalTask, scored: Iterable[str]) -> list[str]:
     """Return the metrics that the task's YAML describes and that neither its scorer nor a judge gives."""
-    known = {key.rsplit(",", 1)[0] for key in scored} | set(task.aggregations)
+    known = set(scored) | set(task.aggregations)
     if task.judged is not None:
         known |= set(task.judged.judge_metrics(""))
     return [name for name in task.metadata.get("metrics") or () if name not in known]
 
 
-def _score(task: EvalTask, doc: Doc, requests: Sequence[PlannedRequest], *, right: bool) -> dict[str, float | None]:
-    """Return each numeric metric by "metric,filter"."""
+def _score(planned: TaskPlan, doc: Doc, requests: Sequence[PlannedRequest], *, right: bool) -> dict[str, MetricItem]:
+    """Return each metric by "metric,filter"."""
+    task = planned.task
     target = _target(task, doc)
     gold = task.gold_choices(doc)
     responses: list[Any] = []
     for request in requests:
         if request.kind == "generate_until":
-            responses.append([target if right else WRONG_TEXT])
+            response: Any = target if right else WRONG_TEXT
         elif request.kind == "loglikelihood_rolling":
-            responses.append([-1.0 if right else -1000.0])
+            response = -1.0 if right else -1000.0
         else:
             is_gold = not gold or request.index in gold
-            responses.append([(-0.1, True) if is_gold == right else (-10.0, False)])
-    scored: dict[str, float | None] = {}
-    for filter_name, filtered in task.filtered([doc] * len(requests), responses).items():
-        for metric, value in task.score(doc, filtered).items():
-            scored[f"{metric},{filter_name}"] = as_number(value)
-    return scored
+            response = (-0.1, True) if is_gold == right else (-10.0, False)
+        responses.append([response] * planned.repeats)
+    return {
+        f"{metric},{filter_name}": value
+        for filter_name, filtered in task.filtered([doc] * len(requests), responses).items()
+        for metric, value in task.score(doc, filtered).items()
+    }
 
 
 def _target(task: EvalTask, doc: Doc) -> str:
@@ -106,7 +180,5 @@ def _target(task: EvalTask, doc: Doc) -> str:
     return str(target[0] if isinstance(target, list) and target else target)
 
 
-def _is_better(right: float | None, wrong: float | None, higher_is_better: bool | None) -> bool:
-    assert right is not None, "only comparable metrics are passed"
-    assert wrong is not None, "only comparable metrics are passed"
+def _is_better(right: float, wrong: float, higher_is_better: bool | None) -> bool:
     return right < wrong if higher_is_better is False else right > wrong

@@ -79,7 +79,10 @@ def _score_table(rows: tuple[ScoreRow, ...], *, room: int) -> Table:
     table.add_column("Task", overflow="fold", min_width=8)
     table.add_column("Metric", overflow="fold", min_width=8)
     for header in ("Value", "Error", "95% interval", "n", "Unscored"):
-        table.add_column(header, justify="right", no_wrap=True)
+        # The interval of a large number takes two lines, so that the names have room
+        table.add_column(
+            header, justify="right", no_wrap=header != "95% interval", min_width=8 if " " in header else None
+        )
     table.add_column("Health", overflow="fold", min_width=8)
     for row in rows:
         table.add_row(*_cells(row, task_width=room * 3 // 7, metric_width=room * 4 // 7))

@@ -15,6 +15,7 @@ NOT_APPLICABLE = "n/a"
 # some as 0-100, so a weak model's 0.7 of 100 would read "70.0%".
 _RATIO_WORDS = frozenset({"acc", "accuracy", "match", "em", "pass", "rate", "ratio", "recall", "refusal", "found"})
 _SLACK = 1e-9
+_LARGE = 1e6
 
 
 def is_ratio(metric: str, value: float | None = None) -> bool:
@@ -48,18 +49,23 @@ def format_percent(ratio: float | None, *, sign: str = "%") -> str:
 
 
 def format_number(number: float | None) -> str:
-    """Write a number that is not a ratio with about four significant digits.
+    """Write a number that is not a ratio with about four significant digits, a large one by its power of ten.
 
     >>> [format_number(number) for number in (12345.6, 123.456, 12.0, 1.23456, 0.012344, 0.0, 0.00001, None)]
     ['12,346', '123.5', '12', '1.235', '0.01234', '0', '1e-05', '—']
+    >>> format_number(643_932_295_771.0)
+    '6.4e+11'
     """
     if number is None or math.isnan(number):
         return NOTHING
     if math.isinf(number):
         return "∞" if number > 0 else "-∞"
+    size = abs(number)
+    # A perplexity may have any number of digits, and a table has 80 columns
+    if size >= _LARGE:
+        return f"{number:.1e}"
     if number == int(number):
         return f"{int(number):,}"
-    size = abs(number)
     if size >= 1000:
         return f"{number:,.0f}"
     if size >= 1:

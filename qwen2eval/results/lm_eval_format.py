@@ -8,8 +8,8 @@ from qwen2eval.planning.planned import PlannedRequest
 from qwen2eval.results.sample import TaskSamples, raw_response
 from qwen2eval.results.scores import Score, lm_eval_metrics
 from qwen2eval.run_info import RunInfo
+from qwen2eval.tasks.eval_group import EvalGroup
 from qwen2eval.tasks.lm_eval_internals import eval_results
-from qwen2eval.tasks.lm_eval_task import EvalGroup
 
 
 def lm_eval_results(

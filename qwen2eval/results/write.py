@@ -18,7 +18,7 @@ from qwen2eval.results.scores import SCORE_COLUMNS, Score, cell_scores, scores_f
 from qwen2eval.run_folder.evidence import MATCH_COLUMNS
 from qwen2eval.run_folder.folder import ROWS_A_BATCH, Run, file_name, load_run
 from qwen2eval.run_info import HeatMapInfo, RunInfo
-from qwen2eval.tasks.lm_eval_task import EvalGroup
+from qwen2eval.tasks.eval_group import EvalGroup
 
 
 @contextmanager

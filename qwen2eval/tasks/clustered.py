@@ -30,6 +30,11 @@ class ClusteredTask(ConfigurableTask):
             cluster: type(sampler)(pool, rnd=None) for cluster, pool in pools.items()
         }
 
+    @property
+    def cluster_samplers(self) -> list[ContextSampler]:
+        """The samplers of all clusters."""
+        return list(self._samplers.values())
+
     def set_fewshot_seed(self, seed: int | None = None) -> None:
         """Seed every cluster's sampler alike, as lm-eval seeds one task a subject."""
         super().set_fewshot_seed(seed)

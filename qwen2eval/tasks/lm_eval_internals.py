@@ -42,10 +42,11 @@ INTERNALS = (
     "lm_eval.models.api_models:TemplateAPI._create_payload",
     "lm_eval.api.task:ConfigurableTask._metric_fn_list",
     "lm_eval.api.task:ConfigurableTask._filters",
+    "lm_eval.api.task:ConfigurableTask._aggregation_list",
     "lm_eval.models.api_models:TemplateAPI._seed",
     "lm_eval.models.api_models:TemplateAPI._max_gen_toks",
 )
-"""Module and name of each; the last four are attributes that an instance has."""
+"""Module and name of each; the last five are attributes that an instance has."""
 
 
 def load_entry(name: str, known: Mapping[str, TaskEntry], metadata: Mapping[str, object]) -> dict[str, dict[str, Any]]:
@@ -99,12 +100,75 @@ def scorer_namespaces(task: "Task") -> Iterator[dict[str, Any]]:
             yield names
 
 
+def known_metrics() -> list[str]:
+    """Return the names of lm-eval's own metrics."""
+    import lm_eval.api.metrics  # noqa: F401 - registers them
+    from lm_eval.api.registry import metric_registry
+
+    return list(metric_registry.keys())
+
+
+def known_aggregations() -> list[str]:
+    """Return the names of lm-eval's own aggregations."""
+    import lm_eval.api.metrics  # noqa: F401 - registers them
+    from lm_eval.api.registry import aggregation_registry
+
+    return list(aggregation_registry.keys())
+
+
+def missing_metrics(task: "Task") -> list[str]:
+    """Return the metrics of a task that neither lm-eval nor its own scorer has a function for."""
+    if getattr(task.config, "process_results", None) is not None:
+        return []
+    return [name for name, function in getattr(task, "_metric_fn_list", {}).items() if function is None]
+
+
+def missing_aggregations(task: "Task") -> list[tuple[str, str]]:
+    """Return (metric, name of its aggregation) where the task's YAML names an aggregation that lm-eval doesn't know."""
+    listed = getattr(task.config, "metric_list", None) or ()
+    found = getattr(task, "_aggregation_list", {})
+    named = [(str(one.get("metric")), str(one["aggregation"])) for one in listed if "aggregation" in one]
+    return [(metric, name) for metric, name in named if metric in found and found[metric] is None]
+
+
+def splits_of_failed(err: Exception) -> list[str] | None:
+    """Return the splits of the data set of a task whose construction failed; None: it had none yet."""
+    traceback = err.__traceback__
+    while traceback is not None:
+        dataset = getattr(traceback.tb_frame.f_locals.get("self"), "dataset", None)
+        if isinstance(dataset, Mapping):
+            return [str(name) for name in dataset]
+        traceback = traceback.tb_next
+    return None
+
+
+def has_constant_target(task: "Task") -> bool:
+    """Return whether a task scores by its own function and has one target for all docs: a stand-in, as IFEval's 0."""
+    target = getattr(task.config, "doc_to_target", None)
+    if getattr(task.config, "process_results", None) is None or callable(target):
+        return False
+    return not isinstance(target, str) or ("{" not in target and target not in getattr(task, "features", ()))
+
+
 def forget_metadata(task: "Task | Group", names: Iterable[str]) -> None:
     """Take keys out of a task's or group's metadata that lm-eval merged into it while it was loaded."""
     parts: tuple[Any, ...] = (getattr(task, "config", None), task, getattr(task, "_config", None))
     for part in parts:
         if isinstance(metadata := getattr(part, "metadata", None), dict):
             part.metadata = {key: value for key, value in metadata.items() if key not in set(names)}
+
+
+def samplers(task: "Task") -> list[Any]:
+    """Return all samplers that a task draws examples with: one, or one for each cluster; none for tasks without."""
+    own = getattr(task, "sampler", None)
+    return [*([] if own is None else [own]), *getattr(task, "cluster_samplers", ())]
+
+
+def is_ordered(sampler: Any) -> bool:
+    """Return whether a sampler takes examples in their order: any but lm-eval's default one, which draws them."""
+    from lm_eval.api.samplers import ContextSampler
+
+    return type(sampler) is not ContextSampler
 
 
 def draws_at_random(task: "Task") -> bool:

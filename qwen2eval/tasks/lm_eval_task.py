@@ -17,6 +17,7 @@ from qwen2eval.prompts import before_plain_text
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks import lm_eval_internals as internals
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, MetricSpec, spec_from_metadata, standard_metric
+from qwen2eval.tasks.other_items import OtherItems
 from qwen2eval.tasks.protocols import (
     DescribesMetrics,
     HasTurns,
@@ -119,8 +120,10 @@ class EvalTask:
         own_programs: RunsPrograms | None = lm_eval if isinstance(lm_eval, RunsPrograms) else None
         self.programs = programs or own_programs
         # If programs are run for a task, its target is the tests, which are not an answer
-        self.target_is_answer = programs is None and bool(getattr(lm_eval, "target_is_answer", True))
+        has_target = bool(getattr(lm_eval, "target_is_answer", True)) and not internals.has_constant_target(lm_eval)
+        self.target_is_answer = programs is None and has_target
         self._score = score or lm_eval.process_results
+        self._examples = OtherItems(lm_eval)
 
     # Who it is
 
@@ -222,11 +225,21 @@ class EvalTask:
         return hashlib.sha256(json.dumps(config, sort_keys=True, default=_stable_text).encode()).hexdigest()
 
     def override(self, config: "RunConfig") -> None:
-        """Apply a run's settings the way lm-eval's `simple_evaluate` does."""
+        """Apply a run's settings the way lm-eval's `simple_evaluate` does.
+
+        Raises:
+            TaskFileError: --num_fewshot asks for examples where lm-eval would pass over the flag.
+        """
         task = self.lm_eval
         if config.gen_kwargs and task.get_config("output_type") == "generate_until":
             task.set_config(key="generation_kwargs", value=dict(config.gen_kwargs), update=True)
         own = task.get_config("num_fewshot")
+        if config.num_fewshot and (own == 0 or self.output_type == "loglikelihood_rolling"):
+            why = "is defined with 0 examples (num_fewshot: 0)" if own == 0 else "scores texts, which have no examples"
+            raise TaskFileError(
+                f"--num_fewshot {config.num_fewshot}: task {self.name!r} {why}. Run it without the flag"
+                + (", or with a copy of its YAML without that line (--include_path)" if own == 0 else "")
+            )
         if config.num_fewshot is not None and own != 0:
             task.set_config(key="num_fewshot", value=config.num_fewshot)
         elif own is None:
@@ -307,7 +320,13 @@ class EvalTask:
         return internals.draws_at_random(self.lm_eval)
 
     def prompt(self, doc: Doc, form: PromptForm) -> Prompt:
-        """Return lm-eval's prompt of a doc with its examples: a text, or one text for each choice."""
+        """Return lm-eval's prompt of a doc with its examples, never the doc itself: a text, or one for each choice.
+
+        Raises:
+            TaskFileError: there are fewer examples than the task asks for.
+            Exception: any error of the task author's templates.
+        """
+        self._examples.leave_out(doc)
         prompt: Prompt = self.lm_eval.fewshot_context(
             doc,
             num_fewshot=self.lm_eval.config.num_fewshot or 0,
@@ -324,6 +343,11 @@ class EvalTask:
         if form.apply_chat_template:
             return form.system_instruction
         return before_plain_text(form.system_instruction, str(self.lm_eval.get_config("fewshot_delimiter") or ""))
+
+    @property
+    def ignores_examples(self) -> bool:
+        """Whether the prompts that were built so far have no examples, although the task was told to have some."""
+        return bool(self.num_fewshot) and bool(self._examples.samplers) and not self._examples.n_draws
 
     def requests(self, doc: Doc, doc_id: int, prompt: Prompt, form: PromptForm) -> list[TaskRequest]:
         """Return the requests of a doc around its prompt."""
@@ -459,35 +483,6 @@ class EvalTask:
             else:
                 specs[name] = standard_metric(name).towards(directions.get(name))
         return specs
-
-
-class EvalGroup:
-    """A group of tasks with its own score.
-
-    Args:
-        lm_eval: the group as lm-eval built it.
-    """
-
-    def __init__(self, lm_eval: "Group") -> None:
-        self.lm_eval = lm_eval
-
-    @property
-    def task_names(self) -> list[str]:
-        """Names of all tasks in it and in its subgroups."""
-        return [str(task.task_name) for task in self.lm_eval.get_all_tasks()]
-
-    @property
-    def has_aggregation(self) -> bool:
-        """Whether it has a score."""
-        return bool(self.lm_eval.has_aggregation)
-
-    def aggregate(self, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return its row of scores by lm-eval's own rule.
-
-        Args:
-            metrics: task -> {"metric,filter": value, "metric_stderr,filter": …}.
-        """
-        return dict(self.lm_eval.aggregate(metrics))
 
 
 def metadata_of(task: "Task | Group") -> dict[str, Any]:

@@ -16,18 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
 from qwen2eval.data.hub_files import hub_or_cache
-from qwen2eval.data.jsonl import read_jsonl
-from qwen2eval.errors import (
-    ConfigError,
-    DataFileError,
-    MissingDataError,
-    Qwen2EvalError,
-    TaskFileError,
-    TaskNotFoundError,
-)
+from qwen2eval.errors import ConfigError, MissingDataError, Qwen2EvalError, TaskFileError, TaskNotFoundError
+from qwen2eval.tasks.build_errors import check_metrics, explained
+from qwen2eval.tasks.eval_group import EvalGroup
 from qwen2eval.tasks.index import TaskEntry, entries_of, lm_eval_entries, read_task_yaml, scan, shipped_entries
 from qwen2eval.tasks.lm_eval_internals import forget_metadata, load_entry
-from qwen2eval.tasks.lm_eval_task import EvalGroup, EvalTask
+from qwen2eval.tasks.lm_eval_task import EvalTask
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -125,9 +119,12 @@ def load_tasks(config: RunConfig) -> LoadedTasks:
             loaded.failures[entry.name] = err
             is_data_missing |= isinstance(err, MissingDataError)
             continue
-        for task in built.tasks.values():
-            task.override(config)
-        loaded.tasks |= built.tasks
+        for name, task in built.tasks.items():
+            try:
+                task.override(config)
+                loaded.tasks[name] = task
+            except Qwen2EvalError as err:
+                loaded.failures[name] = err
         loaded.groups |= built.groups
     if config.reference_implementation and not any(task.reproduces_reference for task in loaded.tasks.values()):
         loaded.warnings.append("--reference_implementation changes nothing here: only NeedleBench's tasks support it")
@@ -240,7 +237,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
         raise
     # Functions and data sets that a task file names may raise anything: then that task fails, not the run
     except Exception as err:
-        raise _explain(entry, err) from err
+        raise explained(entry, err) from err
     # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each
     # hash of the task and in results.json
     for part in (*built["tasks"].values(), *built["groups"].values()):
@@ -250,58 +247,13 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
 
 def _evaluated(task: "Task", config: RunConfig) -> EvalTask:
     """Return a task as a run uses it; programs that its own code would run unprotected go to the sandbox."""
+    check_metrics(task)
     plain = EvalTask(task)
     if not plain.is_unsafe:
         return plain
     from qwen2eval.tasks.code.lm_eval_code import sandboxed
 
     return sandboxed(task, config.sandbox)
-
-
-def _explain(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
-    said = f"{type(err).__name__}: {err}"
-    network = (
-        "ConnectionError",
-        "OfflineModeIsEnabled",
-        "DatasetNotFoundError",
-        "HfHubHTTPError",
-        "LocalEntryNotFoundError",
-    )
-    # By name, so that neither datasets nor huggingface_hub has to be imported for their exceptions
-    if isinstance(err, ConnectionError) or type(err).__name__ in network:
-        return MissingDataError(
-            f"The data of task {entry.name!r} could not be read from the Hugging Face hub or its cache. Download it "
-            f"once without --offline, or point dataset_path in a copy of {entry.path} (--include_path) to local files. "
-            f"The library said: {said}"
-        )
-    if isinstance(err, FileNotFoundError):
-        return MissingDataError(
-            f"The data of task {entry.name!r} is not there: {err}. Correct data_files in {entry.path}"
-        )
-    why = _broken_line(entry)
-    if why is None and type(err).__name__ == "DatasetGenerationError":
-        cause = err.__cause__ or err
-        why = f"{type(cause).__name__}: {cause} ({entry.path} names its files)"
-    if why is not None:
-        return DataFileError(f"The data of task {entry.name!r} can't be read: {why}")
-    if isinstance(err, ImportError):
-        return TaskFileError(
-            f"Task {entry.name!r} needs a package that is not installed ({said}): pip install it and run again"
-        )
-    return TaskFileError(f"Task {entry.name!r} ({entry.path}) can't be built: {said}")
-
-
-def _broken_line(entry: TaskEntry) -> str | None:
-    """Return which line of the JSON-lines files that a task's YAML names is broken, which `datasets` doesn't report."""
-    files = (read_task_yaml(Path(entry.path or "")).get("dataset_kwargs") or {}).get("data_files") or ()
-    groups = files.values() if isinstance(files, dict) else [files]
-    for path in [Path(p) for group in groups for p in ([group] if isinstance(group, str) else group)]:
-        if path.suffix == ".jsonl" and path.is_file():
-            try:
-                read_jsonl(path, columns=())
-            except DataFileError as err:
-                return str(err)
-    return None
 
 
 def _runs_programs(entry: TaskEntry, known: Mapping[str, TaskEntry], depth: int = 0) -> bool:

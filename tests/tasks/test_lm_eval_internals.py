@@ -12,7 +12,7 @@ from qwen2eval.tasks.lm_eval_internals import INTERNALS
 from tests.conftest import REPOSITORY
 
 OF_INSTANCES = {
-    *("ConfigurableTask._metric_fn_list", "ConfigurableTask._filters"),
+    *("ConfigurableTask._metric_fn_list", "ConfigurableTask._filters", "ConfigurableTask._aggregation_list"),
     *("TemplateAPI._seed", "TemplateAPI._max_gen_toks"),
 }
 

@@ -1,5 +1,7 @@
 """The registry: finding tasks by name, glob, tag and suite, and refusing what can't be run."""
 
+import re
+
 import pytest
 
 from qwen2eval.config import RunConfig
@@ -117,11 +119,15 @@ def test_flags_override_the_task_as_in_lm_eval(own_tasks):
     assert task.generation_kwargs["max_gen_toks"] == 7
 
 
-def test_a_task_that_says_zero_shots_keeps_zero(own_tasks):
+@pytest.mark.parametrize("line", ["num_fewshot: 0", "output_type: loglikelihood_rolling"])
+def test_examples_that_lm_eval_would_not_give_are_refused(own_tasks, line):
+    """The flag was passed over in silence, and run.json said that there were examples."""
     file = own_tasks / "sums.yaml"
-    file.write_text(file.read_text() + "num_fewshot: 0\n")
-    task = load_tasks(RunConfig(tasks=("sums",), include_path=(str(own_tasks),), num_fewshot=3)).tasks["sums"]
-    assert task.num_fewshot == 0
+    file.write_text(re.sub(r"output_type.*\n", "", file.read_text()) + f"{line}\n")
+    loaded = load_tasks(RunConfig(tasks=("sums",), include_path=(str(own_tasks),), num_fewshot=3))
+    assert loaded.tasks == {}
+    assert "--num_fewshot 3: task 'sums'" in str(loaded.failures["sums"])
+    assert list(load_tasks(RunConfig(tasks=("sums",), include_path=(str(own_tasks),), num_fewshot=0)).tasks) == ["sums"]
 
 
 def test_a_broken_file_in_the_users_folder_stops_no_other_task(own_tasks):
