@@ -8,6 +8,7 @@ row, and the rest is read.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from decontam.file_heads import file_fault
 from decontam.files import DAMAGED, kind_of, open_binary
 from decontam.hub import dataset_chunks, dataset_parts
 from decontam.records import Chunk, Part, Problem, ReadOptions, line_chunks, whole_text
@@ -24,7 +25,9 @@ def chunks(part: Part, options: ReadOptions, problems: list[Problem]) -> Iterato
     row = 0
     try:
         kind = kind_of(part.path)
-        if kind.format == "parquet":
+        if kind.format != "dataset" and (fault := file_fault(part.path, kind, part.stamp[0])):
+            problems.extend([fault] * (part.begin == 0))  # once, though each part of the file meets it
+        elif kind.format == "parquet":
             yield from parquet_chunks(part, options, problems)
         elif kind.format == "dataset":
             yield from dataset_chunks(part, options, problems)

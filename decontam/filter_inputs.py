@@ -18,7 +18,7 @@ _REMEDIES = {
     "truncated": "repair it, or leave it out",
     "unreadable": "repair it, or leave it out",
     "missing_column": "scan again with the --text_field that it has, or leave it out",
-    "json_array": "convert it and scan again, or leave it out",
+    "not_json_lines": "convert it and scan again, or leave it out",
 }
 """What to do about problems that concern a whole file."""
 

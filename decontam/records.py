@@ -23,7 +23,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 RecordProblem = Literal["broken_json", "missing_field", "invalid_utf8", "line_too_long"]
-FileProblem = Literal["truncated", "unreadable", "missing_column", "unknown_format", "hidden"]
+FileProblem = Literal["truncated", "unreadable", "missing_column", "not_json_lines", "unknown_format", "hidden"]
 ProblemKind = RecordProblem | FileProblem
 
 

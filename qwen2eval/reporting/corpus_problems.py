@@ -7,7 +7,7 @@ _WORDS = {
     "hidden": ("hidden file or folder", "hidden files and folders"),
     "unreadable": ("file or folder that can't be read", "files, folders or parts of files that can't be read"),
     "truncated": ("file that is cut or damaged", "files that are cut or damaged"),
-    "json_array": ("file that is a JSON array", "files that are JSON arrays"),
+    "not_json_lines": ("file of JSON that is not JSON lines", "files of JSON that are not JSON lines"),
     "missing_column": ("file without the text's column", "files without the text's column"),
     "missing_field": ("record without text", "records without text"),
     "broken_json": ("line that is not JSON", "lines that are not JSON"),

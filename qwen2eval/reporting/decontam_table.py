@@ -37,6 +37,10 @@ def print_scan(results: "Results", *, file: TextIO) -> None:
     rate = f", {totals['n_bytes'] / 1e6 / seconds:,.0f} MB/s" if seconds else ""
     read = f"{_documents(totals['n_documents'])}, {totals['n_bytes'] / 1e6:,.1f} MB in {seconds:,.1f} s{rate}"
     console.print(Text(f"{read}; n-grams of items are in {_documents(totals['n_documents_matched'])}"))
+    if results.manifest.get("again"):
+        console.print(Text(f"{len(results.manifest['again']):,} links lead to what was read under another name"))
+    if n_empty := sum(int(row["n_documents"]) + int(row["n_problems"]) == 0 for row in results.shards.values()):
+        console.print(Text(f"{n_empty:,} of {_files(len(results.shards))} hold no document: see shards.csv"))
     short = sum(row["n_references"] - row["n_testable"] for row in results.counts)
     if short:
         size = rule["ngram_size"]

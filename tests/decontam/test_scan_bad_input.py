@@ -10,6 +10,7 @@ import pytest
 import zstandard
 
 from decontam import DecontamError, ReferenceIndex, Rule, scan
+from decontam.filter import filter_corpus
 from tests.decontam.corpora import ITEMS, as_jsonl
 
 GOOD = as_jsonl([ITEMS[0].text])
@@ -96,8 +97,9 @@ def test_compressed_files_that_are_not_what_their_name_says(tmp_path, index):
 
 
 def test_empty_files(tmp_path, index):
-    for name in ("a.jsonl", "a.jsonl.zst", "a.txt"):
+    for name in ("a.jsonl", "a.txt"):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(b""))
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b""))
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
     results = scan([tmp_path], index, output=tmp_path / "out")
@@ -163,3 +165,50 @@ def test_a_damaged_row_group_does_not_take_the_others_with_it(tmp_path, index):
         results = scan([path], index, output=out, part_bytes=part_bytes)
         assert results.manifest["problems"] == {"unreadable": 1}
         assert results.matches.document_row.tolist() == [1, 5]
+
+
+LINE = json.dumps({"text": ITEMS[0].text}).encode()
+OTHER_THAN_NAMED = {
+    "array.json": (b" [" + LINE + b",\n" + LINE + b"]", "not_json_lines", "a JSON array, not one object a line"),
+    "marked.jsonl": (b"\xef\xbb\xbf[\n" + LINE + b"\n]\n", "not_json_lines", "a JSON array"),
+    "array.jsonl.gz": (gzip.compress(b"[" + LINE + b"]"), "not_json_lines", "a JSON array"),
+    "indented.json": (json.dumps({"text": ITEMS[0].text}, indent=1).encode(), "not_json_lines", "JSON in many lines"),
+    "wide.jsonl": ((LINE + b"\n").decode().encode("utf-16"), "unreadable", "UTF-16 or UTF-32"),
+    "wide.txt": (ITEMS[0].text.encode("utf-16-le"), "unreadable", "UTF-16 or UTF-32"),
+    "wide.txt.zst": (zstandard.compress(ITEMS[0].text.encode("utf-32-be")), "unreadable", "UTF-16 or UTF-32"),
+    **{
+        f"pointer.{suffix}": (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4f\nsize 99\n",
+            "unreadable",
+            "git lfs pull",
+        )
+        for suffix in ("txt", "parquet", "jsonl.gz")
+    },
+    **{f"empty.txt.{suffix}": (b"", "truncated", "an empty file") for suffix in ("gz", "zst", "bz2", "xz")},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_THAN_NAMED)
+def test_a_file_that_is_not_what_its_name_says_is_one_problem(tmp_path, index, name):
+    """It was one for each line, or none at all."""
+    data, kind, detail = OTHER_THAN_NAMED[name]
+    corpus = tmp_path / "c"
+    corpus.mkdir()
+    (corpus / name).write_bytes(data)
+    (corpus / "z.jsonl").write_bytes(OTHER)
+    for part_bytes in (100, 1 << 20):
+        results = scan([corpus], index, output=tmp_path / str(part_bytes), part_bytes=part_bytes)
+        assert results.problems[["row", "kind"]].to_numpy().tolist() == [[0, kind]]
+        assert detail in results.problems.detail[0]
+        assert results.matches.reference_id.tolist() == [ITEMS[1].id]
+        with pytest.raises(DecontamError, match=f"{name} could not be read"):
+            filter_corpus([corpus / name], results, output=tmp_path / "clean")
+
+
+@pytest.mark.parametrize("line_end", ["\r", "\u2028", " ", ""])
+def test_records_that_are_not_apart_are_told(tmp_path, index, line_end):
+    """What the fast search meets behind a record in its line is never passed over."""
+    (tmp_path / "a.jsonl").write_text('{"text": "nothing"}' + line_end + LINE.decode() + line_end, encoding="utf-8")
+    results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
+    assert results.manifest["problems"] == {"broken_json": 1}
+    assert results.manifest["totals"]["n_documents"] == 0
