@@ -23,9 +23,10 @@ from qwen2eval.quiet import prepared_libraries
 from qwen2eval.reporting.report import with_report
 from qwen2eval.results.contamination import find_contamination, join
 from qwen2eval.results.describe import Clock, ModelRecord, describe_run, store_identity
+from qwen2eval.results.group_scores import group_scores
 from qwen2eval.results.sample import TaskSamples
 from qwen2eval.results.score_docs import score_task
-from qwen2eval.results.scores import Score, group_scores, task_scores
+from qwen2eval.results.scores import Score, task_scores
 from qwen2eval.results.write import claimed_run_id, write_run
 from qwen2eval.run_folder.folder import Run
 from qwen2eval.run_info import JudgeInfo

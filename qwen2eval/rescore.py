@@ -21,11 +21,11 @@ from qwen2eval.reporting.report import with_report
 from qwen2eval.requests import Doc, FinishReason
 from qwen2eval.results.contamination import find_contamination, join, own_contamination
 from qwen2eval.results.describe import describe_scoring
+from qwen2eval.results.group_scores import score_tasks
 from qwen2eval.results.health import check_health
 from qwen2eval.results.sample import TaskSamples
 from qwen2eval.results.sample_columns import parse_response
 from qwen2eval.results.score_docs import score_task
-from qwen2eval.results.scores import score_tasks
 from qwen2eval.results.write import write_run
 from qwen2eval.run_folder.folder import Run, load_run
 from qwen2eval.run_info import HealthInfo, RunInfo

@@ -10,6 +10,7 @@ from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
 from qwen2eval.data.locate import merge_missing_data
 from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError, in_one_line
+from qwen2eval.planning.group_checks import group_warnings
 from qwen2eval.planning.planned import Plan, TaskPlan
 from qwen2eval.planning.preflight import check_scorer
 from qwen2eval.planning.requests import add_requests, pick_docs, prompt_form
@@ -51,6 +52,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
             except Qwen2EvalError as err:
                 made.failures[name] = err
             made.warnings += _task_warnings(task, made.tasks.get(name), spec)
+    made.warnings += group_warnings(made.groups, made.tasks)
     made.failures = merge_missing_data(made.failures)
     if not made.tasks:
         raise next(iter(made.failures.values()))

@@ -60,6 +60,8 @@ class TaskPlan:
     """Config and model of a task that asks for another `rope` in its metadata; None: those of the run."""
     shared_prefix_ratio: float | None = None
     """Share of prompt text (0-1) that another prompt already has as its prefix."""
+    metric_names: tuple[str, ...] = ()
+    """Metrics that the task declares, or that its scorer gave to made-up answers."""
     preflight: str = "ok"
     """"ok", or why the scorer's check before the run was not passed."""
 

@@ -6,7 +6,7 @@ A scorer that would fail, or that rates a wrong answer like a right one, must be
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ def check_writable(folder: Path) -> None:
 def check_scorer(planned: TaskPlan) -> str:
     """Score known right and wrong answers to a task's first docs with its own filters, metrics and aggregations.
 
-    Each request gets as many answers as the task repeats it.
+    Each request gets as many answers as the task repeats it. The plan gets the names of the metrics.
 
     Returns:
         "ok", or a warning: the scorer rates both the same. A task whose target is not an answer declares
@@ -58,7 +58,9 @@ def check_scorer(planned: TaskPlan) -> str:
     pairs = list(_scored_pairs(planned))
     _check_aggregations(planned, pairs)
     found = dict.fromkeys(key.rsplit(",", 1)[0] for pair in pairs for key in pair.right)
-    if unknown := _unknown_metrics(task, found):
+    of_judge = () if task.judged is None else task.judged.judge_metrics("")
+    planned.metric_names = tuple(dict.fromkeys((*found, *task.aggregations, *of_judge)))
+    if unknown := [name for name in task.metadata.get("metrics") or () if name not in planned.metric_names]:
         return f"metadata.metrics describes {unknown[0]!r}, which is no metric of the task: check its name"
     if not task.target_is_answer or any(_tells_apart(task, pair) for pair in pairs) or not any(map(_numbers, pairs)):
         return "ok"
@@ -140,14 +142,6 @@ def _numbers(pair: _Pair) -> dict[str, tuple[float, float]]:
     """Return the metrics that are numbers for both answers."""
     both = {key: (as_number(item), as_number(pair.wrong.get(key))) for key, item in pair.right.items()}
     return {key: (right, wrong) for key, (right, wrong) in both.items() if right is not None and wrong is not None}
-
-
-def _unknown_metrics(task: EvalTask, scored: Iterable[str]) -> list[str]:
-    """Return the metrics that the task's YAML describes and that neither its scorer nor a judge gives."""
-    known = set(scored) | set(task.aggregations)
-    if task.judged is not None:
-        known |= set(task.judged.judge_metrics(""))
-    return [name for name in task.metadata.get("metrics") or () if name not in known]
 
 
 def _score(planned: TaskPlan, doc: Doc, requests: Sequence[PlannedRequest], *, right: bool) -> dict[str, MetricItem]:

@@ -1,7 +1,7 @@
 """Samples -> scores: each task's metrics by lm-eval's own aggregation, with errors, intervals and counts."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.columns import ArrowType, Column, Value, row_of
 from qwen2eval.results.sample import DocSample, TaskSamples, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
-from qwen2eval.tasks.eval_group import EvalGroup
 from qwen2eval.tasks.lm_eval_task import Aggregation
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
 
@@ -75,12 +74,6 @@ SCORE_COLUMNS = (
 )
 """The columns of scores.parquet and scores.csv. The last two are null but for the parts of a heat map: its cells have
 both, its columns (all depths of a length) and its rows (all lengths of a depth) one of them."""
-
-
-def score_tasks(samples: Mapping[str, TaskSamples], groups: Mapping[str, EvalGroup], *, seed: int) -> list[Score]:
-    """Return the scores of all tasks, then of all groups."""
-    scores = [score for name, task in samples.items() for score in task_scores(name, task, seed=seed)]
-    return scores + group_scores(scores, groups)
 
 
 def task_scores(name: str, samples: TaskSamples, *, seed: int, subset: str = "original") -> list[Score]:
@@ -157,60 +150,6 @@ def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) 
         if is_part:
             return None
         raise
-
-
-def group_scores(scores: list[Score], groups: Mapping[str, EvalGroup]) -> list[Score]:
-    """Aggregate groups by lm-eval's own rule, which combines the standard errors of the tasks into the group's.
-
-    A clustered error of a task therefore also widens its group's. A group with an unscored task has no score.
-    """
-    metrics, with_clusters = lm_eval_metrics(scores), lm_eval_metrics(scores, is_clustered=True)
-    rows = []
-    for name, group in groups.items():
-        if not group.has_aggregation:
-            continue
-        tasks = set(group.task_names)
-        merged, merged_clustered = group.aggregate(metrics), group.aggregate(with_clusters)
-        for metric, filter_name, value in _metrics_of(merged):
-            parts = [s for s in scores if s.task in tasks and s.metric == metric and s.filter == filter_name]
-            # A mean over the tasks that happen to have a score would be taken for the group's
-            is_complete = tasks <= {part.task for part in parts if part.value is not None}
-            number = as_number(value) if is_complete else None
-            naive, stderr = (
-                None if number is None else as_number(one.get(f"{metric}_stderr,{filter_name}"))
-                for one in (merged, merged_clustered)
-            )
-            score = Score(
-                task=name,
-                metric=metric,
-                filter=filter_name,
-                subset="original",
-                n_docs=sum(part.n_docs for part in parts),
-                value=number,
-                stderr=stderr,
-                ci_low=None,
-                ci_high=None,
-                n_unscored=sum(part.n_unscored for part in parts),
-                naive_stderr=naive,
-            )
-            rows.append(_with_interval(score))
-    return rows
-
-
-def _metrics_of(row: Mapping[str, MetricItem]) -> Iterator[tuple[str, str, MetricItem]]:
-    """Yield (metric, filter, value) of a row of lm-eval's scores; it also has an alias, a count and the errors."""
-    for key, value in row.items():
-        metric, comma, filter_name = key.partition(",")
-        if comma and not metric.endswith("_stderr"):
-            yield metric, filter_name, value
-
-
-def _with_interval(score: Score) -> Score:
-    """Add the 95% interval of a normal distribution; nothing where the standard error is not known."""
-    if score.value is None or score.stderr is None:
-        return score
-    reach = 1.96 * score.stderr
-    return replace(score, ci_low=score.value - reach, ci_high=score.value + reach)
 
 
 def lm_eval_metrics(scores: list[Score], *, is_clustered: bool = False) -> dict[str, dict[str, Any]]:

@@ -89,6 +89,26 @@ def bootstrap_estimate(aggregate: Callable[[list[T]], float], items: Sequence[T]
     return Estimate(float(values.std(ddof=1)), float(low), float(high))
 
 
+def sum_interval(parts: Sequence[tuple[float, float, float, float]]) -> tuple[float, float]:
+    """Return the 95 % interval of a weighted sum of independent scores from their own intervals.
+
+    The distances of each end are added in squares: the method of variance estimates recovery for a linear function of
+    proportions (Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of binomial
+    proportions"). With Wilson intervals it is a stratified Wilson interval; of one score it is that score's own.
+    Coverage against new draws: tests/stats/test_errors.py.
+
+    Args:
+        parts: (weight, score, lower end, upper end) each; the weights are not negative.
+
+    >>> sum_interval([(1.0, 0.0, 0.0, 0.5)])
+    (0.0, 0.5)
+    """
+    value = sum(weight * score for weight, score, _, _ in parts)
+    below = math.hypot(*(weight * (score - low) for weight, score, low, _ in parts))
+    above = math.hypot(*(weight * (high - score) for weight, score, _, high in parts))
+    return value - below, value + above
+
+
 def part_difference(
     values: Sequence[float], is_part: Sequence[bool], *, clusters: Sequence[object] | None = None
 ) -> Estimate:

@@ -9,9 +9,10 @@ from qwen2eval import RunConfig
 from qwen2eval.evaluate import plan
 from qwen2eval.planning.planned import Plan, PlannedRequest
 from qwen2eval.requests import Answer
+from qwen2eval.results.group_scores import score_tasks
 from qwen2eval.results.sample import TaskSamples
 from qwen2eval.results.score_docs import score_task
-from qwen2eval.results.scores import score_tasks, scores_frame
+from qwen2eval.results.scores import scores_frame
 
 Script = Callable[[dict[str, Any], PlannedRequest], str]
 

@@ -5,7 +5,8 @@ import pytest
 from qwen2eval import RunConfig, run
 from qwen2eval.long_context.needlebench.scoring import WEIGHTS
 from qwen2eval.rescore import rescore
-from qwen2eval.results.scores import Score, group_scores
+from qwen2eval.results.group_scores import group_scores
+from qwen2eval.results.scores import Score
 from qwen2eval.tasks.registry import load_tasks
 from tests.long_context.needlebench_files import write_needlebench
 from tests.long_context.needlebench_scripted import planned, score_scripted
