@@ -7,7 +7,7 @@ asks the same batches as the interrupted one would have.
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qwen2eval.answers.store import AnswerKey, ResponseStore
 from qwen2eval.backends.base import Backend
@@ -15,6 +15,7 @@ from qwen2eval.errors import BackendError
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.progress import Progress
 from qwen2eval.requests import Answer, Request, RequestKind, is_sampled
+from qwen2eval.texts import whole_texts
 
 
 @dataclass
@@ -146,7 +147,7 @@ def _ask(
     n_answered = 0
     for batch in backend.answer_some(requests, wanted):
         n_answered += len(batch)
-        yield [(keys[i], answer) for i, answer in batch]
+        yield [(keys[i], _whole(answer)) for i, answer in batch]
     if n_answered != len(wanted):
         raise BackendError(
             f"Backend {backend.name!r} answered {n_answered} of {len(wanted)} requests. This is a bug in the backend: "
@@ -159,6 +160,14 @@ def _request_seed(key: AnswerKey) -> int:
     text = key.digest + key.seed.to_bytes(8, "big", signed=True) + key.repeat.to_bytes(4, "big")
     # 31 bits, because some engines take a signed 32-bit seed
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
+
+
+def _whole(answer: Answer) -> Answer:
+    """Return an answer that the store, files and tokenizers take."""
+    response, error = whole_texts(answer.response), whole_texts(answer.error)
+    if response is answer.response and error is answer.error:
+        return answer
+    return replace(answer, response=response, error=error)
 
 
 def _is_kept(answer: Answer) -> bool:

@@ -15,7 +15,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
-from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
+from qwen2eval.backends.fingerprint import fingerprint_checkpoint, fingerprint_files, stable_args
 from qwen2eval.backends.lm_eval_calls import EndingRecorder, generate, score
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
@@ -69,6 +69,7 @@ class HfBackend(Backend):
             **adapters,
             "dtype": self.dtype,
             "args": stable_args(self._args),
+            **fingerprint_files(self._args),
         }
 
     def answer(self, requests: Sequence[Request]) -> Iterator[AnswerBatch]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qwen2eval.data.locate import Rows, require_columns
 from qwen2eval.errors import DataFileError
+from qwen2eval.texts import whole_texts
 
 
 def read_jsonl(path: Path, *, columns: tuple[str, ...] | None) -> Rows:
@@ -26,6 +27,9 @@ def read_jsonl(path: Path, *, columns: tuple[str, ...] | None) -> Rows:
                 if not line.strip():
                     continue
                 row = json.loads(line)
+                # An escape that may be half of a pair; for all other lines a look at each text would take longer
+                if "\\ud" in line or "\\uD" in line:
+                    row = whole_texts(row)
                 if not isinstance(row, dict):
                     raise DataFileError(f"{path}, line {number}: {line.strip()[:60]!r} is not a JSON object")
                 require_columns(row, columns or (), path=path, line=number)

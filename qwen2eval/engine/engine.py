@@ -1,6 +1,7 @@
 """What a backend calls: a model, its limits, and the two kinds of work."""
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,10 +62,17 @@ class Engine:
 
     Args:
         options: limits; a `kv_bytes` that fits nothing makes every request fail with the reason.
+        clock: seconds from any point on; by them the engine decides how many texts it writes at a time.
     """
 
-    def __init__(self, model: Qwen2Model, options: EngineOptions | None = None) -> None:
-        options = options or EngineOptions()
+    def __init__(
+        self,
+        model: Qwen2Model,
+        options: EngineOptions | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        options, self.clock = options or EngineOptions(), clock
         # The defaults differ by device: a GPU needs larger passes to be busy
         on_cpu = model.device.type == "cpu"
         pack_linears(model)

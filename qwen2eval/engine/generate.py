@@ -3,6 +3,9 @@
 Prompts form a prefix tree; what several share is computed once and kept while one of them waits or runs. A text's own
 tokens live in a row of the slots, which are read together; a prompt's own part is in the row, too, unless it is long or
 several requests have the same prompt.
+
+A kill loses what texts under way have cost so far. New texts are taken in only while that is little (`unkept_limit`),
+so answers come from the beginning on. No token is computed twice for it: shared prefixes stay while a text waits.
 """
 
 from collections import deque
@@ -26,6 +29,19 @@ if TYPE_CHECKING:
 
 ROW_PROMPT_TOKENS = 1_024
 """A longer own part of a prompt stays outside the rows, which all have the same length."""
+
+
+LEAST_UNKEPT_SECONDS, MOST_UNKEPT_SECONDS = 3.0, 30.0
+"""Half of what a kill may lose: the texts that are taken in last, and the tokens that all still need, come on top."""
+
+
+def unkept_limit(elapsed_seconds: float) -> float:
+    """Return how many seconds of work texts under way may have cost before no more are taken in.
+
+    >>> [unkept_limit(seconds) for seconds in (0, 40, 3600)]
+    [3.0, 10.0, 30.0]
+    """
+    return min(MOST_UNKEPT_SECONDS, max(LEAST_UNKEPT_SECONDS, elapsed_seconds / 4))
 
 
 class GenerateRequest(NamedTuple):
@@ -59,6 +75,8 @@ class _Text:
     """Tokens in its row."""
     generator: torch.Generator
     generated: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    """Its share of the work so far, which a kill would lose."""
 
     @property
     def seen(self) -> Tensor | None:
@@ -112,6 +130,7 @@ class Generation:
         """Requests that fit the budget, but not beside rows as long as other requests need."""
         self._max_running = engine.max_running
         self._slots: Slots | None = None
+        self._began = engine.clock()
 
     def run(self) -> Iterator[list[tuple[int, Generated | Failure]]]:
         """Yield (index, answer) as texts finish."""
@@ -120,7 +139,7 @@ class Generation:
             self._slots = self._make_slots()
             try:
                 while self._waiting or self._running:
-                    admission = self._admit()
+                    admission = self._admit() if self._may_admit() else _Admission([], [])
                     if answers := self._prefill(admission) if admission.texts else self._decode():
                         yield answers
             finally:
@@ -169,6 +188,11 @@ class Generation:
         self._max_running = n_rows
         return memory.slots(n_rows, n_tokens)
 
+    def _may_admit(self) -> bool:
+        """Whether what texts under way have cost may still grow."""
+        unkept = sum(text.seconds for text in self._running)
+        return not self._running or unkept < unkept_limit(self._engine.clock() - self._began)
+
     def _admit(self) -> _Admission:
         """Take waiting requests into free rows, up to about one pass of tokens."""
         admitted: list[_Text] = []
@@ -212,6 +236,7 @@ class Generation:
 
     def _prefill(self, admission: _Admission) -> list[tuple[int, Generated | Failure]]:
         """Compute the prompts of admitted texts and their first tokens."""
+        begin = self._engine.clock()
         nodes = [(node, len(node.tokens)) for node in admission.nodes]
         nodes += [(text.tail, text.length) for text in admission.texts if text.length]
         for pieces in self._passes(nodes):
@@ -225,7 +250,7 @@ class Generation:
         ends = [self._ends.pop(text.tail) if text.length else self._ends[text.above[-1]] for text in texts]
         self._running += texts
         self._admitted = []
-        return self._take_tokens(texts, torch.stack(ends))
+        return self._take_tokens(texts, torch.stack(ends), since=begin)
 
     def _passes(self, nodes: Sequence[tuple[Node, int]]) -> Iterator[list[Piece]]:
         """Cut the first tokens of each node into pieces, and pack these into passes."""
@@ -248,6 +273,7 @@ class Generation:
         if not texts:
             return []
         assert self._slots is not None, "rows are made before texts run"
+        begin = self._engine.clock()
         if model.config.dual_chunk is not None:
             # a row may lie in several chunks: each text is a separate piece
             stream_BC = forward(model, [Piece(t.tail, t.length, t.length + 1, self._factor) for t in texts])
@@ -261,14 +287,22 @@ class Generation:
         self._engine.stats.n_tokens_computed += len(texts)
         for text in texts:
             text.length += 1
-        return self._take_tokens(texts, stream_BC)
+        return self._take_tokens(texts, stream_BC, since=begin)
 
-    def _take_tokens(self, texts: list[_Text], stream_BC: Tensor) -> list[tuple[int, Generated | Failure]]:
-        """Choose each text's next token; return the texts that it ends."""
+    def _take_tokens(
+        self, texts: list[_Text], stream_BC: Tensor, *, since: float
+    ) -> list[tuple[int, Generated | Failure]]:
+        """Choose each text's next token; return the texts that it ends.
+
+        Args:
+            since: the clock when the work for them began.
+        """
         params = [text.request.params for text in texts]
         with torch.inference_mode():
             logits_BV = self._engine.generation_head(stream_BC)
             chosen = next_tokens(logits_BV, params, [t.seen for t in texts], [t.generator for t in texts])
+        # Only now: on a GPU the tokens are what waits for the work
+        seconds = (self._engine.clock() - since) / len(texts)
         answers: list[tuple[int, Generated | Failure]] = []
         for text, token in zip(texts, chosen, strict=True):
             if token is None:
@@ -276,6 +310,7 @@ class Generation:
                 self._clear(text)
                 continue
             text.generated.append(token)
+            text.seconds += seconds
             if text.length < len(text.tail.tokens):
                 text.tail.tokens[text.length] = token
             if token in text.request.params.eos_ids or text.request.is_complete(text.generated):

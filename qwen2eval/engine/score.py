@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qwen2eval.engine.kv import OverBudgetError
 from qwen2eval.engine.packed import Piece
-from qwen2eval.engine.tree import Node, Tokens, build_tree, walk
+from qwen2eval.engine.tree import Node, Tokens, build_tree, sort_by_first_sequence, walk
 
 if TYPE_CHECKING:
     from qwen2eval.engine.engine import Engine
@@ -76,6 +76,7 @@ class Scoring:
             for request in requests
         ]
         self._root = build_tree(sequences)
+        sort_by_first_sequence(self._root)
         self._end_of: dict[int, Node] = {}
         self._targets: dict[Node, list[_Target]] = defaultdict(list)
         self._logprobs = np.zeros(len(requests))

@@ -86,6 +86,18 @@ def walk(root: Node) -> Iterator[Node]:
         stack.extend(node.children[::-1])
 
 
+def sort_by_first_sequence(root: Node) -> None:
+    """Reorder children by the lowest index at or below each, so that a walk ends sequences about as they were given.
+
+    A text that is scored in several windows is then done soon after its first one, not when the last text is.
+    """
+    lowest: dict[Node, int] = {}
+    # Children come after their parents in a walk, so backwards they are known first
+    for node in (*reversed(list(walk(root))), root):
+        node.children.sort(key=lowest.__getitem__)
+        lowest[node] = min([*node.sequences, *(lowest[child] for child in node.children)], default=0)
+
+
 def n_shared(first: Tokens, second: Tokens) -> int:
     """Return how many tokens two sequences begin with in common.
 

@@ -7,6 +7,7 @@ depends on its task, doc and seed alone.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from qwen2eval.backends.model_spec import ModelSpec
@@ -16,6 +17,7 @@ from qwen2eval.planning.request_key import Tokens, context_tokens, request_diges
 from qwen2eval.prompts import PrefixCounter, PromptPool, PromptText, TokenCounter
 from qwen2eval.requests import Answer, Doc
 from qwen2eval.tasks.lm_eval_task import PromptForm, TaskRequest
+from qwen2eval.texts import whole_text
 
 TOKENIZE_DOCS = 256
 """Docs whose prompts are tokenized in one call."""
@@ -105,8 +107,8 @@ def next_turn(
             continue
         text = planned.task.next_prompt(doc, str(asked[0].prompt), said, form)
         if text is not None:
-            turn = TaskRequest(n_turns, "generate_until", text, gen_kwargs=asked[0].gen_kwargs)
-            drafted = _Drafted(doc_id, turn, pool.add(text))
+            turn = TaskRequest(n_turns, "generate_until", whole_text(text), gen_kwargs=asked[0].gen_kwargs)
+            drafted = _Drafted(doc_id, turn, pool.add(turn.context))
             context = context_tokens(drafted.prompt, None if counter is None else counter.pieces(drafted.prompt))
             made.append(_planned_request(drafted, planned, context, counter, spec))
     return made
@@ -126,7 +128,15 @@ def _task_requests(planned: TaskPlan, all_docs: list[Doc], form: PromptForm) -> 
         prompt = task.prompt(all_docs[doc_id], form)
         if doc_id in picked:
             for request in task.requests(all_docs[doc_id], doc_id, prompt, form):
-                yield doc_id, request
+                yield doc_id, _whole(request)
+
+
+def _whole(request: TaskRequest) -> TaskRequest:
+    """Return a request that tokenizers take: a template may hold what the docs no longer do."""
+    context, continuation = whole_text(request.context), whole_text(request.continuation)
+    if context is request.context and continuation is request.continuation:
+        return request
+    return replace(request, context=context, continuation=continuation)
 
 
 def _finish(

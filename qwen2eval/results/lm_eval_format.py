@@ -10,6 +10,7 @@ from qwen2eval.results.scores import Score, lm_eval_metrics
 from qwen2eval.run_info import RunInfo
 from qwen2eval.tasks.eval_group import EvalGroup
 from qwen2eval.tasks.lm_eval_internals import eval_results
+from qwen2eval.texts import whole_text
 
 
 def lm_eval_results(
@@ -72,7 +73,7 @@ def json_text(value: object) -> str:
     """Return a value as the text of a JSON file; what JSON doesn't know is written as lm-eval does."""
     from lm_eval.utils import handle_non_serializable
 
-    return json.dumps(value, indent=1, default=handle_non_serializable, ensure_ascii=False) + "\n"
+    return whole_text(json.dumps(value, indent=1, default=handle_non_serializable, ensure_ascii=False)) + "\n"
 
 
 def samples_hash(samples: TaskSamples) -> str:
@@ -86,7 +87,7 @@ def samples_hash(samples: TaskSamples) -> str:
         if sample.metrics is None:
             continue
         if sample.doc_id not in of_doc:
-            texts = (str(sample.requests[0].prompt), str(sample.target))
+            texts = (str(sample.requests[0].prompt), whole_text(str(sample.target)))
             of_doc[sample.doc_id] = sample.doc_hash + "".join(map(hash_string, texts))
         parts.append(of_doc[sample.doc_id])
     return str(hash_string("".join(parts)))
@@ -117,10 +118,10 @@ def lm_eval_samples(samples: TaskSamples) -> Iterator[str]:
             "metrics": list(sample.metrics),
             "doc_hash": sample.doc_hash,
             "prompt_hash": hash_string(str(sample.requests[0].prompt)),
-            "target_hash": hash_string(str(sample.target)),
+            "target_hash": hash_string(whole_text(str(sample.target))),
             **sample.metrics,
         }
-        yield json.dumps(line, default=handle_non_serializable, ensure_ascii=False) + "\n"
+        yield whole_text(json.dumps(line, default=handle_non_serializable, ensure_ascii=False)) + "\n"
 
 
 def _arguments(request: PlannedRequest) -> list[Any]:

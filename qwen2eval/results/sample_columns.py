@@ -14,6 +14,7 @@ from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer
 from qwen2eval.results.sample import DocSample, Judgement, TaskSamples, cell_of, metric_names
 from qwen2eval.tasks.metric_spec import as_number
+from qwen2eval.texts import whole_text, whole_texts
 
 
 class SamplePlace(NamedTuple):
@@ -186,7 +187,7 @@ def sample_rows(samples: TaskSamples, columns: Sequence[SampleColumn] | None = N
     for sample in samples:
         for repeat in range(samples.plan.repeats):
             at = SamplePlace(samples, sample, repeat)
-            yield row_of(columns, at)
+            yield whole_texts(row_of(columns, at))
 
 
 def metric_column(metric: str) -> str:
@@ -261,4 +262,4 @@ def _judgement(at: SamplePlace) -> Judgement:
 
 
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(whole_text(text).encode()).hexdigest()

@@ -27,6 +27,7 @@ from qwen2eval.tasks.protocols import (
     RunsPrograms,
     SizedPrompts,
 )
+from qwen2eval.texts import whole_texts
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -251,7 +252,7 @@ class EvalTask:
     @property
     def docs(self) -> list[Doc]:
         """All docs, in lm-eval's order."""
-        return list(self.lm_eval.eval_docs)
+        return [whole_texts(doc) for doc in self.lm_eval.eval_docs]
 
     @property
     def data(self) -> DataInfo:

@@ -1,5 +1,10 @@
 """The hf backend: the same answers as lm-eval's HFLM, in batches that a resumed run forms again."""
 
+import os
+import shutil
+import time
+from hashlib import sha256
+
 import pytest
 import torch
 from hypothesis import given
@@ -196,6 +201,40 @@ def test_whatever_changes_a_model_changes_its_fingerprint(tmp_path, name):
     assert fingerprint_checkpoint(str(tmp_path / "model")) == before
     file.write_text("22")
     assert fingerprint_checkpoint(str(tmp_path / "model")) != before
+
+
+@pytest.mark.parametrize("is_settled", [True, False], ids=["remembered", "changed just now"])
+def test_other_weights_of_the_same_size_and_time_are_another_model(tmp_path, monkeypatch, is_settled):
+    """What was remembered of a file went by its size and time, which `cp -p` and `rsync -t` give to any other file."""
+    from qwen2eval.backends import fingerprint
+
+    monkeypatch.setenv("QWEN2EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fingerprint, "SETTLED_SECONDS", -1.0 if is_settled else 3600.0)
+    folder, other = tmp_path / "model", tmp_path / "other.safetensors"
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"one")
+    other.write_bytes(b"two")
+    os.utime(other, ns=(weights.stat().st_atime_ns, weights.stat().st_mtime_ns))
+    before = fingerprint.fingerprint_checkpoint(str(folder))
+    listed = f"model.safetensors:{sha256(b'one').hexdigest()}\n"
+    assert before == f"sha256:{sha256(listed.encode()).hexdigest()}", "stores know the weights by this"
+    assert any((tmp_path / "cache").rglob("*")) == is_settled
+    # The clock of a file system may move in steps of 10 ms
+    time.sleep(0.05)
+    shutil.copy2(other, weights)
+    assert fingerprint.fingerprint_checkpoint(str(folder)) != before
+
+
+def test_another_tokenizer_at_the_same_path_is_another_model(tmp_path):
+    from qwen2eval.backends.fingerprint import fingerprint_files
+
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    args = {"pretrained": str(tmp_path), "tokenizer": str(tmp_path), "dtype": "float32", "revision": "main"}
+    before = fingerprint_files(args)
+    assert list(before) == ["files_of_tokenizer"]
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "b"}')
+    assert fingerprint_files(args) != before
 
 
 def test_a_token_is_neither_kept_nor_part_of_the_identity():

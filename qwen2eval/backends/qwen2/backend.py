@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
-from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
+from qwen2eval.backends.fingerprint import fingerprint_checkpoint, fingerprint_files, stable_args
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.qwen2.args import RESOLVED_ARGS, Qwen2Args
 from qwen2eval.backends.qwen2.lm import GENERATION_ARGS, Qwen2LM
@@ -75,6 +75,7 @@ class Qwen2Backend(Backend):
             "context": self._context,
             "ends": str(sorted(self._lm.end_ids)),
             "args": stable_args(self._args),
+            **fingerprint_files(self._args),
             "generation_config": stable_args(self._defaults),
         }
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
-from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
+from qwen2eval.backends.fingerprint import fingerprint_checkpoint, fingerprint_files, stable_args
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.vllm.choices import choice_asks, rolling_asks
 from qwen2eval.backends.vllm.context import CONTEXT_ARGS, stretch
@@ -78,6 +78,7 @@ class VllmBackend(Backend):
             "lora": fingerprint_checkpoint(str(lora)) if lora else None,
             "dtype": self.dtype,
             "args": stable_args(self._args),
+            **fingerprint_files(self._args),
         }
 
     def usage(self) -> Mapping[str, int]:
