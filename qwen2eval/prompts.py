@@ -124,11 +124,12 @@ class TokenCounter:
 
     Args:
         tokenizer: a Hugging Face tokenizer.
+        add_bos_token: of `--model_args`; None: as the tokenizer does.
         is_whole_text: the texts themselves are scored: nothing that the tokenizer puts around a prompt counts.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, is_whole_text: bool = False) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, *, add_bos_token: bool | None = None, is_whole_text: bool = False) -> None:
+        self._tokenizer, self._add_bos_token = tokenizer, add_bos_token
         self._options = {"add_special_tokens": False} if is_whole_text else {}
         self._ids: dict[str, array[int]] = {}
         self.is_piecewise = has_cutting_pattern(tokenizer) and tokenizer("", **self._options)["input_ids"] == []
@@ -147,6 +148,22 @@ class TokenCounter:
         self.prepare([prompt])
         return [self._ids[text] for text in self._texts(prompt)]
 
+    def count(self, prompt: PromptText) -> int:
+        """Return the tokens that the model gets of `prompt`: without a BOS that backends don't add."""
+        n_tokens = sum(map(len, self.pieces(prompt)))
+        begin = prompt.pieces[0] if prompt.pieces else ""
+        is_bare = special_token_options(self._tokenizer, begin, self._add_bos_token).get("add_special_tokens") is False
+        return n_tokens - (self._n_special if is_bare and n_tokens else 0)
+
+    @functools.cached_property
+    def _n_special(self) -> int:
+        return len(self._tokenizer("", **self._options)["input_ids"])
+
+    def is_in_pieces(self, prompt: PromptText) -> bool:
+        """Whether `pieces` gives the tokens of the prompt's own pieces, not of the prompt as a whole."""
+        # To a tokenizer without ChatML a turn begins in the middle of a word
+        return self.is_piecewise and (self._knows_turns or not any(p.startswith(TURN) for p in prompt.pieces))
+
     def continuation(self, text: str) -> array[int]:
         """Return the token ids of a continuation by itself."""
         key = "\0" + text
@@ -155,10 +172,8 @@ class TokenCounter:
         return self._ids[key]
 
     def _texts(self, prompt: PromptText) -> tuple[str, ...]:
-        """Return what is tokenized by itself; to a tokenizer without ChatML a turn begins in the middle of a word."""
-        if self.is_piecewise and (self._knows_turns or not any(p.startswith(TURN) for p in prompt.pieces)):
-            return prompt.pieces
-        return (str(prompt),)
+        """Return what is tokenized by itself."""
+        return prompt.pieces if self.is_in_pieces(prompt) else (str(prompt),)
 
     def forget_prompts(self) -> None:
         """Drop what was remembered; between tasks."""
@@ -209,6 +224,20 @@ def _batches(texts: list[str]) -> Iterator[list[str]]:
         n_chars += len(text)
     if batch:
         yield batch
+
+
+def special_token_options(tokenizer: Tokenizer, text: str, add_bos_token: bool | None) -> dict[str, bool]:
+    """Return the options with which lm-eval's backends encode a prompt: no second BOS where the text begins with one.
+
+    Args:
+        text: the prompt, or its beginning.
+        add_bos_token: of `--model_args`; None: as the tokenizer does.
+    """
+    bos = getattr(tokenizer, "bos_token", None)
+    # The template has written it, and no backend adds another
+    if bos and text.startswith(bos):
+        return {"add_special_tokens": False}
+    return {} if add_bos_token is None else {"add_special_tokens": bool(add_bos_token)}
 
 
 def has_cutting_pattern(tokenizer: Tokenizer) -> bool:

@@ -104,6 +104,29 @@ def test_a_tokenizer_of_the_known_kinds_is_asked_for_pieces(pattern):
     assert len(counter.pieces(PromptPool().add("Q: A\n\nQ: B\n\nQ: C"))) == 3
 
 
+def test_a_second_bos_is_not_counted_and_changes_no_digest():
+    """As lm-eval's backends encode: a prompt that begins with BOS gets no other."""
+    tokenizer = make_tokenizer(LLAMA3, specials=["<s>"])
+    tokenizer.bos_token = "<s>"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    with_bos, without = PromptPool().add("<s>ab"), PromptPool().add("ab")
+    assert [TokenCounter(tokenizer).count(prompt) for prompt in (with_bos, without)] == [3, 3]
+    counter = TokenCounter(tokenizer, add_bos_token=False)
+    assert [counter.count(prompt) for prompt in (with_bos, without)] == [3, 2]
+    # What stores of before know the request by
+    assert counter.pieces(with_bos)[0].tolist()[:2] == [tokenizer.bos_token_id] * 2
+
+
+def test_turns_whose_marks_are_no_tokens_are_counted_as_a_whole(qwen2_tokenizer, llama3_tokenizer):
+    prompt = PromptPool().add("<|im_start|>user\nHi!<|im_end|>\n<|im_start|>assistant\n")
+    for tokenizer, is_in_pieces in ((qwen2_tokenizer, True), (llama3_tokenizer, False)):
+        counter = TokenCounter(tokenizer)
+        assert counter.is_in_pieces(prompt) == is_in_pieces
+        assert len(counter.pieces(prompt)) == (len(prompt.pieces) if is_in_pieces else 1)
+
+
 @given(text=TEXTS)
 def test_a_digest_does_not_depend_on_the_cuts(qwen2_tokenizer, text):
     from array import array

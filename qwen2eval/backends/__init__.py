@@ -11,7 +11,13 @@ from typing import Any
 
 from qwen2eval.backends.base import Backend
 from qwen2eval.backends.chat_template import template_text
-from qwen2eval.backends.model_spec import DEFAULT_MAX_GEN_TOKS, ModelSpec, hash_tokenizer, load_hf_spec
+from qwen2eval.backends.model_spec import (
+    DEFAULT_MAX_GEN_TOKS,
+    ModelSpec,
+    check_tokenizer,
+    hash_tokenizer,
+    load_hf_spec,
+)
 from qwen2eval.backends.rope import with_rope
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, ModelError
@@ -127,6 +133,7 @@ def _dummy_spec(config: RunConfig) -> ModelSpec:
             tokenizer: Any = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as err:
             raise ModelError(f"--model dummy: tokenizer {path!r} can't be opened: {err}") from err
+        check_tokenizer(tokenizer, where=str(path))
         spec = replace(spec, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))
     return spec
 
@@ -145,6 +152,8 @@ def _api_spec(config: RunConfig) -> ModelSpec:
         raise ModelError(f"--model {config.model} needs base_url=http://HOST:PORT/v1/… and model=NAME in --model_args")
     backend = ApiBackend(str(config.model), config.model_args, batch_size=_concurrency(config))
     tokenizer = backend.tokenizer
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, where=str(config.model_args.get("tokenizer") or config.model_args.get("model")))
     return ModelSpec(
         backend=str(config.model),
         name=str(config.model_args.get("model") or config.model_args.get("pretrained")).rsplit("/", 1)[-1],

@@ -102,7 +102,7 @@ def _fingerprint_all(path: str) -> str:
 def _is_identity_file(path: Path) -> bool:
     """Whether a file of a checkpoint decides what the model computes: weights, configs, code that comes with it."""
     is_config = path.suffix == ".json" and ("config" in path.name or path.name.endswith(".index.json"))
-    return path.is_file() and (path.suffix in (*WEIGHT_SUFFIXES, ".py") or is_config)
+    return path.is_file() and (path.suffix.lower() in (*WEIGHT_SUFFIXES, ".py") or is_config)
 
 
 def _sha256(path: Path) -> str:

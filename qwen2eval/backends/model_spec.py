@@ -15,12 +15,16 @@ from qwen2eval.backends.chat_template import template_of, template_text
 from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ModelError
+from qwen2eval.model.config_json import load_config_json, rope_conflict
+from qwen2eval.model.not_a_model import check_no_adapter, check_not_pointer
 from qwen2eval.requests import GenKwargs
 from qwen2eval.tokenizer import Tokenizer
 
 DEFAULT_MAX_GEN_TOKS = 256
 """lm-eval's default where neither the task nor the user says how long an answer may get."""
 TOKENIZER_ARGS = ("revision", "trust_remote_code", "subfolder")
+_PLAIN_TEXT = "The word 7 is here: a b c d e 0 1 2"
+_READ_FILES = ("*.json", "*.safetensors", "*.txt", "tokenizer.model")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class ModelSpec:
     has_system_role: bool = True
     """Whether the template takes system messages; if not, their text is at the head of the first user turn."""
     tokenizer_hash: str | None = None
+    add_bos_token: bool | None = None
+    """Whether prompts get the tokenizer's special tokens; None: as the tokenizer does."""
     opened: Backend | None = None
     """The backend itself, where there are no weights to wait for (a server)."""
     note: str | None = None
@@ -97,6 +103,9 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
             f"Model {path!r} can't be opened ({type(err).__name__}: {_first_line(err)}). Give a folder with "
             "config.json, tokenizer and weights, or a hub name such as Qwen/Qwen2-0.5B"
         ) from err
+    check_tokenizer(tokenizer, where=str(tokenizer_path))
+    if isinstance(n_rows := getattr(hf_config, "vocab_size", None), int):
+        check_fits(tokenizer, n_rows, path=path)
     length = args.get("max_length") or args.get("max_model_len") or resolve_max_length(hf_config, tokenizer)
     template = template_of(tokenizer, args, config.apply_chat_template)
     return ModelSpec(
@@ -110,7 +119,48 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
         chat_template_text=template_text(tokenizer, config.apply_chat_template),
         has_system_role=template is None or template.has_system_role,
         tokenizer_hash=hash_tokenizer(tokenizer),
+        add_bos_token=args.get("add_bos_token"),
+        note=_rope_note(path),
     )
+
+
+def check_tokenizer(tokenizer: Tokenizer, *, where: str) -> None:
+    """Refuse a tokenizer without a vocabulary, as transformers makes of a folder without a tokenizer's files.
+
+    Raises:
+        ModelError: it gives no token for plain words.
+    """
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if not set(tokenizer.encode(_PLAIN_TEXT, add_special_tokens=False)) - {unknown}:
+        raise ModelError(
+            f"There is no tokenizer in {where!r}: it gives no tokens for plain words. Copy tokenizer.json and "
+            "tokenizer_config.json from the base model, or name one with tokenizer=NAME_OR_FOLDER in --model_args"
+        )
+
+
+def check_fits(tokenizer: Any, n_rows: int, *, path: str, added: bool = False) -> None:
+    """Refuse a tokenizer of another model, whose tokens have no row of the embedding.
+
+    Args:
+        n_rows: of the embedding.
+        added: also look at added tokens, which some models have and never see.
+
+    Raises:
+        ModelError: it has more tokens than rows.
+    """
+    n_tokens = len(tokenizer) if added else int(getattr(tokenizer, "vocab_size", 0))
+    if n_tokens > n_rows:
+        raise ModelError(
+            f"The tokenizer of {path!r} has {n_tokens:,} tokens, and the model's embedding has {n_rows:,} rows "
+            "(vocab_size in config.json): they are not of one model. Name the right one with tokenizer=NAME_OR_FOLDER"
+        )
+
+
+def _rope_note(path: str) -> str | None:
+    """Return a warning about a local config.json that says twice, and differently, how positions are turned."""
+    file = Path(path) / "config.json"
+    conflict = rope_conflict(load_config_json(file)[0]) if file.is_file() else None
+    return None if conflict is None else f"config.json {conflict}"
 
 
 def check_checkpoint_path(path: str) -> None:
@@ -120,6 +170,12 @@ def check_checkpoint_path(path: str) -> None:
         raise ModelError(f"Model folder {path!r} does not exist: check `pretrained=` in --model_args")
     if Path(path).is_dir() and not any(Path(path).glob("*.json")) and not any(Path(path).glob("*.gguf")):
         raise ModelError(f"Model folder {path!r} holds no config.json: is it the checkpoint's folder?")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            check_no_adapter(folder)
+        for file in sorted(file for name in _READ_FILES for file in folder.glob(name)):
+            check_not_pointer(file)
 
 
 def hash_tokenizer(tokenizer: Tokenizer) -> str:

@@ -252,7 +252,7 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -
     """Build the judge's requests about one task's scored answers."""
     task, pool = samples.plan.task, PromptPool()
     judged = _judged(task)
-    counter = None if spec.tokenizer is None else TokenCounter(spec.tokenizer)
+    counter = None if spec.tokenizer is None else TokenCounter(spec.tokenizer, add_bos_token=spec.add_bos_token)
     gen_kwargs = {"until": [], "max_gen_toks": judge.max_gen_toks, "do_sample": False}
     made = _Questions(TaskPlan(f"{name}, judged", task, [], [], 0, 1))
     for sample in samples:
@@ -267,8 +267,7 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -
         if judge.config.apply_chat_template and spec.chat_template is not None:
             text = spec.chat_template([{"role": "user", "content": text}])
         prompt = pool.add(text)
-        ids = None if counter is None else counter.pieces(prompt)
-        context = context_tokens(prompt, ids)
+        context = context_tokens(prompt, counter)
         n_tokens = context.n_tokens
         if n_tokens is not None and spec.max_length is not None and n_tokens + judge.max_gen_toks > spec.max_length:
             why = f"its prompt of {n_tokens:,} tokens and its verdict are over the judge's {spec.max_length:,}"

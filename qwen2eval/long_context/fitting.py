@@ -61,6 +61,9 @@ class Stretch:
             self._n_tokens.append(self._n_tokens[-1] + len(starts) - 1)
             if self._n_tokens[-1] > n_wanted:
                 break
+            # More text that gives no more tokens would be asked for without end
+            if len(pieces) == len(haystack.paragraphs) and not self._n_tokens[-1]:
+                raise counter.no_tokens_error(pieces[0])
         self.text = "".join(pieces)
         self._n_chars_once = self._n_chars[min(len(haystack.paragraphs), len(pieces))]
         self._sentence_ends = sentence_ends(self.text)

@@ -7,12 +7,11 @@ the prompts of a long-context task share most of theirs, and counting one of 128
 from array import array
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError
-from qwen2eval.prompts import PromptPool, TokenCounter, before_plain_text, has_cutting_pattern
+from qwen2eval.prompts import PromptPool, TokenCounter, before_plain_text, has_cutting_pattern, special_token_options
 from qwen2eval.requests import GenKwargs
 
 REMEMBERED_PARTS = 1 << 14
@@ -84,13 +83,7 @@ class PromptCounter:
         if self.is_piecewise:
             return sum(map(len, self._pieces.pieces(self._pool.add(prompt))))
         # Must count as the backends do: one BOS too many would make every prompt a token longer than asked
-        bos = getattr(self._tokenizer, "bos_token", None)
-        options: dict[str, Any] = {}
-        # The template has written it, and no backend adds another
-        if bos and prompt.startswith(bos):
-            options = {"add_special_tokens": False}
-        elif "add_bos_token" in self.config.model_args:
-            options = {"add_special_tokens": bool(self.config.model_args["add_bos_token"])}
+        options = special_token_options(self._tokenizer, prompt, self.config.model_args.get("add_bos_token"))
         return len(self._tokenizer(prompt, verbose=False, **options)["input_ids"])
 
     def count_part(self, text: str) -> int:
@@ -134,6 +127,13 @@ class PromptCounter:
         if self.spec.max_length is None:
             return None
         return self.spec.max_length - self.spec.answer_tokens(gen_kwargs)
+
+    def no_tokens_error(self, text: str) -> ConfigError:
+        """Return the error for a haystack of which the tokenizer knows nothing: no length could ever be reached."""
+        return ConfigError(
+            f"The tokenizer of {self.spec.name!r} gives no tokens for the haystack ({text[:60]!r} …), so no prompt of "
+            "a given length can be made of it. Name the right one with tokenizer=NAME_OR_FOLDER in --model_args"
+        )
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Tokenize texts that prompts will be made of, in one batch."""

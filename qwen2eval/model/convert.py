@@ -13,11 +13,9 @@ from qwen2eval.model.checkpoint import Checkpoint
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.model.config_json import load_config_json
 from qwen2eval.model.gguf_header import read_header
-from qwen2eval.model.load import choose_dtype, empty_model
+from qwen2eval.model.load import HEAD, choose_dtype, empty_model, with_own_head
 from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.save import MAX_SHARD_GB, ShardWriter, Written, copy_other_files, new_folder, write_config
-
-_TIED_HEAD = "lm_head.weight"
 
 
 def convert(
@@ -41,12 +39,13 @@ def convert(
         ModelError: the source can't be loaded, or `out` can't be written; nothing is left of it then.
     """
     wanted, checkpoint = choose_dtype(dtype), open_checkpoint(source)
-    config = Qwen2Config.from_hf(checkpoint.path)
+    config = with_own_head(checkpoint, Qwen2Config.from_hf(checkpoint.path))
     empty_model(checkpoint, config)
     with new_folder(Path(out), n_bytes=config.n_parameters * N_BYTES[dtype]) as folder:
         writer = ShardWriter(folder, max_shard_gb=max_shard_gb)
         has_tokenizer = write_other_files(source, checkpoint, folder)
-        write_config(folder, load_config_json(checkpoint.path)[0], dtype=dtype)
+        raw = load_config_json(checkpoint.path)[0]
+        write_config(folder, {**raw, "tie_word_embeddings": config.tie_word_embeddings}, dtype=dtype)
         for layer, keys in by_layer(checkpoint.keys, tied=config.tie_word_embeddings).items():
             for key in keys:
                 writer.add(key, checkpoint.read(key, wanted))
@@ -66,7 +65,7 @@ def by_layer(keys: Iterable[str], *, tied: bool) -> dict[int | None, list[str]]:
     found: dict[int | None, list[str]] = {None: []}
     for key in sorted(keys, key=_natural):
         match = re.match(r"model\.layers\.(\d+)\.", key)
-        if not key.endswith("rotary_emb.inv_freq") and not (tied and key == _TIED_HEAD):
+        if not key.endswith("rotary_emb.inv_freq") and not (tied and key == HEAD):
             found.setdefault(int(match[1]) if match else None, []).append(key)
     return found
 

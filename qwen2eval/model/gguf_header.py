@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qwen2eval.errors import ModelError
+from qwen2eval.model.not_a_model import check_not_pointer
 
 _VERSIONS = (2, 3)
 _NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -93,8 +94,9 @@ def find_gguf(path: Path) -> Path | None:
         ModelError: the folder holds several.
     """
     if not path.is_dir():
-        return path if path.suffix == ".gguf" else None
-    if any(path.glob("*.safetensors")) or not (found := sorted(path.glob("*.gguf"))):
+        return path if path.suffix.lower() == ".gguf" else None
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() == ".gguf")
+    if any(path.glob("*.safetensors")) or not found:
         return None
     if len(found) > 1:
         raise ModelError(f"{str(path)!r} holds {len(found)} GGUF files: name one of them, such as {str(found[0])!r}")
@@ -107,6 +109,7 @@ def read_header(path: Path) -> Header:
     Raises:
         ModelError: the file is missing, not GGUF, of another version, or ends within its header.
     """
+    check_not_pointer(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _parse(_Cursor(data), path)

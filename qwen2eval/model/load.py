@@ -7,6 +7,7 @@ error that names it.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from qwen2eval.model.qwen2 import Qwen2Model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+HEAD = "lm_head.weight"
 _DROPPED = ("rotary_emb.inv_freq",)
 """Ends of keys that old checkpoints hold and that are computed here."""
 
@@ -47,7 +49,8 @@ def load_model(
     """
     wanted_dtype, wanted_device = choose_dtype(dtype), _device(device)
     checkpoint = open_checkpoint(path)
-    config = Qwen2Config.from_hf(checkpoint.path).with_context(yarn_factor=yarn_factor, dual_chunk=dual_chunk)
+    config = with_own_head(checkpoint, Qwen2Config.from_hf(checkpoint.path))
+    config = config.with_context(yarn_factor=yarn_factor, dual_chunk=dual_chunk)
     model, sources = empty_model(checkpoint, config)
     for name, parameter in list(model.named_parameters()):
         # The first of a layer
@@ -57,6 +60,18 @@ def load_model(
         module = model.get_submodule(name.rpartition(".")[0])
         setattr(module, name.rpartition(".")[2], nn.Parameter(tensor, requires_grad=False))
     return model.eval()
+
+
+def with_own_head(checkpoint: Checkpoint, config: Qwen2Config) -> Qwen2Config:
+    """Return the config of a model with a separate head, where its checkpoint ties it and holds another than that.
+
+    As transformers 5 does: a head that equals the embedding is a copy of it, one that differs was trained apart.
+    """
+    if not config.tie_word_embeddings or HEAD not in set(checkpoint.keys):
+        return config
+    shape = (config.vocab_size, config.hidden_size)
+    head, embedding = (checkpoint.read(key, torch.float32, shape) for key in (HEAD, "model.embed_tokens.weight"))
+    return config if torch.equal(head, embedding) else replace(config, tie_word_embeddings=False)
 
 
 class EmptyModel(NamedTuple):
@@ -142,13 +157,13 @@ def _check_keys(sources: Mapping[str, tuple[str, ...]], checkpoint: Checkpoint, 
     wanted = {key for keys in sources.values() for key in keys}
     present = set(checkpoint.keys)
     if missing := sorted(wanted - present):
-        hint = "; a checkpoint without a separate head sets tie_word_embeddings" if "lm_head.weight" in missing else ""
+        hint = "; a checkpoint without a separate head sets tie_word_embeddings" if HEAD in missing else ""
         raise ModelError(
             f"The checkpoint {str(checkpoint.path)!r} lacks {some([*map(checkpoint.name_of, missing)])}, which its "
             f"{checkpoint.declared_by} asks for{hint}"
         )
     # A tied checkpoint may hold its head a second time
-    known = {"lm_head.weight"} if tied else set()
+    known = {HEAD} if tied else set()
     if left := sorted(key for key in present - wanted - known if not key.endswith(_DROPPED)):
         raise ModelError(
             f"The checkpoint {str(checkpoint.path)!r} holds {some([*map(checkpoint.name_of, left)])}, which no part "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qwen2eval.errors import ModelError
 from qwen2eval.model.checkpoint import check_shape, some
+from qwen2eval.model.not_a_model import check_no_adapter, check_not_pointer
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _STORED_DTYPES = ("F64", "F32", "BF16", "F16")
@@ -76,12 +77,14 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"The folder {str(folder)!r} does not exist: name a checkpoint's folder, or a GGUF file")
     if (folder / SINGLE).is_file() or (folder / INDEX).is_file():
         return
+    check_no_adapter(folder)
     others = sorted(file.name for file in folder.glob("*.bin"))
     hint = f"it holds {some(others)}: convert them to safetensors" if others else "download the checkpoint again"
     raise ModelError(f"{str(folder)!r} holds neither {SINGLE} nor {INDEX} nor a GGUF file; {hint}")
 
 
 def _read_index(path: Path) -> dict[str, str]:
+    check_not_pointer(path)
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         return {str(key): str(file) for key, file in weight_map.items()}
@@ -92,6 +95,7 @@ def _read_index(path: Path) -> dict[str, str]:
 def _open(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"{str(path)!r} is missing: {INDEX} names it; download the checkpoint's files again")
+    check_not_pointer(path)
     try:
         return safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as err:

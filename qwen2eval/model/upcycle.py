@@ -30,7 +30,7 @@ from qwen2eval.model.checkpoint import Checkpoint
 from qwen2eval.model.config import N_BYTES, Qwen2Config
 from qwen2eval.model.config_json import load_config_json
 from qwen2eval.model.convert import by_layer, write_other_files
-from qwen2eval.model.load import choose_dtype, empty_model
+from qwen2eval.model.load import choose_dtype, empty_model, with_own_head
 from qwen2eval.model.open_checkpoint import open_checkpoint
 from qwen2eval.model.save import MAX_SHARD_GB, ShardWriter, Written, new_folder, write_config
 
@@ -126,11 +126,11 @@ def upcycle(
     """
     wanted, checkpoint = choose_dtype(dtype), open_checkpoint(source)
     raw, where = load_config_json(checkpoint.path)
-    dense = Qwen2Config.from_hf(raw)
+    dense = with_own_head(checkpoint, Qwen2Config.from_hf(raw))
     if dense.num_experts:
         raise ModelError(f"{where} is of a mixture of experts already: only a dense model can be upcycled")
     empty_model(checkpoint, dense)
-    moe_json = moe_config(raw, plan)
+    moe_json = moe_config({**raw, "tie_word_embeddings": dense.tie_word_embeddings}, plan)
     n_bytes = Qwen2Config.from_hf(moe_json).n_parameters * N_BYTES[dtype]
     with new_folder(Path(out), n_bytes=n_bytes) as folder:
         writer = ShardWriter(folder, max_shard_gb=max_shard_gb)

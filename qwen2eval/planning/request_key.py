@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qwen2eval.prompts import PromptText, digest_ids
+from qwen2eval.prompts import PromptText, TokenCounter, digest_ids
 from qwen2eval.requests import GenKwargs, RequestKind
 
 
@@ -20,16 +18,18 @@ class Tokens:
     """None where no tokenizer is known."""
 
 
-def context_tokens(prompt: PromptText, ids: "Sequence[array[int]] | None") -> Tokens:
+def context_tokens(prompt: PromptText, counter: TokenCounter | None) -> Tokens:
     """Return what a prompt is known by.
+
+    A BOS that the tokenizer adds and the model doesn't get is part of the digest, so that stores of before are right.
 
     Args:
         prompt: its text.
-        ids: token ids of its pieces; None where no tokenizer is known.
+        counter: of the model's tokens; None where no tokenizer is known.
     """
-    if ids is None:
+    if counter is None:
         return Tokens(hashlib.sha256(str(prompt).encode()).digest(), None)
-    return Tokens(digest_ids(ids), sum(map(len, ids)))
+    return Tokens(digest_ids(counter.pieces(prompt)), counter.count(prompt))
 
 
 def request_digest(

@@ -68,7 +68,11 @@ def add_requests(planned: TaskPlan, all_docs: list[Doc], *, form: PromptForm, sp
     """Build the requests of the picked docs and add them to the plan, in batches that are tokenized together."""
     pool, prefixes = PromptPool(), PrefixCounter()
     is_rolling = planned.task.output_type == "loglikelihood_rolling"
-    counter = None if spec.tokenizer is None else TokenCounter(spec.tokenizer, is_whole_text=is_rolling)
+    counter = (
+        None
+        if spec.tokenizer is None
+        else TokenCounter(spec.tokenizer, add_bos_token=spec.add_bos_token, is_whole_text=is_rolling)
+    )
     batch, n_chars = list[_Drafted](), 0
     for doc_id, request in _task_requests(planned, all_docs, form):
         batch.append(_Drafted(doc_id, request, pool.add(request.context)))
@@ -97,7 +101,10 @@ def next_turn(
     for request in planned.requests:
         turns[request.doc_id].append(request)
     n_turns = max(map(len, turns.values()))
-    pool, counter = PromptPool(), None if spec.tokenizer is None else TokenCounter(spec.tokenizer)
+    pool, counter = (
+        PromptPool(),
+        None if spec.tokenizer is None else TokenCounter(spec.tokenizer, add_bos_token=spec.add_bos_token),
+    )
     made = []
     for doc_id, doc in zip(planned.doc_ids, planned.docs, strict=True):
         asked = turns[doc_id]
@@ -109,7 +116,7 @@ def next_turn(
         if text is not None:
             turn = TaskRequest(n_turns, "generate_until", whole_text(text), gen_kwargs=asked[0].gen_kwargs)
             drafted = _Drafted(doc_id, turn, pool.add(turn.context))
-            context = context_tokens(drafted.prompt, None if counter is None else counter.pieces(drafted.prompt))
+            context = context_tokens(drafted.prompt, counter)
             made.append(_planned_request(drafted, planned, context, counter, spec))
     return made
 
@@ -150,17 +157,18 @@ def _finish(
     if counter is not None:
         counter.prepare(drafted.prompt for drafted in batch)
     last: PromptText | None = None
-    context = Tokens(b"", None)
+    context, is_whole = Tokens(b"", None), False
     for drafted in batch:
         if drafted.prompt is not last:
             last = drafted.prompt
-            ids = None if counter is None else counter.pieces(last)
-            context = context_tokens(last, ids)
+            context = context_tokens(last, counter)
             # Characters count instead of tokens where a piece's tokens are not known by themselves
-            is_piecewise = ids is not None and counter is not None and counter.is_piecewise
-            prefixes.add(last, [len(piece) for piece in (ids if is_piecewise and ids else last.pieces)])
+            is_in_pieces = counter is not None and counter.is_in_pieces(last)
+            prefixes.add(last, list(map(len, counter.pieces(last) if counter and is_in_pieces else last.pieces)))
+            is_whole |= counter is not None and not is_in_pieces
         planned.requests.append(_planned_request(drafted, planned, context, counter, spec))
-    if counter is not None and not counter.is_piecewise:
+    # A novel for each doc: no piece of it comes again
+    if counter is not None and is_whole:
         counter.forget_prompts()
 
 

@@ -62,7 +62,6 @@ def test_the_plan_counts_a_whole_texts_own_tokens(folder):
     tokenizer, text = AutoTokenizer.from_pretrained(folder), PromptPool().add("a cup of tea")
     n_own = len(tokenizer.encode("a cup of tea", add_special_tokens=False))
     counts = [
-        context_tokens(text, TokenCounter(tokenizer, is_whole_text=is_whole).pieces(text)).n_tokens
-        for is_whole in (True, False)
+        context_tokens(text, TokenCounter(tokenizer, is_whole_text=is_whole)).n_tokens for is_whole in (True, False)
     ]
     assert counts == [n_own, n_own + 1]

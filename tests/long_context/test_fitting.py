@@ -12,6 +12,7 @@ from qwen2eval.errors import ConfigError
 from qwen2eval.long_context.fitting import Frame, Stretch, assemble, fit
 from qwen2eval.long_context.haystack import Haystack
 from qwen2eval.long_context.lengths import PromptCounter
+from qwen2eval.long_context.needlebench.stack import Stack, measured_texts
 from qwen2eval.long_context.niah.task import FRAMES
 from qwen2eval.long_context.prose import write_prose
 from qwen2eval.long_context.sentences import sentence_ends
@@ -118,6 +119,19 @@ def test_needle_longer_than_the_length_is_refused():
     stretch, counter = stretched("en", "pieces", is_chat=False)
     with pytest.raises(ConfigError, match=r"A prompt of 64 tokens is too short: question and needle alone take \d+"):
         fit(stretch, FRAMES["en"], NEEDLE * 20, length=64, depth_percent=50, counter=counter)
+
+
+def test_a_haystack_without_tokens_is_refused():
+    """As of a tokenizer for other scripts: more text gives no more tokens, and would be asked for without end."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])))
+    counter = PromptCounter(spec_of(tokenizer), RunConfig())
+    with pytest.raises(ConfigError, match="no tokens for the haystack"):
+        Stretch(Haystack("zh", tuple(SCRIPTS["zh"])), 0, n_tokens=1_000, counter=counter)
+    with pytest.raises(ConfigError, match="no tokens for the haystack"):
+        Stack(measured_texts([f"{text}\n\n" for text in SCRIPTS["zh"]], counter), counter, 0).char_at(10)
 
 
 def test_counter_renders_what_the_plan_asks():

@@ -138,10 +138,16 @@ def test_reads_dual_chunk_attention():
     assert both.dual_chunk == DualChunk(chunk_size=8192, local_size=1024, original_max_position_embeddings=32768)
 
 
+SMALL_EXPERTS = {
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 10,
+    "shared_expert_intermediate_size": 20,
+}
 REFUSED = {
     "architecture": ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "'llama'.*LlamaForCausalLM"),
     "no-type": ({"model_type": None, "architectures": None}, "None"),
-    "sliding": ({"use_sliding_window": True}, "use_sliding_window"),
+    "sliding": ({"use_sliding_window": True, "max_window_layers": 2}, "use_sliding_window"),
     "sliding-layer": ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     "activation": ({"hidden_act": "gelu"}, "gelu"),
     "quantised": ({"quantization_config": {"quant_method": "awq"}}, "awq"),
@@ -149,6 +155,16 @@ REFUSED = {
     "yarn-option": ({"rope_scaling": YARN_SCALING | {"mscale": 0.7}}, "mscale"),
     "yarn-factor": ({"rope_scaling": YARN_SCALING | {"factor": "four"}}, "'four'"),
     "yarn-small": ({"rope_scaling": YARN_SCALING | {"factor": 0.5}}, r"factor=0\.5"),
+    "yarn-untruncated": ({"rope_scaling": YARN_SCALING | {"truncate": False}}, "truncate"),
+    "rope-nested": ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "full_attention"),
+    "rope-twice": ({"rope_scaling": YARN_SCALING, "rope_parameters": {"rope_theta": 1e6}}, "rope_scaling and rope_par"),
+    "rope-theta-lost": (
+        {"rope_theta": None, "rope_scaling": YARN_SCALING, "rope_parameters": YARN_SCALING | {"rope_theta": 5e5}},
+        "differ in rope_theta.*rope_theta 10000",
+    ),
+    "bidirectional": ({"is_causal": False}, "is_causal"),
+    "quantised-mlx": ({"quantization": {"bits": 4}}, "quantization"),
+    "quantised-older": ({"compression_config": {"format": "int"}}, "compression_config"),
     "missing": ({"hidden_size": None, "vocab_size": None}, "vocab_size, hidden_size"),
     "text": ({"num_hidden_layers": "three"}, "num_hidden_layers is 'three'"),
     "zero": ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
@@ -158,6 +174,7 @@ REFUSED = {
     "eps": ({"rms_norm_eps": "small"}, "rms_norm_eps"),
     "tie": ({"tie_word_embeddings": "no"}, "tie_word_embeddings"),
     "moe": ({"model_type": "qwen2_moe"}, "num_experts"),
+    "moe-layers": ({"model_type": "qwen2_moe", "mlp_only_layers": 3} | SMALL_EXPERTS, "mlp_only_layers is 3"),
     "dual": ({"dual_chunk_attention_config": {"chunk_size": "big"}}, "'big'"),
 }
 

@@ -84,7 +84,8 @@ def test_fused_experts_equal_single_ones(saved, tmp_path):
 def test_known_extras_are_dropped(dense):
     """A tied checkpoint may hold its head twice, an old one the rotary frequencies."""
     set_config(dense, tie_word_embeddings=True)
-    rewrite(dense, lambda tensors: tensors.update({EXTRA: torch.ones(4)}))
+    head = {"lm_head.weight": load_file(dense / "model.safetensors")["model.embed_tokens.weight"].clone()}
+    rewrite(dense, lambda tensors: tensors.update({EXTRA: torch.ones(4), **head}))
     model = load_model(dense)
     assert model.lm_head is None
 
@@ -257,3 +258,28 @@ def test_an_input_over_the_length_is_refused(dense):
     with pytest.raises(ModelError, match=r"257 tokens.*256.*yarn_factor=2"):
         model(random_ids(257))
     load_model(dense, yarn_factor=2)(random_ids(257))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123abcd\nsize 1260367448\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "model.safetensors.index.json"])
+def test_a_pointer_of_git_lfs_is_named(dense, name):
+    if name.endswith(".index.json"):
+        (dense / "model.safetensors").unlink()
+    (dense / name).write_text(POINTER)
+    with pytest.raises(ModelError, match=rf"{name}' is a git-lfs pointer.*git lfs pull"):
+        load_model(dense)
+
+
+def test_a_folder_of_an_adapter_is_named(dense):
+    (dense / "model.safetensors").rename(dense / "adapter_model.safetensors")
+    (dense / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"LoRA adapter.*merge"):
+        load_model(dense)
+
+
+def test_the_suffix_of_a_gguf_file_may_be_in_capitals(saved, tmp_path):
+    path, ids = write_gguf(tmp_path / "x.gguf", saved / "dense"), random_ids(9)
+    path = path.rename(tmp_path / "X.GGUF")
+    assert torch.equal(load_model(path)(ids), load_model(tmp_path)(ids))

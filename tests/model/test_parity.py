@@ -4,15 +4,17 @@ Tolerance: 2e-5 on logits of size 1 to 10 in float32. Both sum some 100 products
 1e-7 each) in another order where the cache splits the keys; a wrong bias, norm, group or expert shows at 1e-2 and more.
 """
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2Config
+from transformers import AutoModelForCausalLM, Qwen2Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from qwen2eval.model import Yarn, load_model
 from qwen2eval.model.cache import KVCache
+from qwen2eval.model.convert import convert
 from qwen2eval.model.packing import pack_linears
 from qwen2eval.model.rope import attention_factor, frequencies
 from tests.model.tiny import DENSE, MOE, make_pair, random_ids, save_tiny
@@ -181,3 +183,43 @@ def test_real_checkpoint(real_model, data_dir):
     for language, row in ids.items():
         for logits in (cached[language], ours(row)):
             assert (logits - expected[language]).abs().max() < 1e-3, language
+
+
+# What transformers computes as a plain Qwen2, or as YARN, though it is said in another way; each with what is saved
+SAID_OTHERWISE = {
+    "older-yarn": ({}, {"rope_parameters": None, "rope_theta": 5e5, "rope_scaling": YARN["rope_parameters"]}),
+    "theta-beside": ({}, {"rope_parameters": {"rope_type": "default"}, "rope_theta": 5e5}),
+    "theta-twice": ({}, {"rope_theta": 5e5}),
+    "yarn-trained-length-beside": (YARN, {"original_max_position_embeddings": 4}),
+    "yarn-defaults-spelled-out": (
+        {},
+        {"rope_parameters": YARN["rope_parameters"] | {"truncate": True, "mscale": None}},
+    ),
+    "yarn-in-both-forms": (YARN, {"rope_scaling": YARN["rope_parameters"]}),
+    "all-heads": ({"num_key_value_heads": 6}, {"num_key_value_heads": None}),
+    "window-of-no-layer": ({}, {"use_sliding_window": True, "max_window_layers": 3, "layer_types": None}),
+    "no-window": ({}, {"use_sliding_window": True, "sliding_window": None, "layer_types": None}),
+    "swish": ({}, {"hidden_act": "swish"}),
+    "biases-of-other-models": ({}, {"attention_bias": False, "mlp_bias": True}),
+}
+
+
+@pytest.mark.parametrize("name", SAID_OTHERWISE)
+def test_configs_are_read_as_transformers_reads_them(tmp_path, ids, name):
+    settings, said = SAID_OTHERWISE[name]
+    save_tiny(tmp_path, **(DENSE | settings))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | said))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    torch.testing.assert_close(load_model(tmp_path)(ids), theirs(ids).logits, atol=TOLERANCE, rtol=0)
+
+
+def test_a_tied_checkpoint_with_a_head_of_its_own_is_read_as_transformers_reads_it(tmp_path, ids):
+    save_tiny(tmp_path, **DENSE)  # untied: embedding and head differ
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()(ids).logits
+    torch.testing.assert_close(load_model(tmp_path)(ids), theirs, atol=TOLERANCE, rtol=0)
+    convert(tmp_path, tmp_path / "converted", dtype="float32")
+    assert json.loads((tmp_path / "converted" / "config.json").read_text())["tie_word_embeddings"] is False
+    torch.testing.assert_close(load_model(tmp_path / "converted")(ids), theirs, atol=TOLERANCE, rtol=0)

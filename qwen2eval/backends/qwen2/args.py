@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from qwen2eval.backends.model_spec import ModelSpec, load_hf_spec
+from qwen2eval.backends.model_spec import ModelSpec, check_checkpoint_path, check_fits, load_hf_spec
 from qwen2eval.backends.rope import rope_label
 from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
@@ -131,9 +131,10 @@ def load_qwen2_spec(config: RunConfig, *, path: str) -> ModelSpec:
         ModelError: no such checkpoint, one of another architecture, or a `max_length` over what it can do.
     """
     args = Qwen2Args.read(config.model_args)
-    if path.endswith(".gguf") and not Path(path).is_file():
+    if path.lower().endswith(".gguf") and not Path(path).is_file():
         raise ModelError(f"There is no file {path!r}: check `pretrained=` in --model_args")
     gguf = find_gguf(Path(path))
+    check_checkpoint_path(path)
     # ours first: it names the file, the key and what to do, where transformers guesses
     model_config = Qwen2Config.from_hf(path) if Path(path).exists() else None
     if gguf is None:
@@ -142,6 +143,7 @@ def load_qwen2_spec(config: RunConfig, *, path: str) -> ModelSpec:
         with_file = replace(config, model_args={**config.model_args, "gguf_file": gguf.name})
         spec = replace(load_hf_spec(with_file, backend="qwen2", path=str(gguf.parent)), path=str(gguf), name=gguf.stem)
     model_config = model_config or Qwen2Config.from_hf(_hub_config(path, args.revision))
+    check_fits(spec.tokenizer, model_config.vocab_size, path=path, added=True)
     stretched = model_config.with_context(yarn_factor=args.yarn_factor, dual_chunk=args.dual_chunk_of(model_config))
     length = config.model_args.get("max_length")
     if length is None and (stretched.yarn or stretched.dual_chunk):

@@ -11,6 +11,7 @@ from qwen2eval.backends.qwen2.args import Qwen2Args
 from qwen2eval.backends.rope import rope_label
 from qwen2eval.errors import ModelError
 from qwen2eval.model.config import TRAINED_LENGTH, Qwen2Config
+from qwen2eval.model.config_json import QUANTISED
 
 CONTEXT_ARGS = ("yarn_factor", "dual_chunk", "chunk_size", "local_size")
 
@@ -62,7 +63,7 @@ def long_context(args: Mapping[str, object], checkpoint_config: Mapping[str, obj
     """
     given = Qwen2Args.read({key: args[key] for key in CONTEXT_ARGS if args.get(key) is not None})
     # how weights are stored says nothing of the context, and vLLM reads more forms than our own architecture
-    config = Qwen2Config.from_hf({k: v for k, v in checkpoint_config.items() if k != "quantization_config"})
+    config = Qwen2Config.from_hf({k: v for k, v in checkpoint_config.items() if k not in QUANTISED})
     config = config.with_context(yarn_factor=given.yarn_factor, dual_chunk=given.dual_chunk_of(config))
     overrides: dict[str, Any] = {"max_position_embeddings": config.max_length}
     if config.yarn:

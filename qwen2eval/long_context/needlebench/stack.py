@@ -81,6 +81,8 @@ class Stack:
     def char_at(self, n_tokens: int) -> int:
         """Return how many characters the first tokens have, as the texts are tokenized by themselves."""
         # The texts are used up: they follow again in a new order, as often as needed
+        if not self._n_once:
+            raise self._counter.no_tokens_error(self._texts.texts[0])
         while n_tokens >= self._n_tokens[-1]:
             again = list(range(len(self._texts.texts)))
             self._rng.shuffle(again)
