@@ -17,6 +17,10 @@ _SINGLETONS = (None, True, False, ...)
 _BUILTINS = frozenset(dir(builtins))
 _PARTS_OF_VALUES = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.UnaryOp, ast.unaryop, ast.expr_context)
 _CARRIED_ATTRIBUTES = frozenset(name for kind in CARRIED_TYPES for name in dir(kind))
+_TAKE_FUNCTIONS = frozenset({"map", "filter", "reduce", "partial", "callable", "starmap", "takewhile"})
+_TAKE_COROUTINES = frozenset(
+    {"run", "run_until_complete", "gather", "wait_for", "wait", "create_task", "ensure_future", "anext", "aiter"}
+)
 _parsing = threading.Lock()
 
 
@@ -89,15 +93,19 @@ def _objection(node: ast.AST, candidates: set[str], known: frozenset[str] | set[
 
 
 def _looks_into_results(nodes: list[ast.AST], candidates: set[str]) -> str | None:
-    """Object to tests that use an attribute of what the program returns which no carried value has."""
-    of_results: set[str] = set()
+    """Object to tests that use what the program returns as no carried value can be: call it, await it, look into it."""
+    candidates, of_results = set(candidates), set[str]()
     # Names of names
     for _ in range(2):
         for node in nodes:
             targets, value = _binding(node)
             if value is not None and _holds_result(value, candidates, of_results):
                 of_results |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+            if isinstance(node, ast.FunctionDef) and _returns_result(node, candidates, of_results):
+                candidates.add(node.name)
     for node in nodes:
+        if any(_holds_result(one, candidates, of_results) for one in _used_as_function(node)):
+            return "the tests call, await or enter what the program returns"
         if isinstance(node, ast.Attribute) and node.attr not in _CARRIED_ATTRIBUTES:
             inner: ast.expr = node.value
             while isinstance(inner, ast.Attribute | ast.Subscript):
@@ -105,6 +113,30 @@ def _looks_into_results(nodes: list[ast.AST], candidates: set[str]) -> str | Non
             if _holds_result(inner, candidates, of_results):
                 return f"the tests look at .{node.attr} of what the program returns"
     return None
+
+
+def _used_as_function(node: ast.AST) -> list[ast.expr]:
+    """Return what a node calls, awaits or enters, by itself or by a function that does it."""
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name) as func, args=args, keywords=keywords):
+            given = [one.value for one in keywords if one.arg in ("key", "target", "func")]
+            return [func, *given, *(args if name in _TAKE_COROUTINES else args[:1] if name in _TAKE_FUNCTIONS else ())]
+        case ast.Call(func=func):
+            return [func]
+        case ast.Await(value=value) | ast.AsyncFor(iter=value):
+            return [value]
+        case ast.comprehension(iter=value, is_async=1):
+            return [value]
+        case ast.With(items=items) | ast.AsyncWith(items=items):
+            return [item.context_expr for item in items]
+        case ast.FunctionDef(decorator_list=decorators) | ast.ClassDef(decorator_list=decorators):
+            return decorators
+    return []
+
+
+def _returns_result(node: ast.FunctionDef, candidates: set[str], of_results: set[str]) -> bool:
+    returned = (one.value for one in ast.walk(node) if isinstance(one, ast.Return) and one.value is not None)
+    return any(_holds_result(value, candidates, of_results) for value in returned)
 
 
 def _binding(node: ast.AST) -> tuple[list[ast.expr], ast.expr | None]:

@@ -26,6 +26,7 @@ def why(tests, setup="", entry_point="f"):
         "x = f(1)\nx.sort()\nassert x == [1] and f(2).keys() and f(3).numerator",
         "import math\nassert math.isclose(f(1), 2)",
         "class Own:\n    left = 1\nassert Own().left == f(1)",
+        "def own(x): return x\nassert own(f(1)) == 1 and list(map(str, f(1))) == ['1']",
     ],
 )
 def test_these_can(tests):
@@ -46,6 +47,17 @@ def test_these_can(tests):
         ("for r in [f(1), 2]:\n    assert r.left", ".left"),
         ("(r, s), t = (f(1), 2), 3\nassert r.left", ".left"),
         ("x = f(1)\ny = x[0]\nassert all(one.left for one in y)", ".left"),
+        ("assert f(2)(3) == 5", "call, await"),
+        ("def check(candidate):\n    g = candidate(2)\n    assert g(3) == 5", "call, await"),
+        ("def make(): return f(2)\nassert make()(3) == 5", "call, await"),
+        ("assert f(2)[0](3) == 5", "call, await"),
+        ("assert list(map(f(2), [1])) == [3]", "call, await"),
+        ("assert sorted([1, 2], key=f(1)) == [2, 1]", "call, await"),
+        ("@f(2)\ndef own(x): return x\nassert own(1) == 2", "call, await"),
+        ("with f() as x:\n    assert x == 3", "call, await"),
+        ("import asyncio\nassert asyncio.run(f()) == 3", "call, await"),
+        ("import asyncio\nasync def main():\n    assert await f() == 3\nasyncio.run(main())", "call, await"),
+        ("import asyncio\nasync def main():\n    return [x async for x in f()]\nasyncio.run(main())", "call, await"),
         ("def check(candidate):\n    root = candidate(1)\n    assert root.next[0].value == 2", ".value"),
     ],
 )
@@ -93,3 +105,32 @@ def test_large_tests_have_memory_of_their_own_and_an_end():
         )
     assert (passed.verdict, passed.separated) == ("passed", True)
     assert (not_run.verdict, not_run.detail) == ("not_run", "tests of 16 MB: at most 15 MB are run")
+
+
+OWN_CLASS = "class E(ValueError): pass\ndef f(): raise E('x', 3)"
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("def f(n): return lambda x: x + n", "assert f(2)(3) == 5"),
+        ("async def f(): return 3", "import asyncio\nassert asyncio.run(f()) == 3"),
+        (OWN_CLASS, "try:\n    f()\nexcept ValueError as err:\n    assert err.args == ('x', 3)"),
+        (
+            "class E(ValueError):\n    def __str__(self): return 'own'\ndef f(): raise E(4)",
+            "try:\n    f()\nexcept ValueError as err:\n    assert str(err) == 'own'",
+        ),
+        ("def f(): return {}['x']", "try:\n    f()\nexcept KeyError as err:\n    assert err.args == ('x',)"),
+        (
+            "def f(): return b'\\xff'.decode()",
+            "try:\n    f()\nexcept UnicodeDecodeError as err:\n    assert err.start == 0",
+        ),
+    ],
+)
+def test_what_tests_see_of_results_and_exceptions_is_as_in_plain_python(sandbox, program, tests):
+    exec(f"{program}\n{tests}", {"__name__": "plain"})  # noqa: S102  # the oracle
+    assert sandbox.check(program, entry_point="f", tests=tests).verdict == "passed"
+
+
+def test_the_detail_names_the_programs_own_exception(sandbox):
+    assert sandbox.check(OWN_CLASS, entry_point="f", tests="f()").detail == "tests, line 1: f(): E: ('x', 3)"

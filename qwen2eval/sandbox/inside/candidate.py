@@ -78,12 +78,28 @@ def answer(function: Any, body: bytes) -> tuple[bytes, bytes]:
     except UncarriedError as err:
         return UNCARRIED, encode((number, str(err)))
     except BaseException as err:  # noqa: BLE001  # as above
-        return RAISED, encode((number, *_told(err)))
+        return RAISED, encode((number, *_raised(err)))
+
+
+def _raised(err: BaseException) -> tuple[str, tuple[object, ...], str, str]:
+    """Return the nearest built-in class of an exception, its arguments and text, and the name of its own class."""
+    nearest, text = _nearest(err), str(err)[:MAX_TEXT]
+    # Not by the exception's own `args`, which its class may override
+    args = BaseException.__dict__["args"].__get__(err)
+    try:
+        encode(args)
+    except UncarriedError:
+        args = (text,)
+    return nearest.__name__, args, text, type(err).__name__
+
+
+def _nearest(err: BaseException) -> type:
+    return next(kind for kind in type(err).__mro__ if kind.__module__ == "builtins")
 
 
 def _told(err: BaseException) -> tuple[str, str]:
     """Return the name of the nearest built-in class of an exception, and its text."""
-    nearest = next(kind for kind in type(err).__mro__ if kind.__module__ == "builtins")
+    nearest = _nearest(err)
     text = f"{err}" if type(err) is nearest else f"{type(err).__name__}: {err}"
     return nearest.__name__, text[:MAX_TEXT]
 

@@ -40,6 +40,9 @@ class FarFunction:
         self.name = name
         self.n_calls = 0
         self.uncarried: set[str] = set()
+        # By id, of exceptions that are kept: what the program's own class is called
+        self.own_names: dict[int, str] = {}
+        self.raised: list[BaseException] = []
         self.lost: BaseException | None = None
         # Tests may have threads; the channel carries one call
         self.one_at_a_time = threading.Lock()
@@ -81,8 +84,12 @@ class FarFunction:
             take_over(kwargs, new_kwargs)
             return value
         if kind == far.RAISED:
-            _, name, text = self._decode(body, 3, self.n_calls)
-            raise _exception(name, text)
+            _, name, arguments, text, own_name = self._decode(body, 5, self.n_calls)
+            raised = _exception(name, arguments, str(text))
+            if own_name != name and type(own_name) is str:
+                self.own_names[id(raised)] = own_name
+                self.raised.append(raised)
+            raise raised
         if kind == far.UNCARRIED:
             raise TypeError(f"the program returned {self._decode(body, 2, self.n_calls)[1]}, which is not carried")
         raise self._lose("the program wrote to the channel of its results")
@@ -154,7 +161,8 @@ def run_tests(
         # A bare `except` in the tests went on
         if function.lost:
             return {"verdict": "lost", "detail": str(function.lost)}
-        return failure(err, called=function.n_calls > 0, uncarried=function.uncarried)
+        own_name = function.own_names.get(id(err))
+        return failure(err, called=function.n_calls > 0, uncarried=function.uncarried, own_name=own_name)
     if function.lost:
         return {"verdict": "lost", "detail": str(function.lost)}
     # `check` may be async, or of a kind that is not found
@@ -174,9 +182,9 @@ def execute_tests(code: tuple[Any, Any], candidate: Callable[..., Any], job: Mes
         names["check"](candidate)
 
 
-def failure(err: BaseException, *, called: bool, uncarried: set[str]) -> Message:
-    """Return the verdict for tests that raised `err`."""
-    name = type(err).__name__
+def failure(err: BaseException, *, called: bool, uncarried: set[str], own_name: str | None = None) -> Message:
+    """Return the verdict for tests that raised `err`, an exception of the program's own class `own_name` or another."""
+    name = own_name or type(err).__name__
     text = f"{name}: {err}" if str(err) else name
     line = next((f.lineno for f in reversed(traceback.extract_tb(err.__traceback__)) if f.filename == TESTS_FILE), None)
     if line:
@@ -227,15 +235,17 @@ def _merged(mine: object, new: object, done: set[int]) -> Any:
     return new
 
 
-def _exception(name: object, text: object) -> BaseException:
-    """Return an exception of the built-in class that the program named."""
+def _exception(name: object, args: object, text: str) -> BaseException:
+    """Return an exception of the built-in class that the program named, with its arguments if they give its text."""
     # The name comes from the program: only a class of `builtins` that is an exception is made
     kind = getattr(builtins, name, None) if type(name) is str else None
-    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)) or issubclass(kind, BaseExceptionGroup):
         kind = RuntimeError
-    if issubclass(kind, BaseExceptionGroup):
-        kind = RuntimeError
-    try:
-        return kind(str(text)) if text else kind()
-    except TypeError:  # UnicodeDecodeError wants five arguments
-        return ValueError(str(text)) if issubclass(kind, ValueError) else RuntimeError(str(text))
+    for arguments in (args if type(args) is tuple else (), (text,) if text else ()):
+        try:
+            err = kind(*arguments)
+        except (TypeError, ValueError, OverflowError):  # UnicodeDecodeError wants five arguments
+            continue
+        if str(err) == text:
+            return err
+    return ValueError(text) if issubclass(kind, ValueError) else RuntimeError(text)
