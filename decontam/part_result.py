@@ -62,7 +62,7 @@ _SCHEMA = pa.schema(
     ]
 )
 """The same in a part's file, where items and rules are numbers."""
-FORMAT = 3
+FORMAT = 4
 """Of part files; another one is not read."""
 _FACTS, _NGRAMS = b"qwen2eval.part", b"qwen2eval.ngrams"
 
@@ -101,11 +101,19 @@ class PartResult:
     tables: list[pa.Table] = field(default_factory=list)
     """Matches by documents and items: _SCHEMA."""
     problems: list[Problem] = field(default_factory=list)
+    rest: list["PartResult"] = field(default_factory=list)
+    """The same of the part's further files, but for the counts, which are those of all files of the part."""
 
     @classmethod
     def empty(cls, part: Part, *, n_items: int, n_ngrams: int) -> Self:
         """Return the result before anything is read."""
-        return cls(part, Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(RULES), n_items), np.int64)))
+        counts = Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(RULES), n_items), np.int64))
+        return cls(part, counts, rest=[cls(one, counts) for one in part.rest])
+
+    @property
+    def files(self) -> tuple["PartResult", ...]:
+        """The result of each file."""
+        return (self, *self.rest)
 
     @property
     def n_matches(self) -> int:
@@ -124,16 +132,23 @@ class PartResult:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
+        tables = [pa.concat_tables([_SCHEMA.empty_table(), *one.tables]) for one in self.files]
         facts = {
-            "part": self.part,
-            "counts": [self.n_rows, self.n_documents, self.n_documents_matched, self.n_bytes],
+            "files": [
+                {
+                    "part": one.part._replace(rest=()),
+                    "counts": [one.n_rows, one.n_documents, one.n_documents_matched, one.n_bytes],
+                    "n_matches": len(table),
+                    "n_problems": len(one.problems),
+                }
+                for one, table in zip(self.files, tables, strict=True)
+            ],
             "items": [_pairs(of_rule).tolist() for of_rule in self.counts.of_item],
-            "n_problems": len(self.problems),
         }
-        if self.problems:
+        if problems := [problem for one in self.files for problem in one.problems]:
             with beside(_problems_path(path)) as scratch:
-                pq.write_table(problem_table(self.part.path, self.problems), scratch)
-        table = pa.concat_tables([_SCHEMA.empty_table(), *self.tables]).replace_schema_metadata(
+                pq.write_table(problem_table(self.part.path, problems), scratch)
+        table = pa.concat_tables(tables).replace_schema_metadata(
             {_FACTS: json.dumps(facts), _NGRAMS: _pairs(self.counts.of_ngram).astype("<i8").tobytes()}
         )
         with beside(path) as scratch:
@@ -156,7 +171,8 @@ def _problems_path(path: Path) -> Path:
 
 
 def _read_problems(path: Path, facts: dict[str, Any]) -> list[Problem]:
-    if not facts["n_problems"]:
+    """Return the problems of all files of a part."""
+    if not any(one["n_problems"] for one in facts["files"]):
         return []
     table = pq.read_table(_problems_path(path), columns=["kind", "row", "detail"])
     kinds, rows, details = (column.to_pylist() for column in table.columns)
@@ -216,21 +232,29 @@ def read_part_result(path: Path, *, n_items: int, n_ngrams: int) -> PartResult:
     """Read what `PartResult.write` wrote."""
     # columns one after another: reading them at once takes more memory, and the tables are small
     table = pq.read_table(path, use_threads=False, pre_buffer=False)
-    facts = json.loads(table.schema.metadata[_FACTS])
-    name, begin, end, size, stamp = facts["part"]
-    n_rows, n_documents, n_documents_matched, n_bytes = facts["counts"]
-    result = PartResult.empty(Part(name, begin, end, size, tuple(stamp)), n_items=n_items, n_ngrams=n_ngrams)
-    places, numbers = _read_ngrams(table.schema)
-    result.counts.of_ngram[places] = numbers
-    for of_rule, pairs in zip(result.counts.of_item, facts["items"], strict=True):
+    facts, metadata = json.loads(table.schema.metadata[_FACTS]), table.schema
+    table, problems, results = table.replace_schema_metadata(), _read_problems(path, facts), list[PartResult]()
+    counts = Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(RULES), n_items), np.int64))
+    for one in facts["files"]:
+        name, begin, end, size, stamp, _ = one["part"]
+        n_rows, n_documents, n_documents_matched, n_bytes = one["counts"]
+        results.append(
+            PartResult(
+                Part(name, begin, end, size, tuple(stamp)),
+                counts,
+                n_rows=n_rows,
+                n_documents=n_documents,
+                n_documents_matched=n_documents_matched,
+                n_bytes=n_bytes,
+                tables=[table.slice(0, one["n_matches"])],
+                problems=problems[: one["n_problems"]],
+            )
+        )
+        table, problems = table.slice(one["n_matches"]), problems[one["n_problems"] :]
+    places, numbers = _read_ngrams(metadata)
+    counts.of_ngram[places] = numbers
+    for of_rule, pairs in zip(counts.of_item, facts["items"], strict=True):
         places, numbers = np.array(pairs, np.int64).reshape(-1, 2).T
         of_rule[places] = numbers
-    return replace(
-        result,
-        n_rows=n_rows,
-        n_documents=n_documents,
-        n_documents_matched=n_documents_matched,
-        n_bytes=n_bytes,
-        tables=[table.replace_schema_metadata()],
-        problems=_read_problems(path, facts),
-    )
+    first, *rest = results
+    return replace(first, part=first.part._replace(rest=tuple(one.part for one in rest)), rest=rest)

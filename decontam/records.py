@@ -48,6 +48,13 @@ class Part(NamedTuple):
     """Of the file, compressed as it is; for progress."""
     stamp: tuple[int, ...]
     """Of the file: size and time of its last change (ns)."""
+    rest: tuple["Part", ...] = ()
+    """Further files, small ones, that are read with this one, each from begin to end."""
+
+    @property
+    def files(self) -> tuple["Part", ...]:
+        """The stretch itself, and the further files."""
+        return (self, *self.rest)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,10 +118,12 @@ def finish(
         _table_writer(folder / "matches.parquet", MATCH_SCHEMA) as add_matches,
         _table_writer(folder / "problems.parquet", PROBLEM_SCHEMA) as add_problems,
     ):
-        for result, first_row, problems in _with_rows_of_files(parts):
+        for result, first_row, problems in _with_rows_of_files(sums.counting(parts)):
             for table in result.tables:
-                add_matches(_matches(table, result.part.path, first_row, n_documents_of, names))
-            add_problems(problem_table(result.part.path, problems))
+                if len(table):
+                    add_matches(_matches(table, result.part.path, first_row, n_documents_of, names))
+            if problems:
+                add_problems(problem_table(result.part.path, problems))
             sums.add(result, problems)
         for one in files.unread:
             add_problems(problem_table(one.path, [Problem(one.kind, 0, one.detail)]))
@@ -151,9 +153,9 @@ def finish(
 
 
 def _with_rows_of_files(parts: Iterable[PartResult]) -> Iterator[tuple[PartResult, int, list[Problem]]]:
-    """Yield results, the row of their file that they begin with, and their problems with rows of the file."""
+    """Yield results of files, the row of the file that they begin with, and their problems with rows of the file."""
     n_rows, without_column = Counter[str](), set[str]()
-    for result in parts:
+    for result in (one for part in parts for one in part.files):
         path, first = result.part.path, n_rows[result.part.path]
         n_rows[path] += result.n_rows
         # reported by each part, but it is the file that has no such column
@@ -231,10 +233,15 @@ class _Sums:
         of_item = np.zeros((len(RULES), len(index.references)), np.int64)
         return cls(index.benchmark_I, of_item, np.zeros(n_benchmarks, np.int64))
 
+    def counting(self, parts: Iterable[PartResult]) -> Iterator[PartResult]:
+        """Yield parts, and add what is counted over all files of each."""
+        for part in parts:
+            self.n_documents_of_item += part.counts.of_item
+            yield part
+
     def add(self, result: PartResult, problems: Sequence[Problem]) -> None:
-        """Add a part."""
-        self.n_documents_of_item += result.counts.of_item
-        for table in result.tables:
+        """Add a file, or a stretch of one."""
+        for table in filter(len, result.tables):
             benchmarks = self.benchmark_I[table["item"].to_numpy()]
             pairs = np.unique(np.stack((benchmarks, table["document_row"].to_numpy())), axis=1)
             self.n_documents += np.bincount(pairs[0], minlength=len(self.n_documents))
@@ -314,20 +321,22 @@ def _frame(path: Path) -> "pd.DataFrame":
 @contextmanager
 def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Write a table as its rows come, whole or not at all; where one addition ends leaves no trace in the file."""
-    pending: pa.Table | None = None
+    pending: list[pa.Table] = []
     with beside(path) as scratch, pq.ParquetWriter(scratch, schema) as writer:
 
-        def add(table: pa.Table) -> None:
-            nonlocal pending
-            pending = table if pending is None else pa.concat_tables([pending, table])
-            while len(pending) >= _GROUP_ROWS:
+        def write_groups(n_rows: int) -> None:
+            while sum(map(len, pending)) >= n_rows:
+                table = pa.concat_tables(pending)
                 # all rows together may be too long for the schema's types
-                writer.write_table(pending[:_GROUP_ROWS].combine_chunks().cast(schema))
-                pending = pending[_GROUP_ROWS:]
+                writer.write_table(table[:_GROUP_ROWS].combine_chunks().cast(schema))
+                pending[:] = [table[_GROUP_ROWS:]]
+
+        def add(table: pa.Table) -> None:
+            pending.append(table)
+            write_groups(_GROUP_ROWS)
 
         yield add
-        if pending is not None and len(pending):
-            writer.write_table(pending.combine_chunks().cast(schema))
+        write_groups(1)
 
 
 def write_text(path: Path, text: str) -> None:

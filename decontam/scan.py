@@ -120,6 +120,14 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
         DecontamError: with `strict_input`, the first record that can't be read.
     """
     result = PartResult.empty(part, n_items=len(index.references), n_ngrams=index.n_ngrams)
+    for one in result.files:
+        _scan_file(one, index, options, strict_input=strict_input)
+    return result
+
+
+def _scan_file(result: PartResult, index: ReferenceIndex, options: ReadOptions, *, strict_input: bool) -> None:
+    """Search the part's stretch of one file."""
+    part = result.part
     for chunk in chunks(part, options, result.problems):
         if chunk.is_json and "." in options.text_field:
             # the kernel finds a field at the top level only: nested ones are parsed first
@@ -144,7 +152,6 @@ def scan_part(part: Part, *, index: ReferenceIndex, options: ReadOptions, strict
         kind, row, detail = result.problems[0]
         where = f"record {row} of its part from byte {part.begin}" if part.begin else f"record {row}"
         raise DecontamError(f"{part.path}, {where}: {kind}: {detail}")
-    return result
 
 
 def run_in_threads(
@@ -180,14 +187,14 @@ def _run_rest(
 ) -> None:
     """Scan the parts that have no result yet."""
     rest = [part for part, path in done.items() if not _is_done(path, strict_input=strict_input)]
-    n_total = sum(part.n_bytes for part in done)
-    n_bytes, n_documents, n_matches = n_total - sum(part.n_bytes for part in rest), 0, 0
+    n_total = sum(one.n_bytes for part in done for one in part.files)
+    n_bytes, n_documents, n_matches = n_total - sum(one.n_bytes for part in rest for one in part.files), 0, 0
     for result in run(work, rest):
         # the file is the mark that the part is done: a scan that is killed after this line does not repeat it
         result.write(done[result.part])
-        n_bytes += result.part.n_bytes
-        n_documents += result.n_documents
-        n_matches += result.n_matches
+        n_bytes += sum(one.part.n_bytes for one in result.files)
+        n_documents += sum(one.n_documents for one in result.files)
+        n_matches += sum(one.n_matches for one in result.files)
         on_progress(Progress(n_bytes, n_total, n_documents, n_matches))
 
 

@@ -126,13 +126,13 @@ def test_parts_that_could_not_be_read_are_tried_again(tmp_path, index):
     """Rights that are given later change neither size nor time of a file."""
     (tmp_path / "a.jsonl").write_bytes(GOOD)
     (tmp_path / "b.jsonl").write_bytes(OTHER)
-    whole = scan([tmp_path], index, output=tmp_path / "out").matches
+    whole = scan([tmp_path], index, output=tmp_path / "out", part_bytes=200).matches
     unreadable, cut = sorted((tmp_path / "out" / "parts").iterdir())
     cut.write_bytes(b"")  # as after a power cut
     result = read_part_result(unreadable, n_items=len(index.references), n_ngrams=index.n_ngrams)
     result.tables, result.problems = [], [Problem("unreadable", 0, "Permission denied")]
     result.write(unreadable)
-    again = scan([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], index, output=tmp_path / "out")
+    again = scan([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], index, output=tmp_path / "out", part_bytes=200)
     assert again.matches.equals(whole)
     assert again.manifest["problems"] == {}
 

@@ -119,6 +119,34 @@ def test_a_second_scan_reads_only_what_is_new(tmp_path, index, texts):
     assert again.matches.equals(fresh.matches)
 
 
+def test_small_files_are_read_together(tmp_path, index, texts):
+    """Each had a part of its own, and so two files of results: most of the time of a scan of small files."""
+    corpus = tmp_path / "c"
+    corpus.mkdir()
+    for i in range(60):
+        text = texts[i % len(texts)]
+        (corpus / f"{i}.txt").write_text(text, encoding="utf-8")
+        (corpus / f"{i}.jsonl").write_bytes(as_jsonl([text]) + b"broken\n" * (i % 7 == 0))
+    (corpus / "large.jsonl").write_bytes(as_jsonl(texts))
+    outs = [tmp_path / "together", tmp_path / "apart"]
+    scan([corpus], index, output=outs[0], part_bytes=1 << 18)
+    scan([corpus], index, output=outs[1], part_bytes=5_000)
+    for name in (*FILES, "shards.csv", "problems.parquet"):
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes(), name
+    before = {path.name for path in (outs[0] / "parts").glob("*[!s].parquet")}
+    assert len(before) < 20 < 120 < len(list((outs[1] / "parts").glob("*[!s].parquet")))
+    (corpus / "30a.txt").write_text(ITEMS[0].text, encoding="utf-8")
+    n_scanned = []
+
+    def watched(work, parts):
+        n_scanned.append(len(parts))
+        return map(work, parts)
+
+    again = scan([corpus], index, output=outs[0], part_bytes=1 << 18, runner=watched)
+    assert n_scanned[0] <= 2
+    assert (again.matches.document_path == str(corpus / "30a.txt")).sum() == 1
+
+
 def test_a_folder_of_another_scan_is_refused(tmp_path, index, texts):
     (tmp_path / "a.jsonl").write_bytes(as_jsonl(texts[:5]))
     scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
