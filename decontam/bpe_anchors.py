@@ -18,7 +18,8 @@ from decontam.errors import DecontamError
 from decontam.kernels.anchors import AnchorSet, build_bpe_anchors
 from decontam.kernels.grams import SIZES, gram_keys
 from decontam.kernels.words import split
-from decontam.normalize import CODE_POINT, fold
+from decontam.normalize import CODE_POINT, Folded
+from decontam.resolved import fold_resolved
 
 Ints = npt.NDArray[np.int64]
 ANCHOR, STEP = 6, 2
@@ -98,11 +99,11 @@ class BpeItems(NamedTuple):
     """Whether the words of all stretches are what a text's would be; if not, each text is a candidate."""
 
 
-def read_items(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_case: bool) -> BpeItems:
+def read_items(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_case: bool, markup: bool) -> BpeItems:
     """Read items.
 
     Args:
-        batches: texts, a question and an answer in turn, each with a line end.
+        batches: texts, a question and an answer in turn, each with what keeps it apart (`resolved.BETWEEN`).
 
     Raises:
         DecontamError: tokens that don't say where a word begins.
@@ -110,7 +111,8 @@ def read_items(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_c
     parts, token_stops, word_stops, is_exact = list[_Batch](), list[Ints](), list[Ints](), True
     n_tokens = n_words = n_characters = 0
     for texts in batches:
-        batch, begins, sizes = _read_batch("".join(texts), tokenizer, n_characters, fold_case=fold_case)
+        folded = fold_resolved("".join(texts), fold_case=fold_case, markup=markup)
+        batch, begins, sizes = _read_batch(folded, tokenizer, n_characters)
         ends = np.cumsum([len(text) for text in texts])
         counts = np.concatenate(([0], np.cumsum(sizes)))
         token_stops.append(counts[np.searchsorted(begins, ends)] + n_tokens)
@@ -136,9 +138,8 @@ class _Batch(NamedTuple):
     is_exact: bool
 
 
-def _read_batch(text: str, tokenizer: BpeTokens, base: int, *, fold_case: bool) -> tuple[_Batch, Ints, Ints]:
+def _read_batch(folded: Folded, tokenizer: BpeTokens, base: int) -> tuple[_Batch, Ints, Ints]:
     """Return the tokens and words of a text, where its stretches begin in it, and how many tokens each has."""
-    folded = fold(text, fold_case=fold_case)
     words, tokens = split(folded), tokenizer.read(folded)
     # of each stretch in the stripped texts, where a space comes before it
     spans = tokens.stretch_ends - tokens.stretch_begins + 1

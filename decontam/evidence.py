@@ -12,8 +12,8 @@ import pandas as pd
 from decontam.errors import DecontamError
 from decontam.json_edit import widened
 from decontam.kernels.words import split
-from decontam.normalize import fold
 from decontam.part_result import EXCERPT_CHARACTERS
+from decontam.resolved import fold_resolved
 from decontam.results import Results
 from decontam.rule import RuleName
 
@@ -131,9 +131,9 @@ def _known_count(value: Any) -> int | None:
 
 def _shared_spans(text: str, found: Sequence[str], *, rule: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Return where in an item the n-grams are that were found in the document."""
-    fold_case = bool(rule["fold_case"])
-    words, spans = _words(text, fold_case=fold_case)
-    parts = [_words(part, fold_case=fold_case)[0] for part in found]
+    options = {"fold_case": bool(rule["fold_case"]), "markup": bool(rule.get("markup"))}
+    words, spans = _words(text, **options)
+    parts = [_words(part, **options)[0] for part in found]
     # an item that is too short for an n-gram is found in full
     size = min(rule["ngram_size"], rule["ngram_size_cjk"] or rule["ngram_size"], max(map(len, parts), default=0))
     if not size:
@@ -143,9 +143,9 @@ def _shared_spans(text: str, found: Sequence[str], *, rule: Mapping[str, Any]) -
     return [(spans[i][0], spans[i + size - 1][1]) for i in firsts]
 
 
-def _words(text: str, *, fold_case: bool) -> tuple[list[int], list[tuple[int, int]]]:
+def _words(text: str, *, fold_case: bool, markup: bool) -> tuple[list[int], list[tuple[int, int]]]:
     """Return the words of a text, as hashes, and where they are."""
-    folded = fold(text, fold_case=fold_case)
+    folded = fold_resolved(text, fold_case=fold_case, markup=markup)
     words = split(folded)
     begins, ends = folded.begins[words.begins].tolist(), folded.ends[words.ends - 1].tolist()
     return words.hashes.tolist(), list(zip(begins, ends, strict=True))

@@ -66,6 +66,7 @@ class ReferenceIndex:
         else:
             bounds = items.starts_I, items.stops_I, items.is_short_I
             anchor_set = anchors.build_anchors(read.hashes_T, *bounds, ngram_size=min(rule.sizes), whole=n_first)
+        anchor_set = anchor_set._replace(reads_markup=rule.markup)
         tables = SearchTables(rule, items, _number_benchmarks(references), read.vocabulary, ngrams, short_items)
         return cls(references, tables, anchor_set)
 

@@ -15,8 +15,8 @@ from decontam.bpe_anchors import BpeItems, anchors_of, read_items
 from decontam.kernels.anchors import AnchorSet
 from decontam.kernels.ngrams import NgramTable, build_ngrams, ngram_starts
 from decontam.kernels.words import UNKNOWN, Vocabulary, VocabularyBuilder, split
-from decontam.normalize import fold
 from decontam.references import Reference
+from decontam.resolved import BETWEEN, fold_resolved
 from decontam.rule import Rule
 
 _BATCH_CHARACTERS = 250_000
@@ -137,7 +137,7 @@ def _read_words(references: Sequence[Reference], rule: Rule) -> ReadItems:
     builder, parts, stops, n_words = VocabularyBuilder(), [], [], 0
     for batch in _batches(references):
         texts = _texts(batch)
-        folded = fold("".join(texts), fold_case=rule.fold_case)
+        folded = fold_resolved("".join(texts), fold_case=rule.fold_case, markup=rule.markup)
         words = split(folded)
         ends = np.cumsum([len(text) for text in texts])
         stops.append(np.searchsorted(folded.begins[words.begins], ends) + n_words)
@@ -152,7 +152,7 @@ def _read_words(references: Sequence[Reference], rule: Rule) -> ReadItems:
 def _read_bpe(references: Sequence[Reference], rule: Rule) -> ReadItems:
     """Read the items as a model's tokens."""
     tokenizer = BpeTokens(rule.tokenizer)
-    read = read_items(map(_texts, _batches(references)), tokenizer, fold_case=rule.fold_case)
+    read = read_items(map(_texts, _batches(references)), tokenizer, fold_case=rule.fold_case, markup=rule.markup)
     # only the items' own tokens get a number: what a scan counts by token then is small
     known, ids = np.unique(read.ids, return_inverse=True)
     numbers = np.full(tokenizer.n_tokens, UNKNOWN, np.int32)
@@ -164,8 +164,8 @@ def _read_bpe(references: Sequence[Reference], rule: Rule) -> ReadItems:
 
 
 def _texts(batch: Sequence[Reference]) -> list[str]:
-    """Return question and answer of each item in turn; a line end separates them, and nothing composes across it."""
-    return [text + "\n" for item in batch for text in (item.text, item.answer)]
+    """Return question and answer of each item in turn, and what keeps them apart."""
+    return [text + BETWEEN for item in batch for text in (item.text, item.answer)]
 
 
 def _batches(references: Sequence[Reference]) -> Iterable[list[Reference]]:

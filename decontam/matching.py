@@ -32,6 +32,7 @@ from decontam.kernels.ngrams import NgramTable
 from decontam.kernels.words import UNKNOWN, Vocabulary, number_words, read_texts, split
 from decontam.normalize import fold, fold_table
 from decontam.references import Reference
+from decontam.resolved import BETWEEN, fold_resolved, resolve
 from decontam.rule import RULES, WHOLE, Rule, RuleName
 
 Ints = npt.NDArray[np.int64]
@@ -143,15 +144,15 @@ def as_matches(found: DocumentMatches, references: Sequence[Reference]) -> Itera
 
 def _read_texts(tables: SearchTables, texts: Sequence[str]) -> Texts:
     """Return the texts' words, or tokens."""
-    vocabulary, fold_case = tables.vocabulary, tables.rule.fold_case
+    vocabulary, rule = tables.vocabulary, tables.rule
     if isinstance(vocabulary, BpeVocabulary):
-        return _read_bpe(vocabulary, texts, fold_case=fold_case)
+        return _read_bpe(vocabulary, texts, rule)
     # half a surrogate pair is no UTF-8, so the kernel leaves such a text out, and it is read as those that compose
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     data, stops_D = np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)
-    *columns, n_words_D = read_texts(data, stops_D, fold_table(fold_case), vocabulary)
+    *columns, n_words_D = read_texts(data, stops_D, fold_table(rule.fold_case), vocabulary, rule.markup)
     if (n_words_D < 0).any():
-        columns = _with_left_out(columns, n_words_D, vocabulary, texts, fold_case=fold_case)
+        columns = _with_left_out(columns, n_words_D, vocabulary, texts, rule)
     ids, begins, ends = columns
     return Texts(ids, begins, ends, np.concatenate(([0], np.cumsum(n_words_D))).astype(np.int64))
 
@@ -161,14 +162,13 @@ def _with_left_out(
     n_words_D: Ints,
     vocabulary: Vocabulary,
     texts: Sequence[str],
-    *,
-    fold_case: bool,
+    rule: Rule,
 ) -> list[npt.NDArray[Any]]:
     """Return the columns with the words of texts that the kernel left out, in order; counts go to `n_words_D`."""
     pieces, at = list[Sequence[npt.NDArray[Any]]](), 0
     for text, n_words in enumerate(n_words_D.tolist()):
         if n_words < 0:
-            pieces.append(_read_composed(vocabulary, texts[text], fold_case=fold_case))
+            pieces.append(_read_composed(vocabulary, texts[text], rule))
             n_words_D[text] = len(pieces[-1][0])
         else:
             pieces.append([column[at : at + n_words] for column in columns])
@@ -176,12 +176,12 @@ def _with_left_out(
     return [np.concatenate(column) for column in zip(*pieces, strict=True)]
 
 
-def _read_bpe(vocabulary: BpeVocabulary, texts: Sequence[str], *, fold_case: bool) -> Texts:
-    """Return the tokens of texts, which are read as one text: nothing composes across a line end."""
-    folded = fold("\n".join(texts), fold_case=fold_case)
+def _read_bpe(vocabulary: BpeVocabulary, texts: Sequence[str], rule: Rule) -> Texts:
+    """Return the tokens of texts, which are read as one text."""
+    folded = fold_resolved(BETWEEN.join(texts), fold_case=rule.fold_case, markup=rule.markup)
     tokens = vocabulary.tokenizer.read(folded)
     sizes = np.array([len(text) for text in texts], np.int64)
-    starts = np.cumsum(sizes + 1) - sizes - 1
+    starts = np.cumsum(sizes + len(BETWEEN)) - sizes - len(BETWEEN)
     begins = folded.begins[tokens.begins]
     ends = folded.ends[np.maximum(tokens.ends - 1, tokens.begins)]
     stops = np.searchsorted(begins, starts + sizes)
@@ -194,18 +194,20 @@ def _read_bpe(vocabulary: BpeVocabulary, texts: Sequence[str], *, fold_case: boo
     )
 
 
-def _read_composed(vocabulary: Vocabulary, text: str, *, fold_case: bool) -> tuple[npt.NDArray[Any], ...]:
+def _read_composed(vocabulary: Vocabulary, given: str, rule: Rule) -> tuple[npt.NDArray[Any], ...]:
     """Return the words of a text whose NFKC is not found character by character, as `read_texts` would."""
-    found, begin = list[tuple[npt.NDArray[Any], ...]](), 0
+    resolved = resolve(given, markup=rule.markup)
+    found, text, begin = list[tuple[npt.NDArray[Any], ...]](), resolved.text, 0
     while begin < len(text):
         # block by block, cut where a word ends: folded text takes 20 bytes a character and more
         end = text.find(" ", begin + _FOLDED_CHARACTERS) + 1 or len(text)
-        folded = fold(text[begin:end], fold_case=fold_case)
+        folded = fold(text[begin:end], fold_case=rule.fold_case)
         words = split(folded)
         ids = number_words(words.hashes, words.begins, words.ends, words.points, vocabulary)
-        found.append((ids, folded.begins[words.begins] + begin, folded.ends[words.ends - 1] + begin))
+        begins, ends = folded.begins[words.begins] + begin, folded.ends[words.ends - 1] + begin
+        found.append((ids, *resolved.original(begins, ends)))
         begin = end
-    last = np.array([UNKNOWN], np.int32), *(np.array([len(text)], np.int64) for _ in range(2))
+    last = np.array([UNKNOWN], np.int32), *(np.array([len(given)], np.int64) for _ in range(2))
     return tuple(np.concatenate(column) for column in zip(*found, last, strict=True))
 
 

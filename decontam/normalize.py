@@ -76,7 +76,7 @@ class Folded(NamedTuple):
 
 
 def fold(text: str, *, fold_case: bool = True) -> Folded:
-    """Return what a text is compared as.
+    """Return what a text without markup is compared as; see `resolved.fold_resolved` for one with it.
 
     >>> "".join(chr(entry & CODE_POINT) for entry in fold("Ｆｉ² é").entries)
     'fi2 é'

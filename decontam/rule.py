@@ -42,6 +42,9 @@ class Rule:
     "hf:PATH" or "hf:NAME" of the hub: as the model's tokenizer reads what is left without symbols and punctuation."""
     fold_case: bool = True
     """Whether upper and lower case are the same."""
+    markup: bool = True
+    """Whether HTML's tags and entities, and escapes with a backslash, are read as what they stand for; else their names
+    are words."""
     min_whole: int = 5
     """Items with fewer tokens than an n-gram are searched for in full if they have at least so many."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from decontam.kernels.blocks import WIDTH, ascii_masks, byte, few_masks, first_bits, trailing_zeros
+from decontam.kernels.blocks import WIDTH, byte, few_masks, first_bits, json_masks, text_masks, trailing_zeros
 from decontam.kernels.grams import fill_grams, keep_word, look_up_grams
 from decontam.kernels.hashing import (
     BASE,
@@ -38,14 +38,13 @@ from decontam.kernels.json_syntax import (
     GIVE_UP,
     KEY,
     VALUE,
-    escaped,
     is_at,
     is_separating,
     literal_end,
     punctuated,
     string_end,
 )
-from decontam.kernels.utf8 import decoded
+from decontam.kernels.markup import is_name, unit_at
 from decontam.kernels.words import IN_SINGLE, IN_WORD, OUTSIDE, ends_word, is_passed_over
 from decontam.normalize import CLASS_SHIFT, CODE_POINT, NEEDS_NFKC, SEPARATOR, SINGLE, TWICE
 
@@ -57,7 +56,7 @@ _CANDIDATE = -1
 """Returned in place of where a text ends: it may share something with an item, or could not be read."""
 _LONG_WORD = 1_024
 """Characters of a longer word are not kept: a text with one is a candidate where grams are searched for."""
-_ONE, _THREE, _SIX, _SIX_BITS = (np.uint64(x) for x in (1, 3, 6, 63))
+_ONE, _SIX, _SIX_BITS = (np.uint64(x) for x in (1, 6, 63))
 
 
 class AnchorSet(NamedTuple):
@@ -79,6 +78,8 @@ class AnchorSet(NamedTuple):
     """(2^m,) the same for the grams by which items of other tokens than words are found; empty: there are none."""
     is_all: bool
     """Whether each text is a candidate."""
+    reads_markup: bool
+    """Whether HTML and escapes are read as what they stand for."""
 
 
 def anchor_size(ngram_size: int) -> int:
@@ -110,7 +111,7 @@ def build_anchors(
     whole_bits = np.zeros(1 << max(10, (16 * int(is_short.sum()) // 64).bit_length()), np.uint64)
     _insert_runs(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
     step = min(ngram_size - k + 1, _LARGEST_STEP)
-    return AnchorSet(k, step, whole, bits, keys, whole_bits, np.empty(0, np.uint64), False)
+    return AnchorSet(k, step, whole, bits, keys, whole_bits, np.empty(0, np.uint64), False, True)
 
 
 def build_bpe_anchors(
@@ -139,7 +140,7 @@ def build_bpe_anchors(
     _insert_runs(hashes, starts, stops, np.zeros(len(starts), np.bool_), k, 0, bits, keys, whole_bits)
     _insert_runs(hashes, pairs, pairs + 2, np.ones(len(pairs), np.bool_), k, 2, bits, keys, whole_bits)
     fill_grams(grams, bits, keys, gram_bits)
-    return AnchorSet(k, step, 2 if len(pairs) else 0, bits, keys, whole_bits, gram_bits, is_all)
+    return AnchorSet(k, step, 2 if len(pairs) else 0, bits, keys, whole_bits, gram_bits, is_all, True)
 
 
 @njit(nogil=True, cache=True)
@@ -261,7 +262,7 @@ def _flag_text(source, n_bytes, p, end, is_json, anchors, case, folds, words, ch
             m = look_up_grams(characters, m, anchors.gram_bits, anchors.bits, anchors.keys)
             if m < 0:
                 return _CANDIDATE
-        letters, n_read = _letters(source, n_bytes, p, min(WIDTH, end - p), is_json)
+        letters, n_read = _letters(source, n_bytes, p, min(WIDTH, end - p), is_json, anchors.reads_markup)
         # bit i of `before`: whether byte i - 1 is a letter; where the two differ, a word begins or ends
         before = letters << _ONE | np.uint64(start >= 0)
         begins, ends = letters & ~before & first_bits(n_read), ~letters & before & first_bits(n_read)
@@ -281,8 +282,8 @@ def _flag_text(source, n_bytes, p, end, is_json, anchors, case, folds, words, ch
         p += n_read
         if n_read == WIDTH:
             continue
-        # no plain letter, separator or end: an escape or a character of several bytes
-        if p < end and (byte(source, p) > 127 or byte(source, p) == 92):
+        # no plain letter, separator or end: an escape, markup or a character of several bytes
+        if p < end and (byte(source, p) > 127 or _is_sign(byte(source, p))):
             if has_grams and start >= 0:
                 m = _keep_word(source, start, p, case, joined, characters, m)
                 if m < 0:
@@ -314,26 +315,58 @@ def _keep_word(source, start, stop, case, joined, characters, m):
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _letters(source, n_bytes, p, size, is_json):
+def _letters(source, n_bytes, p, size, is_json, reads_markup):
     """Return a mask of the letters among at most 64 bytes from p, and how many bytes it is about.
 
-    It ends before what is not plain: a byte over 127; in JSON a quotation mark, a control character or an escape that
-    may be a letter.
+    It ends before what is not plain: a byte over 127, and what may be markup; in JSON a quotation mark, a control
+    character or an escape that may be a letter.
     """
-    if p + WIDTH <= n_bytes:
-        letters, marks, high = ascii_masks(source, p)
+    if p + WIDTH > n_bytes:
+        letters, special = few_masks(source, p, size, is_json)
+    elif is_json:
+        letters, special = json_masks(source, p)
     else:
-        letters, marks, high = few_masks(source, p, size)
-    n_read, special = size, (high | marks if is_json else high) & first_bits(size)
+        letters, special = text_masks(source, p)
+    n_read, special = size, special & first_bits(size)
     while special:
         i = trailing_zeros(special)
-        if not is_json or i + 1 >= size or byte(source, p + i) != 92 or not is_separating(byte(source, p + i + 1)):
+        n_plain = _n_separating(source, p + i, size - i, is_json, reads_markup)
+        if n_plain == 0:
             n_read = i
             break
-        both = ~(_THREE << np.uint64(i))
+        both = ~(first_bits(n_plain) << np.uint64(i))
         letters &= both
         special &= both
     return letters, n_read
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _is_sign(b):
+    """Whether markup, or an escape of JSON, may begin with a byte: & < or a backslash."""
+    return b == 92 or b == 60 or b == 38
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _n_separating(source, at, size, is_json, reads_markup):
+    """Return how many of `size` bytes at a sign are a separator and nothing else, 1 or 2; 0: only reading it says."""
+    if size < 2:
+        return 0
+    b, following, n_plain = byte(source, at), byte(source, at + 1), 0
+    if b == 92 and is_json:
+        if is_separating(following):
+            is_sure = following != 92 or not reads_markup or (size > 2 and not _goes_on(byte(source, at + 2)))
+            n_plain = 2 if is_sure else 0
+    elif _is_sign(b):
+        # a name, the number of an entity, the / or ! of a tag, or one of them in an escape
+        may_go_on = _goes_on(following) or (b != 92 and (33 <= following <= 35 or following == 47))
+        n_plain = 0 if may_go_on and reads_markup else 1
+    return n_plain
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _goes_on(b):
+    """Whether an escape may go on with a byte behind its backslash."""
+    return is_name(b) or b == 92
 
 
 @njit(nogil=True, cache=True)
@@ -363,10 +396,10 @@ def _read_characters(source, p, end, start, is_json, anchors, folds, words, n, c
             if m < 0:
                 return np.int64(_CANDIDATE), 0, 0, np.int64(0)
         # back to blocks as soon as no word is cut by it
-        is_plain = p >= end or (byte(source, p) < 128 and not (is_json and byte(source, p) == 92))
+        is_plain = p >= end or (byte(source, p) < 128 and not _is_sign(byte(source, p)))
         if is_plain and (state == OUTSIDE or state == IN_SINGLE or p >= end or (is_json and byte(source, p) == 34)):
             break
-        point, size = _code_point(source, p, end, is_json)
+        point, size, _ = unit_at(source, p, end, is_json, anchors.reads_markup)
         if size <= 0:
             return np.int64(_CANDIDATE), 0, 0, np.int64(0)
         p += size
@@ -400,21 +433,10 @@ def _read_characters(source, p, end, start, is_json, anchors, folds, words, n, c
     return np.int64(p), n, m, joined
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _code_point(source, p, end, is_json):
-    """Return the code point at p and its bytes; negative bytes for what is not right."""
-    b = byte(source, p)
-    if b > 127:
-        return decoded(source, p, end)
-    if is_json and b == 92:
-        return escaped(source, p, end)
-    return (np.int64(0), -1) if is_json and b < 32 else (np.int64(b), 1)
-
-
 @njit(nogil=True, cache=True)
 def _look_up_anchors(words, n, anchors):
     """Look up what can be, move the rest to the front and return its size; -1 if something was found."""
-    k, step, whole, bits, keys, whole_bits, _, _ = anchors
+    k, step, whole, bits, keys, whole_bits, _, _, _ = anchors
     # kept words begin at a multiple of `step`, counted from the text's first word
     at = 0
     while at + k <= n:

@@ -52,44 +52,49 @@ def line_ends(buffer):
 
 
 @njit(nogil=True, cache=True)
-def few_masks(source, at, n):
-    """Return the masks of `ascii_masks` for the n bytes from `at`."""
-    letters, marks, high = np.uint64(0), np.uint64(0), np.uint64(0)
+def few_masks(source, at, n, is_json):
+    """Return the masks of `json_masks` or `text_masks` for the n bytes from `at`."""
+    letters, special = np.uint64(0), np.uint64(0)
     for i in range(n):
         b, bit = byte(source, at + i), np.uint64(1) << np.uint64(i)
         if 97 <= b | 32 <= 122 or 48 <= b <= 57:
             letters |= bit
-        elif b < 32 or b == 34 or b == 92:
-            marks |= bit
-        elif b > 127:
-            high |= bit
-    return letters, marks, high
+        elif b > 127 or b == 92 or b == 60 or b == 38 or (is_json and (b < 32 or b == 34)):
+            special |= bit
+    return letters, special
 
 
 @intrinsic
-def ascii_masks(_: Any, _source: Any, _at: Any) -> Any:
-    """Return three masks of the 64 bytes from `at`, which must be there.
+def text_masks(_: Any, _source: Any, _at: Any) -> Any:
+    """Return two masks of the 64 bytes from `at`, which must be there.
 
-    Letters and digits of ASCII; quotation marks, backslashes and control characters; bytes over 127.
+    Letters and digits of ASCII; what must be looked at in a text: bytes over 127, and where markup may begin: a
+    backslash, & and <.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block = _loaded(builder, args, _BLOCK)
-        lower = builder.or_(block, _each(0x20))
-        is_letter = builder.icmp_unsigned("<", builder.sub(lower, _each(ord("a"))), _each(26))
-        is_digit = builder.icmp_unsigned("<", builder.sub(block, _each(ord("0"))), _each(10))
-        is_quote = builder.icmp_unsigned("==", block, _each(ord('"')))
-        is_backslash = builder.icmp_unsigned("==", block, _each(ord("\\")))
-        is_control = builder.icmp_unsigned("<", block, _each(32))
-        is_high = builder.icmp_signed("<", block, _each(0))
-        masks = (
-            builder.or_(is_letter, is_digit),
-            builder.or_(builder.or_(is_quote, is_backslash), is_control),
-            is_high,
-        )
-        return context.make_tuple(builder, signature.return_type, [builder.bitcast(mask, _BITS) for mask in masks])
+        special = _any_of(builder, block, "\\&<", builder.icmp_signed("<", block, _each(0)))
+        return _pair(context, builder, signature, _letters_and_digits(builder, block), special)
 
-    return types.UniTuple(types.uint64, 3)(*_PLACE), generate
+    return types.UniTuple(types.uint64, 2)(*_PLACE), generate
+
+
+@intrinsic
+def json_masks(_: Any, _source: Any, _at: Any) -> Any:
+    """Return two masks of the 64 bytes from `at`, which must be there.
+
+    Letters and digits of ASCII; what must be looked at in a string of JSON: that of `text_masks`, quotation marks and
+    control characters.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = _loaded(builder, args, _BLOCK)
+        # as signed numbers, bytes over 127 and control characters are all that is below a space
+        special = _any_of(builder, block, '\\&<"', builder.icmp_signed("<", block, _each(32)))
+        return _pair(context, builder, signature, _letters_and_digits(builder, block), special)
+
+    return types.UniTuple(types.uint64, 2)(*_PLACE), generate
 
 
 @intrinsic
@@ -167,6 +172,24 @@ def lcs_step(_: Any, _states: Any, _masks: Any, _lows: Any, _highs: Any, _t: Any
         return ir.Constant(_BITS, 0)
 
     return types.int64(types.uint64, types.uint64, types.uint64, types.uint64, types.int64), generate
+
+
+def _letters_and_digits(builder: Any, block: Any) -> Any:
+    lower = builder.or_(block, _each(0x20))
+    is_letter = builder.icmp_unsigned("<", builder.sub(lower, _each(ord("a"))), _each(26))
+    is_digit = builder.icmp_unsigned("<", builder.sub(block, _each(ord("0"))), _each(10))
+    return builder.or_(is_letter, is_digit)
+
+
+def _any_of(builder: Any, block: Any, characters: str, found: Any) -> Any:
+    for character in characters:
+        found = builder.or_(found, builder.icmp_unsigned("==", block, _each(ord(character))))
+    return found
+
+
+def _pair(context: Any, builder: Any, signature: Any, first: Any, second: Any) -> Any:
+    masks = [builder.bitcast(mask, _BITS) for mask in (first, second)]
+    return context.make_tuple(builder, signature.return_type, masks)
 
 
 def _each(value: int) -> Any:

@@ -7,7 +7,7 @@ parser must decide.
 import numpy as np
 from numba import njit
 
-from decontam.kernels.blocks import WIDTH, ascii_masks, byte, trailing_zeros
+from decontam.kernels.blocks import WIDTH, byte, json_masks, trailing_zeros
 from decontam.kernels.utf8 import decoded
 
 VALUE, FIRST_VALUE, KEY, FIRST_KEY, COLON, COMMA, DONE = range(7)
@@ -51,11 +51,11 @@ def string_end(source, p, end, n_bytes):
     has_escape = False
     while p < end:
         if p + WIDTH <= n_bytes:
-            _, marks, high = ascii_masks(source, p)
-            if marks | high == np.uint64(0):
+            _, special = json_masks(source, p)
+            if special == np.uint64(0):
                 p += WIDTH
                 continue
-            p += trailing_zeros(marks | high)
+            p += trailing_zeros(special)
             if p >= end:
                 break
         b = byte(source, p)
@@ -121,7 +121,11 @@ def escaped(source, p, end):
         if low < 0xDC00 or low >= 0xE000:
             return np.int64(0), -1
         return 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00), 12
-    return (np.int64(32), 2) if is_separating(b) else (np.int64(0), -1)
+    if not is_separating(b):
+        return np.int64(0), -1
+    if b == 34 or b == 47 or b == 92:
+        return b, 2
+    return np.int64(10 if b == 110 else 9 if b == 116 else 13 if b == 114 else 8 if b == 98 else 12), 2
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -11,7 +11,7 @@ from numba import njit
 
 from decontam.kernels.blocks import byte
 from decontam.kernels.hashing import hash_of, mixed, new_hash, with_point
-from decontam.kernels.utf8 import decoded
+from decontam.kernels.markup import unit_at
 from decontam.normalize import CLASS_SHIFT, CODE_POINT, LETTER, MARK, NEEDS_NFKC, SEPARATOR, SINGLE, TWICE, Folded
 
 UNKNOWN = -1
@@ -182,7 +182,7 @@ def _split_stretches(entries):
 
 
 @njit(nogil=True, cache=True)
-def read_texts(data, stops_D, folds, vocabulary):
+def read_texts(data, stops_D, folds, vocabulary, reads_markup):
     """Read texts of UTF-8 that lie one after another, each followed by UNKNOWN.
 
     Args:
@@ -196,7 +196,8 @@ def read_texts(data, stops_D, folds, vocabulary):
     ids, begins, ends = np.empty(size, np.int32), np.empty(size, np.int64), np.empty(size, np.int64)
     n_words_D, points, n = np.empty(len(stops_D), np.int64), np.empty(size, np.uint32), 0
     for text in range(len(stops_D)):
-        stop = _read_text(source, begin, stops_D[text], folds, vocabulary, points, ids, begins, ends, n)
+        room = points, ids, begins, ends
+        stop = _read_text(source, begin, stops_D[text], folds, vocabulary, reads_markup, *room, n)
         n_words_D[text] = stop - n if stop >= 0 else -1
         n = max(n, stop)
         begin = stops_D[text]
@@ -204,20 +205,20 @@ def read_texts(data, stops_D, folds, vocabulary):
 
 
 @njit(nogil=True, cache=True)
-def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n):
+def _read_text(source, p, stop, folds, vocabulary, reads_markup, points, ids, begins, ends, n):
     state, h, n_points, character, last = OUTSIDE, new_hash(), 0, 0, 0
     while p < stop:
-        point, size = byte(source, p), 1
-        if point > 127:
-            point, size = decoded(source, p, stop)
+        point, size, n_characters = byte(source, p), 1, 1
+        if point > 127 or point == 38 or point == 60 or point == 92:
+            point, size, n_characters = unit_at(source, p, stop, False, reads_markup)
             if size < 0:
                 return -1
-        p += size
+        first = character
+        p, character = p + size, character + n_characters
         entry = folds[point]
         if entry & np.uint32(NEEDS_NFKC):
             return -1  # Python folds this text, and its words come out the same
         kind = (entry >> np.uint32(CLASS_SHIFT)) & np.uint32(7)
-        character += 1
         if is_passed_over(kind, state):
             continue
         if ends_word(kind, state):
@@ -225,7 +226,7 @@ def _read_text(source, p, stop, folds, vocabulary, points, ids, begins, ends, n)
             n += 1
         if kind != SEPARATOR:
             if state == OUTSIDE:
-                h, n_points, begins[n] = new_hash(), 0, character - 1
+                h, n_points, begins[n] = new_hash(), 0, first
                 state = IN_SINGLE if kind == SINGLE else IN_WORD
             points[n_points] = entry & np.uint32(CODE_POINT)
             h = with_point(h, points[n_points])

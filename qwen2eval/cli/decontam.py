@@ -167,6 +167,7 @@ def _rule(args: argparse.Namespace) -> "Rule":
 
     given = {name: getattr(args, name) for name in _RULE_OPTIONS if getattr(args, name) is not None}
     given["fold_case"] = not args.no_fold_case
+    given["markup"] = not args.no_markup
     if args.rule == "strict":
         if unused := [name for name in ("min_lcs", "min_lcs_ratio", "sequence") if name in given]:
             raise ConfigError(f"--{unused[0]} has no meaning under --rule strict, which only requires a shared n-gram")
@@ -410,3 +411,8 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
         help="minimum length, in tokens, of items that are shorter than an n-gram and must occur in full [default: 5]",
     )
     add("--no_fold_case", action="store_true", help="treat upper and lower case letters as different")
+    add(
+        "--no_markup",
+        action="store_true",
+        help="read the names of HTML tags and entities, and the letters of escapes such as \\n, as words of the text",
+    )

@@ -1,5 +1,6 @@
 """What the engine computes, said slowly and obviously: the oracle of its tests."""
 
+import html
 import re
 import unicodedata
 from itertools import pairwise
@@ -19,17 +20,32 @@ SPACELESS_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR")
 
 UNSEEN = (
     *((0x34F, 0x34F), (0x115F, 0x1160), (0x180B, 0x180D), (0x180F, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF)),
-    *(
-        (0x590, 0x5FF),
-        (0xFB1E, 0xFB1E),
-        (0x600, 0x652),
-        (0x656, 0x6FF),
-        (0x700, 0x74F),
-        (0x870, 0x8FF),
-        (0x10EC0, 0x10EFF),
-    ),
+    *((0x590, 0x5FF), (0xFB1E, 0xFB1E), (0x600, 0x652), (0x656, 0x6FF), (0x700, 0x74F)),
+    *((0x870, 0x8FF), (0x10EC0, 0x10EFF)),
 )
 """Where marks, and a few signs that aren't of category Cf, tell no words apart."""
+
+
+ESCAPES = r"\\+(?:u(?P<u>[0-9a-fA-F]{4})|x(?P<x>[0-9a-fA-F]{2})|[ntrbf])?"
+TAGS = r"""(?:<|&(?:amp;)*lt;)/?(?:(?P<inline>b)|br|p|td)(?: class=\\*"[^"]*")?(?: ?/)?(?:>|&(?:amp;)*gt;)"""
+ENTITIES = r"""&(?:amp;)*(?:\#(?P<number>\d{1,7})|\#x(?P<hex>[0-9a-fA-F]{1,5})|(?P<name>nbsp|lt|gt|amp|eacute|quot));"""
+MARKUP = re.compile(f"{ESCAPES}|{TAGS}|{ENTITIES}")
+"""Some of the markup that is read, by the names that tests use."""
+
+
+def resolved(text):
+    """A text without its markup."""
+
+    def meaning(found):
+        if digits := found["u"] or found["x"] or found["hex"]:
+            return chr(int(digits, 16))
+        if found["number"]:
+            return chr(int(found["number"]))
+        if found["inline"]:
+            return "\u00ad"
+        return html.unescape(f"&{found['name']};") if found["name"] else " "
+
+    return MARKUP.sub(meaning, text)
 
 
 class Token(NamedTuple):
@@ -37,10 +53,10 @@ class Token(NamedTuple):
     is_single: bool
 
 
-def tokens(text, *, fold_case=True):
+def tokens(text, *, fold_case=True, markup=False):
     """Words: runs of letters and digits with their marks; one character where scripts write no spaces."""
     found, current, is_single = [], "", False
-    for character in seen(text, fold_case):
+    for character in seen(resolved(text) if markup else text, fold_case):
         category = unicodedata.category(character)
         if category[0] == "M":
             if current:
@@ -90,8 +106,8 @@ def stands_alone(character):
     return name.startswith(SPACELESS) or name.split(" ")[0] in SPACELESS_SCRIPTS
 
 
-def words(text, *, fold_case=True):
-    return [token.text for token in tokens(text, fold_case=fold_case)]
+def words(text, *, fold_case=True, markup=False):
+    return [token.text for token in tokens(text, fold_case=fold_case, markup=markup)]
 
 
 def ngrams(sequence, size):
@@ -127,14 +143,15 @@ TOKENIZERS = {}
 def read(text, rule):
     """A text's tokens."""
     if rule.tokenizer == "words":
-        return words(text, fold_case=rule.fold_case)
-    return TOKENIZERS[rule.tokenizer].encode(stripped(text, fold_case=rule.fold_case), add_special_tokens=False).ids
+        return words(text, fold_case=rule.fold_case, markup=rule.markup)
+    left = stripped(resolved(text) if rule.markup else text, fold_case=rule.fold_case)
+    return TOKENIZERS[rule.tokenizer].encode(left, add_special_tokens=False).ids
 
 
 def size_of(reference, rule):
     if rule.tokenizer != "words":
         return rule.ngram_size
-    both = tokens(reference.text + "\n" + reference.answer, fold_case=rule.fold_case)
+    both = tokens(reference.text + "\n\n" + reference.answer, fold_case=rule.fold_case, markup=rule.markup)
     n_single = sum(token.is_single for token in both)
     return rule.sizes[1] if 2 * n_single > len(both) else rule.sizes[0]
 

@@ -71,6 +71,7 @@ options = st.fixed_dictionaries(
         "min_lcs_ratio": st.sampled_from([0.3, 0.6, 1.0]),
         "sequence": st.sampled_from(["window", "document"]),
         "fold_case": st.booleans(),
+        "markup": st.booleans(),
         "min_whole": st.integers(2, 5),
     }
 )

@@ -20,6 +20,7 @@ rules = st.builds(
     min_lcs_ratio=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
     sequence=st.sampled_from(["window", "document"]),
     fold_case=st.booleans(),
+    markup=st.booleans(),
     min_whole=st.integers(2, 4),
 )
 references = st.lists(st.tuples(word_runs, st.just("") | word_runs), min_size=1, max_size=4).map(
@@ -53,12 +54,12 @@ def test_verdicts_are_those_of_the_slow_reading(items, text, rule):
 def test_evidence_is_right(items, text, rule):
     index = ReferenceIndex.build(items, rule)
     by_id = {item.id: item for item in items}
-    document = slow.words(text, fold_case=rule.fold_case)
+    document = slow.words(text, fold_case=rule.fold_case, markup=rule.markup)
     for match in index.find_all_matches(text):
         item = by_id[match.reference_id]
         both, size = slow.parts(item, rule)[1], slow.size_of(item, rule)
         for begin, end in match.spans:
-            assert slow.words(text[begin:end], fold_case=rule.fold_case)
+            assert slow.words(text[begin:end], fold_case=rule.fold_case, markup=rule.markup)
         assert list(match.spans) == sorted(match.spans)
         if match.rule == "whole":
             continue

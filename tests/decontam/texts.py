@@ -26,7 +26,22 @@ hard_texts = st.text(characters, max_size=60)
 
 WORDS = ("red", "Blue", "GREEN", "one", "two", "the", "a", "中", "文", "é", "हिन्दी", "e\u0301")
 """Few, so that runs are shared by chance."""
-GAPS = (" ", ", ", "\n", " - ", '" ', "\\ ")
+PLAIN_GAPS = (" ", ", ", "\n", " - ", '" ', "\\ ", " < ", " & ", " <int>", "&nosuch; ")
+SIGNS = (
+    "<br />",
+    "</p><p>",
+    "&nbsp;",
+    r"\n",
+    r"\\n",
+    r"\u0020",
+    "<b>",
+    "&lt;br&gt;",
+    "&amp;amp;nbsp;",
+    "&#xe9;",
+    r"\xe9",
+)
+"""Markup, which separates words or joins them."""
+GAPS = (*PLAIN_GAPS, *SIGNS, '<td class=\\"x\\">', "</p>\n<p>")
 word_runs = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(GAPS)), min_size=1, max_size=40).map(
     lambda pairs: "".join(word + gap for word, gap in pairs)
 )
