@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qwen2eval.content import cache_dir
 from qwen2eval.redact import is_secret
+from qwen2eval.thoughts import Thinking
 
 CHUNK_BYTES = 1 << 22
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -52,6 +53,14 @@ def stable_args(model_args: Mapping[str, object]) -> str:
     others = (*PERFORMANCE_ARGS, "pretrained", "peft", "delta", "lora_local_path", "model")
     kept = {k: v for k, v in model_args.items() if k not in others and not is_secret(k)}
     return json.dumps(kept, sort_keys=True, default=str)
+
+
+def thoughts_identity(thinking: Thinking) -> dict[str, str]:
+    """Return what keeps a thinking model's answers apart from those that stop strings ended inside a thought.
+
+    Earlier versions did that; models that are not known to think keep the answers that they have.
+    """
+    return {"thoughts": "whole"} if thinking.is_expected else {}
 
 
 def _is_identity_file(path: Path) -> bool:

@@ -6,7 +6,7 @@ A plan needs only this, so prompts are built, counted and checked before anythin
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ModelError
 from qwen2eval.requests import GenKwargs
+from qwen2eval.thoughts import Thinking
 from qwen2eval.tokenizer import Tokenizer
 
 DEFAULT_MAX_GEN_TOKS = 256
@@ -48,6 +49,8 @@ class ModelSpec:
     chat_template_text: str | None = None
     has_system_role: bool = True
     """Whether the template takes system messages; if not, their text is at the head of the first user turn."""
+    thinking: Thinking = field(default_factory=Thinking)
+    """How the thoughts in its answers are recognised."""
     tokenizer_hash: str | None = None
     opened: Backend | None = None
     """The backend itself, where there are no weights to wait for (a server)."""
@@ -65,6 +68,12 @@ class ModelSpec:
         names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
         given = gen_kwargs or {}
         return int(next((given[name] for name in names if given.get(name) is not None), self.max_gen_toks))
+
+    @property
+    def count_tokens(self) -> Callable[[str], int] | None:
+        """Counts the tokens of a text by itself; None where no tokenizer is known."""
+        tokenizer = self.tokenizer
+        return None if tokenizer is None else lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
     @property
     def is_instruct(self) -> bool:
@@ -98,7 +107,9 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
             "config.json, tokenizer and weights, or a hub name such as Qwen/Qwen2-0.5B"
         ) from err
     length = args.get("max_length") or args.get("max_model_len") or resolve_max_length(hf_config, tokenizer)
-    template = template_of(tokenizer, args, config.apply_chat_template)
+    template, text = template_of(tokenizer, args, config.apply_chat_template), None
+    if config.apply_chat_template:
+        text = template_text(tokenizer, config.apply_chat_template)
     return ModelSpec(
         backend=backend,
         name=Path(path).name,
@@ -108,6 +119,7 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
         max_gen_toks=int(args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
         chat_template=template,
         chat_template_text=template_text(tokenizer, config.apply_chat_template),
+        thinking=Thinking.read(args, template=text, decode=tokenizer.decode),
         has_system_role=template is None or template.has_system_role,
         tokenizer_hash=hash_tokenizer(tokenizer),
     )
