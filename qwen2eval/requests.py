@@ -44,12 +44,19 @@ class Answer:
     is_greedy: bool | None = None
     """Whether greedy decoding would have produced the continuation."""
     response: str | None = None
-    """Generated text, cut at the first stop string."""
+    """Generated text, cut at the first stop string; with its thought, until `thoughts.read_thought` takes it off."""
     finish_reason: FinishReason | None = None
     """"length": cut off at `max_gen_toks`; None if the backend does not report it."""
     n_response_tokens: int | None = None
+    """Of all that was generated, the thought too."""
     error: str | None = None
     """Why there is no answer. Such an answer is never stored and leaves its doc unscored."""
+    thought: str | None = None
+    """What the model wrote before its answer, with the marks; None: there is none, or it is still in `response`."""
+    is_thought_open: bool = False
+    """Whether the text ended inside the thought: the response is empty."""
+    n_thought_tokens: int | None = None
+    """None: there is no thought, or no tokenizer is known."""
 
 
 def is_sampled(gen_kwargs: GenKwargs) -> bool:

@@ -24,7 +24,7 @@ from qwen2eval.results.describe import describe_scoring
 from qwen2eval.results.group_scores import score_tasks
 from qwen2eval.results.health import check_health
 from qwen2eval.results.sample import TaskSamples
-from qwen2eval.results.sample_columns import parse_response
+from qwen2eval.results.sample_columns import parse_response, parse_thoughts
 from qwen2eval.results.score_docs import score_task
 from qwen2eval.results.write import write_run
 from qwen2eval.run_folder.folder import Run, load_run
@@ -32,6 +32,7 @@ from qwen2eval.run_info import HealthInfo, RunInfo
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from qwen2eval.tasks.lm_eval_task import EvalTask, PromptForm, doc_hash
 from qwen2eval.tasks.registry import LoadedTasks, load_tasks
+from qwen2eval.thoughts import Thinking
 
 _FINISH_REASONS: dict[object, FinishReason] = {"stop": "stop", "length": "length"}
 
@@ -166,6 +167,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
     doc_ids = sorted({row["doc_id"] for row in rows})
     n_repeats = max(row["repeat"] for row in rows) + 1
     plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)
+    plan.thinking = Thinking.read(config.model_args)
     answers, pool = TaskAnswers(), PromptPool()
     for row in rows:
         _check_doc(run, name, docs, row)
@@ -176,6 +178,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
             plan.requests += requests
         try:
             given = parse_response(row["response"], requests, error=row["error"])
+            given = parse_thoughts(row.get("thought"), given, is_open=row.get("thought_unfinished"))
         except ValueError as err:  # not as many answers as requests
             raise asks_another from err
         for request, answer in zip(requests, given, strict=True):
@@ -183,6 +186,7 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
                 answer,
                 finish_reason=_FINISH_REASONS.get(row["finish_reason"]),
                 n_response_tokens=row["n_response_tokens"],
+                n_thought_tokens=row.get("n_thought_tokens"),
             )
             answers.by_request[(request.digest, row["repeat"])] = restored
     return plan, answers

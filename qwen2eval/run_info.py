@@ -194,7 +194,7 @@ class HealthInfo(Record):
     n_truncated_prompts: int
     """Whose prompt was cut to fit the model."""
     n_unfinished: int
-    """Whose answer was cut off at max_gen_toks."""
+    """Whose answer was cut off at max_gen_toks, or ended inside its thought."""
     n_empty: int
     """Whose answer is empty."""
     n_nan: int
@@ -211,6 +211,10 @@ class HealthInfo(Record):
     """Programs that shared a process with their tests, which can't be separated: a hostile one could have cheated."""
     flags: tuple[FlagInfo, ...]
     """What a reader must know."""
+    n_thoughts: int | None = field(default=None, metadata=OPTIONAL)
+    """Whose answer has a thought, which is cut before it is scored; None: not counted, as in older runs."""
+    n_unfinished_thoughts: int | None = field(default=None, metadata=OPTIONAL)
+    """Whose answer ended inside its thought, and is wrong; they are among `n_unfinished`."""
 
 
 @dataclass(frozen=True)

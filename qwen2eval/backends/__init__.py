@@ -21,6 +21,7 @@ from qwen2eval.backends.model_spec import (
 from qwen2eval.backends.rope import with_rope
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ConfigError, ModelError
+from qwen2eval.thoughts import Thinking
 
 __all__ = ["BACKENDS", "Backend", "ModelSpec", "load_spec", "open_model"]
 
@@ -125,7 +126,8 @@ def _vllm_model(config: RunConfig, spec: ModelSpec) -> Backend:
 
 def _dummy_spec(config: RunConfig) -> ModelSpec:
     length = config.model_args.get("max_length")
-    spec = ModelSpec(backend="dummy", name="dummy", max_length=None if length is None else int(length))
+    thinking = Thinking.read(config.model_args)
+    spec = ModelSpec("dummy", "dummy", max_length=None if length is None else int(length), thinking=thinking)
     if path := config.model_args.get("tokenizer"):
         from transformers import AutoTokenizer
 
@@ -154,6 +156,8 @@ def _api_spec(config: RunConfig) -> ModelSpec:
     tokenizer = backend.tokenizer
     if tokenizer is not None:
         check_tokenizer(tokenizer, where=str(config.model_args.get("tokenizer") or config.model_args.get("model")))
+    text = None if tokenizer is None else template_text(tokenizer, config.apply_chat_template)
+    backend.thinking = Thinking.read(config.model_args, template=text if config.apply_chat_template else None)
     return ModelSpec(
         backend=str(config.model),
         name=str(config.model_args.get("model") or config.model_args.get("pretrained")).rsplit("/", 1)[-1],
@@ -162,7 +166,8 @@ def _api_spec(config: RunConfig) -> ModelSpec:
         max_length=backend.max_length,
         max_gen_toks=int(config.model_args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
         chat_template=backend.apply_chat_template,
-        chat_template_text=None if tokenizer is None else template_text(tokenizer, config.apply_chat_template),
+        chat_template_text=text,
+        thinking=backend.thinking,
         has_system_role=backend.has_system_role,
         tokenizer_hash=None if tokenizer is None else hash_tokenizer(tokenizer),
         opened=backend,

@@ -21,7 +21,7 @@ class DummyBackend(Backend):
 
     name = "dummy"
     FAULTS = ("fail_every", "nan_every", "empty_every", "die_after")
-    ARGS = ("batch", "delay", "seed", "log", "max_length", "tokenizer", *FAULTS)
+    ARGS = ("batch", "delay", "seed", "log", "max_length", "tokenizer", "think_end_token", *FAULTS)
 
     def __init__(self, config: RunConfig) -> None:
         if unknown := sorted(set(config.model_args) - set(self.ARGS)):

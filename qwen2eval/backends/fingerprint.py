@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qwen2eval.content import cache_dir
 from qwen2eval.redact import is_secret
+from qwen2eval.thoughts import Thinking
 
 CHUNK_BYTES = 1 << 22
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -97,6 +98,14 @@ def _fingerprint_all(path: str) -> str:
     small = [file for file in files if file.suffix not in WEIGHT_SUFFIXES or place.is_file()]
     text = "".join(f"{file.name}:{_sha256(file)}\n" for file in small)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def thoughts_identity(thinking: Thinking) -> dict[str, str]:
+    """Return what keeps a thinking model's answers apart from those that stop strings ended inside a thought.
+
+    Earlier versions did that; models that are not known to think keep the answers that they have.
+    """
+    return {"thoughts": "whole"} if thinking.is_expected else {}
 
 
 def _is_identity_file(path: Path) -> bool:

@@ -15,12 +15,18 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
-from qwen2eval.backends.fingerprint import fingerprint_checkpoint, fingerprint_files, stable_args
-from qwen2eval.backends.lm_eval_calls import EndingRecorder, generate, score
+from qwen2eval.backends.fingerprint import (
+    fingerprint_checkpoint,
+    fingerprint_files,
+    stable_args,
+    thoughts_identity,
+)
+from qwen2eval.backends.hf_generation import generate_batch
+from qwen2eval.backends.lm_eval_calls import score
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
-from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
+from qwen2eval.requests import Answer, Request, is_sampled
 
 CPU_BATCH_TOKENS = 2_048
 """Prompt tokens of one forward pass on CPU: 10-20 s for a 0.5B model on two cores, so little is lost by a kill."""
@@ -38,10 +44,13 @@ class HfBackend(Backend):
         assert spec.path is not None, "load_hf_spec sets the path"
         args = dict(config.model_args)
         args.pop("pretrained", None)
+        self._args, self._thinking = dict(args), spec.thinking
+        # Thoughts are cut when answers are scored, not by lm-eval, which wants to know of a mark all the same
+        args["think_end_token"] = spec.thinking.end or "</think>"
         device = config.device or args.pop("device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             _check_device(device)
-            self._lm = _EndingHFLM(pretrained=spec.path, device=device, batch_size=1, **args)
+            self._lm = _AdaptedHFLM(pretrained=spec.path, device=device, batch_size=1, **args)
         except ModelError:
             raise
         # transformers and torch raise OSError, ValueError, RuntimeError, SafetensorError … for what they can't load
@@ -52,7 +61,7 @@ class HfBackend(Backend):
         self.n_parameters = sum(p.numel() for p in self._lm.model.parameters())
         self.dtype = str(getattr(self._lm.model, "dtype", "")).removeprefix("torch.")
         self.device = str(self._lm.device)
-        self._args, self._path = args, spec.path
+        self._path = spec.path
         self._batch_size = config.batch_size
 
     def identity(self) -> Identity:
@@ -70,6 +79,7 @@ class HfBackend(Backend):
             "dtype": self.dtype,
             "args": stable_args(self._args),
             **fingerprint_files(self._args),
+            **thoughts_identity(self._thinking),
         }
 
     def answer(self, requests: Sequence[Request]) -> Iterator[AnswerBatch]:
@@ -149,7 +159,7 @@ class HfBackend(Backend):
         self._lm.batch_size_per_gpu = len(batch)
         if is_sampled(batch[0].gen_kwargs or {}):
             torch.manual_seed(batch[0].seed)
-        return generate(self._lm, batch)
+        return generate_batch(self._lm, batch, thinking=self._thinking)
 
 
 def with_adapter(model: Any, path: str, *, n_tokens: int, revision: str = "main") -> Any:
@@ -184,8 +194,8 @@ def _check_device(device: str) -> None:
         raise ModelError(f"--device {device} does not exist: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
-class _EndingHFLM(HFLM):
-    """HFLM that also reports how each generation ended: by a stop, or cut off."""
+class _AdaptedHFLM(HFLM):
+    """HFLM without bars, and with adapters whose embeddings are not cut."""
 
     def _loglikelihood_tokens(self, requests: object, **kwargs: object) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text
@@ -200,24 +210,6 @@ class _EndingHFLM(HFLM):
             self._model: Any = with_adapter(
                 self._model, peft, n_tokens=len(self.tokenizer), revision=str(options.get("revision") or "main")
             )
-
-    def _model_generate(
-        self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: object
-    ) -> torch.Tensor:
-        output: torch.Tensor = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
-        room = max_length - context.shape[1]
-        if isinstance(self.cache_hook, EndingRecorder):
-            self.cache_hook.expect(self._ending(row[context.shape[1] :], stop, room) for row in output)
-        return output
-
-    def _ending(self, row: torch.Tensor, stop: list[str], room: int) -> FinishReason:
-        eos = self.model.generation_config.eos_token_id
-        ends = {*(eos if isinstance(eos, list) else [eos]), self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
-        ids = row.tolist()
-        if len(ids) < room or any(token in ends for token in ids):
-            return "stop"
-        text = self.tok_decode(ids, skip_special_tokens=False)
-        return "stop" if any(mark and mark in text for mark in stop) else "length"
 
 
 def _length(request: Request) -> int:

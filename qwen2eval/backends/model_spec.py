@@ -6,7 +6,7 @@ A plan needs only this, so prompts are built, counted and checked before anythin
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from qwen2eval.errors import ModelError
 from qwen2eval.model.config_json import load_config_json, rope_conflict
 from qwen2eval.model.not_a_model import check_no_adapter, check_not_pointer
 from qwen2eval.requests import GenKwargs
+from qwen2eval.thoughts import Thinking
 from qwen2eval.tokenizer import Tokenizer
 
 DEFAULT_MAX_GEN_TOKS = 256
@@ -52,6 +53,8 @@ class ModelSpec:
     chat_template_text: str | None = None
     has_system_role: bool = True
     """Whether the template takes system messages; if not, their text is at the head of the first user turn."""
+    thinking: Thinking = field(default_factory=Thinking)
+    """How the thoughts in its answers are recognised."""
     tokenizer_hash: str | None = None
     add_bos_token: bool | None = None
     """Whether prompts get the tokenizer's special tokens; None: as the tokenizer does."""
@@ -71,6 +74,12 @@ class ModelSpec:
         names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
         given = gen_kwargs or {}
         return int(next((given[name] for name in names if given.get(name) is not None), self.max_gen_toks))
+
+    @property
+    def count_tokens(self) -> Callable[[str], int] | None:
+        """Counts the tokens of a text by itself; None where no tokenizer is known."""
+        tokenizer = self.tokenizer
+        return None if tokenizer is None else lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
     @property
     def is_instruct(self) -> bool:
@@ -107,7 +116,9 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
     if isinstance(n_rows := getattr(hf_config, "vocab_size", None), int):
         check_fits(tokenizer, n_rows, path=path)
     length = args.get("max_length") or args.get("max_model_len") or resolve_max_length(hf_config, tokenizer)
-    template = template_of(tokenizer, args, config.apply_chat_template)
+    template, text = template_of(tokenizer, args, config.apply_chat_template), None
+    if config.apply_chat_template:
+        text = template_text(tokenizer, config.apply_chat_template)
     return ModelSpec(
         backend=backend,
         name=Path(path).name,
@@ -117,6 +128,7 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
         max_gen_toks=int(args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
         chat_template=template,
         chat_template_text=template_text(tokenizer, config.apply_chat_template),
+        thinking=Thinking.read(args, template=text, decode=tokenizer.decode),
         has_system_role=template is None or template.has_system_role,
         tokenizer_hash=hash_tokenizer(tokenizer),
         add_bos_token=args.get("add_bos_token"),

@@ -30,6 +30,7 @@ from qwen2eval.results.sample_columns import JUDGE_COLUMNS, extracted_text
 from qwen2eval.run_info import JudgeInfo
 from qwen2eval.tasks.lm_eval_task import EvalTask
 from qwen2eval.tasks.protocols import Judged
+from qwen2eval.thoughts import Thinking, read_thought
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,16 +88,24 @@ class _Verdicts:
     n_from_store: int = 0
     n_answered: int = 0
 
-    def add(self, name: str, asked: _Questions, answers: Mapping[bytes, Answer], *, n_stored: int) -> None:
+    def add(
+        self, name: str, asked: _Questions, answers: Mapping[bytes, Answer], *, thinking: Thinking, n_stored: int
+    ) -> None:
         """Add the answers about one task; equal questions about two docs share an answer.
 
         Args:
+            thinking: how the judge's thoughts are recognised, which are no part of its verdict.
             n_stored: how many of `answers` were in the store.
         """
         self.n_from_store += n_stored
         self.n_answered += sum(answer.error is None for answer in answers.values()) - n_stored
         said = {place: answers[digest] for place, digest in asked.digests.items() if digest in answers}
-        judged = {place: Judgement(answer.response, answer.error) for place, answer in said.items()}
+        prompts = {request.digest: request.prompt for request in asked.plan.requests}
+        read = {
+            place: read_thought(answer, prompt=str(prompts[asked.digests[place]]), thinking=thinking)
+            for place, answer in said.items()
+        }
+        judged = {place: Judgement(answer.response, answer.error) for place, answer in read.items()}
         self.by_task[name] = asked.refused | judged
 
 
@@ -241,7 +250,7 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
                 answers = stored if failure is not None else _answered(asked.plan, backend, store, model_id, progress)
             except Exception as err:  # noqa: BLE001 - answers from before any error are kept
                 failure, answers = err, _stored(asked.plan, store, model_id)
-            verdicts.add(name, asked, answers, n_stored=len(stored))
+            verdicts.add(name, asked, answers, thinking=judge.spec.thinking, n_stored=len(stored))
     if isinstance(failure, Qwen2EvalError):
         raise _as_judges(failure) from failure
     if failure is not None:

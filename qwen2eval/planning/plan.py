@@ -163,6 +163,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         clusters = [doc[column] for doc in all_docs] if (column := task.cluster_column) else None
         doc_ids = pick_docs(len(all_docs), limit=config.limit, clusters=clusters)
         planned = TaskPlan(name, task, doc_ids, [all_docs[i] for i in doc_ids], len(all_docs), task.repeats)
+        planned.thinking, planned.count_tokens = spec.thinking, spec.count_tokens
         add_requests(planned, all_docs, form=prompt_form(config, spec), spec=spec)
         if config.num_fewshot and task.ignores_examples:
             raise TaskFileError(

@@ -1,6 +1,7 @@
 """What a run will ask, as plain values: the requests of each task, and the plan of all tasks. `plan` makes them."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qwen2eval.backends.model_spec import ModelSpec
@@ -10,6 +11,7 @@ from qwen2eval.prompts import PromptText
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks.eval_group import EvalGroup
 from qwen2eval.tasks.lm_eval_task import EvalTask
+from qwen2eval.thoughts import Thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class TaskPlan:
     """In the order of docs; those of later turns are added while the model answers."""
     model: tuple[RunConfig, ModelSpec] | None = None
     """Config and model of a task that asks for another `rope` in its metadata; None: those of the run."""
+    thinking: Thinking = field(default_factory=Thinking)
+    """How thoughts in the model's responses are recognised."""
+    count_tokens: Callable[[str], int] | None = None
+    """Counts the tokens of a thought; None: no tokenizer is known."""
     shared_prefix_ratio: float | None = None
     """Share of prompt text (0-1) that another prompt already has as its prefix."""
     metric_names: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from qwen2eval.prompts import PrefixCounter, PromptPool, PromptText, TokenCounte
 from qwen2eval.requests import Answer, Doc
 from qwen2eval.tasks.lm_eval_task import PromptForm, TaskRequest
 from qwen2eval.texts import whole_text
+from qwen2eval.thoughts import read_thought
 
 TOKENIZE_DOCS = 256
 """Docs whose prompts are tokenized in one call."""
@@ -108,7 +109,11 @@ def next_turn(
     made = []
     for doc_id, doc in zip(planned.doc_ids, planned.docs, strict=True):
         asked = turns[doc_id]
-        responses = [answers[request.digest, 0].response for request in asked]
+        # What a model thought is no part of what it said
+        read = [
+            read_thought(answers[one.digest, 0], prompt=str(one.prompt), thinking=planned.thinking) for one in asked
+        ]
+        responses = [answer.response for answer in read]
         said = [response for response in responses if response is not None]
         if len(asked) < n_turns or len(said) < n_turns:
             continue

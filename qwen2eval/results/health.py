@@ -43,6 +43,8 @@ def check_health(samples: TaskSamples) -> HealthInfo:
         verdicts=dict(Counter(one.verdict for one in executions).most_common()),
         n_same_process=sum(one.separated is False for one in executions),
         flags=(),
+        n_thoughts=sum(any(answer.thought is not None for answer in _answers(doc)) for doc in docs),
+        n_unfinished_thoughts=sum(map(_is_thought_open, docs)),
     )
     flags = (
         *_program_flags(executions),
@@ -94,9 +96,13 @@ def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo
             "truncated_prompts", "warning", f"{health.n_truncated_prompts} of {n} prompts were cut to fit the model"
         )
     if health.n_unfinished > MANY_FAILURES_RATIO * n:
+        n_open = health.n_unfinished_thoughts or 0
+        inside = f", {n_open} of them inside a thought (they count as wrong)" if n_open else ""
         yield FlagInfo(
-            "unfinished", "warning", f"{health.n_unfinished} of {n} answers were cut off: raise max_gen_toks"
+            "unfinished", "warning", f"{health.n_unfinished} of {n} answers were cut off{inside}: raise max_gen_toks"
         )
+    if ended := [doc for doc in docs if _is_thought_open(doc) and not _was_cut(doc)]:
+        yield FlagInfo("open_thought", "warning", _open_thoughts(ended, n))
     if health.n_empty > MANY_FAILURES_RATIO * n:
         yield FlagInfo("empty", "warning", f"{health.n_empty} of {n} answers are empty")
     for name, failures in health.n_extraction_failures.items():
@@ -199,11 +205,31 @@ def _is_truncated(doc: DocSample) -> bool:
 
 
 def _is_unfinished(doc: DocSample) -> bool:
+    return _was_cut(doc) or _is_thought_open(doc)
+
+
+def _was_cut(doc: DocSample) -> bool:
     return any(answer.finish_reason == "length" for answer in _answers(doc))
 
 
+def _is_thought_open(doc: DocSample) -> bool:
+    return any(answer.is_thought_open for answer in _answers(doc))
+
+
+def _open_thoughts(ended: list[DocSample], n: int) -> str:
+    """Say what to do about answers that ended by themselves without the end of their thought."""
+    return (
+        f"{len(ended)} of {n} answers ended inside a thought, though not at max_gen_toks; they count as wrong. Where "
+        "thoughts end with another mark, give it (--model_args think_end_token=MARK, such as </think>); a model that "
+        "may answer without a thought needs no think_end_token"
+    )
+
+
 def _is_empty(doc: DocSample) -> bool:
-    return any(answer.response is not None and not answer.response.strip() for answer in _answers(doc))
+    return any(
+        answer.response is not None and not answer.response.strip() and not answer.is_thought_open
+        for answer in _answers(doc)
+    )
 
 
 def _has_nan(doc: DocSample) -> bool:

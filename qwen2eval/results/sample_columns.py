@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from qwen2eval.columns import Column, Value, row_of
@@ -63,7 +64,8 @@ DOC_COLUMNS = (
     SampleColumn(
         "response",
         "string",
-        "The generated text, or JSON `[[logprob, is_greedy], …]` in the order of the choices; null: not answered.",
+        "The generated text after the thought, or JSON `[[logprob, is_greedy], …]` in the order of the choices; null: "
+        "not answered.",
         lambda at: response_text(at.answers, at.sample.requests),
     ),
     SampleColumn(
@@ -96,8 +98,26 @@ ANSWER_COLUMNS = (
     SampleColumn(
         "n_response_tokens",
         "int64",
-        "Tokens of the generated text; null for log-probabilities.",
+        "Tokens of the generated text, its thought included; null for log-probabilities.",
         lambda at: at.answers[0].n_response_tokens,
+    ),
+    SampleColumn(
+        "thought",
+        "string",
+        "What the model wrote before the response, with the marks; of several requests JSON. Null: it did not think.",
+        lambda at: thought_text(at.answers),
+    ),
+    SampleColumn(
+        "n_thought_tokens",
+        "int64",
+        "Tokens of `thought`; null: there is none, or no tokenizer is known.",
+        lambda at: at.answers[0].n_thought_tokens,
+    ),
+    SampleColumn(
+        "thought_unfinished",
+        "bool",
+        "Whether the text ended inside the thought: the response is empty, and wrong. Null: it did not think.",
+        lambda at: any(a.is_thought_open for a in at.answers) if thought_text(at.answers) is not None else None,
     ),
     SampleColumn(
         "truncated",
@@ -224,6 +244,31 @@ def response_text(given: Sequence[Answer], requests: Sequence[PlannedRequest]) -
             logprob = None if answer.logprob is None or math.isnan(answer.logprob) else answer.logprob
             values.append([logprob, answer.is_greedy])
     return json.dumps(values, ensure_ascii=False)
+
+
+def thought_text(given: Sequence[Answer]) -> str | None:
+    """Return a doc's thoughts as text: the thought itself, or a JSON list where several requests were asked."""
+    if all(answer.thought is None for answer in given):
+        return None
+    return given[0].thought if len(given) == 1 else json.dumps([a.thought for a in given], ensure_ascii=False)
+
+
+def parse_thoughts(text: str | None, given: Sequence[Answer], *, is_open: bool | None) -> list[Answer]:
+    """Return answers with the thoughts that `thought_text` wrote.
+
+    Args:
+        given: as `parse_response` returns them.
+        is_open: whether one of them ended inside its thought.
+    """
+    if text is None:
+        return list(given)
+    thoughts = [text] if len(given) == 1 else json.loads(text)
+    return [
+        answer
+        if thought is None
+        else replace(answer, thought=thought, is_thought_open=bool(is_open) and not answer.response)
+        for answer, thought in zip(given, thoughts, strict=True)
+    ]
 
 
 def parse_response(text: str | None, requests: Sequence[PlannedRequest], *, error: str | None) -> list[Answer]:

@@ -13,6 +13,7 @@ from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer, Doc
 from qwen2eval.results.sample import DocSample, TaskSamples, raw_response
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
+from qwen2eval.thoughts import read_thought
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,19 @@ def _answered_docs(planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer
     for doc_id, doc in zip(planned.doc_ids, planned.docs, strict=True):
         # lm-eval's scorers expect the choices in their own order
         requests = sorted(by_doc[doc_id], key=lambda request: request.index)
-        given = [[answers[(request.digest, k)] for k in range(planned.repeats)] for request in requests]
+        given = [
+            [_read(planned, request, answers[request.digest, k]) for k in range(planned.repeats)]
+            for request in requests
+        ]
         docs.append(_AnsweredDoc(doc_id, doc, requests, given, _problem(given)))
     return docs
+
+
+def _read(planned: TaskPlan, request: PlannedRequest, answer: Answer) -> Answer:
+    """Return an answer as it is scored: of a model that thinks, what follows the thought."""
+    if request.kind != "generate_until":
+        return answer
+    return read_thought(answer, prompt=str(request.prompt), thinking=planned.thinking, n_tokens=planned.count_tokens)
 
 
 def _problem(rows: list[list[Answer]]) -> str | None:

@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 Fault = (
     int
     | Literal["timeout", "closed_connection", "bad_json", "no_choices", "empty_text", "null_content", "content_filter"]
-    | Literal["no_echo", "zeros", "nan", "one_missing"]
+    | Literal["cut_thought", "no_echo", "zeros", "nan", "one_missing"]
 )
 """An int is an HTTP status (429 comes with Retry-After: 0); "timeout" holds the answer back until the server closes.
 The last line concerns log-probabilities; "one_missing" leaves out the generated token's."""
@@ -311,6 +311,11 @@ def _spoil(choice: dict[str, Any], fault: Fault | None) -> None:
     if fault in ("empty_text", "null_content"):
         text = "" if fault == "empty_text" else None
         choice.update({"message": {"role": "assistant", "content": text}} if "message" in choice else {"text": text})
+        if fault == "null_content":
+            choice["finish_reason"] = "stop"
+    elif fault == "cut_thought":
+        choice["finish_reason"] = "length"
+        choice["message"] = {"role": "assistant", "content": None, "reasoning_content": "Hm, is it"}
     elif fault == "content_filter":
         choice["finish_reason"] = "content_filter"
     elif fault in ("zeros", "nan"):

@@ -14,6 +14,7 @@ from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompleti
 from qwen2eval.backends.api.backend import ApiBackend
 from qwen2eval.errors import BackendError, ModelError, Qwen2EvalError
 from qwen2eval.requests import Request
+from qwen2eval.thoughts import Thinking, read_thought
 from tests.backends.asking import ask, chat, completions, generations, scorings, wait_until_threads_end
 from tests.backends.openai_server import Fault, TinyServer, save_tiny_model, serve_openai
 
@@ -42,6 +43,7 @@ def running_server(folder: Path) -> Iterator[TinyServer]:
 @pytest.fixture
 def server(running_server: TinyServer) -> Iterator[TinyServer]:
     running_server.reset()
+    running_server.script = None
     yield running_server
     # A thread that was stopped may still be in its last request, which would count in the next test.
     wait_until_threads_end()
@@ -130,8 +132,19 @@ def test_chat_equals_lm_eval(server: TinyServer) -> None:
     backend = chat(server)
     assert backend.apply_chat_template(history) == context.prompt
     request = Request("generate_until", backend.apply_chat_template(history), gen_kwargs=GEN_KWARGS)
+    # Without stop strings, until an answer has ended by itself without a thought
     assert [answer.response for answer in ask(backend, [request])] == expected
-    assert sent_bodies(server) == expected_bodies
+    assert "stop" not in json.loads(sent_bodies(server)[0])
+    let_one_answer_end(server, backend)
+    assert [answer.response for answer in ask(backend, [request])] == expected
+    assert sent_bodies(server)[-1:] == expected_bodies
+
+
+def let_one_answer_end(server: TinyServer, backend: ApiBackend) -> None:
+    """Show the backend that the model ends its answers without thinking."""
+    server.script = lambda _: "Yes."
+    ask(backend, [Request("generate_until", "Do you think?", gen_kwargs={})])
+    server.script = None
 
 
 def test_completions_apply_the_tokenizers_chat_template(server: TinyServer) -> None:
@@ -164,7 +177,9 @@ def test_stop_strings_beyond_the_four_that_a_chat_takes_are_cut_here(server: Tin
     whole = ask(chat(server), [Request("generate_until", "Why?", gen_kwargs={"max_gen_toks": 9})])[0].response
     assert whole is not None
     until = ["<1>", "<2>", "<3>", "<4>", whole[3]]
-    answer = ask(chat(server), [Request("generate_until", "Why?", gen_kwargs={"max_gen_toks": 9, "until": until})])[0]
+    backend = chat(server)
+    let_one_answer_end(server, backend)
+    answer = ask(backend, [Request("generate_until", "Why?", gen_kwargs={"max_gen_toks": 9, "until": until})])[0]
     assert server.requests[-1]["stop"] == until[:4]
     assert (answer.response, answer.finish_reason) == (whole.split(whole[3])[0], "stop")
 
@@ -178,11 +193,50 @@ def test_seed_is_sent_for_sampled_generations_only(server: TinyServer) -> None:
     assert [body["seed"] for body in server.requests] == [1234, 7, 7, 1234]
 
 
-def test_thinking_is_dropped_up_to_its_end_token(server: TinyServer) -> None:
+def test_a_thought_is_kept_and_cut_as_lm_eval_cuts_it(server: TinyServer) -> None:
     request = Request("generate_until", "Why?", gen_kwargs={"max_gen_toks": 9})
     whole = ask(chat(server), [request])[0].response
     assert whole is not None
-    assert ask(chat(server, think_end_token=whole[2]), [request])[0].response == whole.split(whole[2])[-1].lstrip()
+    answer = ask(chat(server, think_end_token=whole[2]), [request])[0]
+    assert answer.response == whole
+    read = read_thought(answer, prompt="", thinking=Thinking(end=whole[2]))
+    assert read.response == whole.split(whole[2])[-1].lstrip()
+
+
+THOUGHT = "<think>Is it 9?\n\nNo.</think>7\n\nNext"
+
+
+@pytest.mark.parametrize("said", [THOUGHT, THOUGHT.replace("<think>", "")], ids=["both marks", "end mark"])
+def test_a_chat_that_thinks_is_sent_no_stop_strings(server: TinyServer, said: str) -> None:
+    """The stop strings of a task end the answer, also where only the server's template opens the thought."""
+    server.script = lambda _: said
+    backend = chat(server)
+    requests = [Request("generate_until", text, gen_kwargs={"until": ["\n\n"]}) for text in ("Why?", "How?")]
+    answers = ask(backend, requests)
+    assert [answer.response for answer in answers] == [said.removesuffix("\n\nNext")] * 2
+    assert [answer.finish_reason for answer in answers] == ["stop"] * 2
+    assert not any("stop" in body for body in server.requests)
+
+
+def test_a_model_that_thinks_only_now_and_then_is_asked_again_without_stop_strings(server: TinyServer) -> None:
+    """The server itself stops at them, in the middle of the thought."""
+    replies = iter(["6", "<think>Is it 9?", THOUGHT])
+    server.script = lambda _: next(replies)
+    requests = [Request("generate_until", text, gen_kwargs={"until": ["\n\n"]}) for text in ("Why?", "How?")]
+    assert [a.response for a in ask(chat(server), requests)] == ["6", THOUGHT.removesuffix("\n\nNext")]
+    assert ["stop" in body for body in server.requests] == [False, True, False]
+
+
+def test_a_thought_that_max_gen_toks_cut_is_an_answer_that_was_cut(server: TinyServer) -> None:
+    """`content: null` was an error, so that the doc left the score, and asking again never helped."""
+    server.misbehave("cut_thought", prompt_contains="Why")
+    backend = chat(server)
+    asked = [Request("generate_until", text, gen_kwargs={"max_gen_toks": 5}) for text in ("Why?", "How?")]
+    cut, whole = ask(backend, asked)
+    assert (cut.error, cut.response, cut.finish_reason) == (None, "<think>Hm, is it", "length")
+    read = read_thought(cut, prompt="", thinking=Thinking())
+    assert (read.response, read.is_thought_open) == ("", True)
+    assert not whole.response.startswith("<think>")
 
 
 def test_prompt_that_the_answer_would_push_out_is_an_error(server: TinyServer) -> None:

@@ -152,19 +152,19 @@ def test_a_judge_that_never_rates_has_metrics_without_values(words, server):
     assert scores["judge_score"]["n_unscored"] == N_DOCS
 
 
-def test_thoughts_are_not_shown_to_the_judge_and_unfinished_ones_not_judged(words, server, use_rule):
+def test_thoughts_are_not_shown_to_the_judge_and_unfinished_ones_are_empty_answers(words, server, use_rule):
     def thinking(document: str, needle: str) -> str:
         is_early = depth_percent(document, needle) < 50
-        return f"<think>Is it {needle}?</think>{needle}" if is_early else "<think>Hm"
+        return f"<think>Is it {needle}?</think>{needle}" if is_early else f"<think>{needle}"
 
     use_rule(thinking)
-    finished = run_here(words, *judge_words(server.chat_url), exit_code=70)
+    finished = run_here(words, *judge_words(server.chat_url))
     assert not any("think>" in server.prompt_text(body) for body in server.requests)
     scores = whole_scores(finished)
-    assert [scores["judge_score"][name] for name in ("value", "n_unscored")] == [10, N_DOCS / 2]
+    assert [scores["acc"][name] for name in ("value", "n_unscored")] == [0.5, 0]
     rows = finished.samples(TASK)
-    assert (rows["judge_response"].isna() == rows["error"].notna()).all()
-    assert rows["judge_error"].isna().all()
+    assert rows[rows["acc"] == 0]["thought_unfinished"].all()
+    assert (rows[rows["acc"] == 0]["response"] == "").all()
 
 
 def test_the_model_is_gone_before_a_judge_is_opened(words, monkeypatch):

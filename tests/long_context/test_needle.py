@@ -9,7 +9,6 @@ from qwen2eval.errors import ConfigError, DataFileError
 from qwen2eval.long_context.niah.needles import SHIPPED, load_needles
 from qwen2eval.long_context.niah.scoring import (
     JUDGE_SCORES,
-    UnfinishedThoughtError,
     has_keywords,
     is_found,
     judge_prompt,
@@ -59,13 +58,6 @@ def test_judge_is_told_question_reference_answer_and_scale():
 def test_every_keyword_counts():
     assert has_keywords("A Sandwich in\nDolores  Park", ["dolores park", "sandwich"])
     assert not has_keywords("A sandwich.", ["dolores park", "sandwich"])
-
-
-def test_thoughts_are_no_answer():
-    assert not has_keywords("<think>teapot?</think>I don't know.", ["teapot"])
-    assert has_keywords("<think>Hm.</think>In the TEAPOT", ["teapot"])
-    with pytest.raises(UnfinishedThoughtError, match="raise max_gen_toks"):
-        has_keywords("<think>Where is the teapot?", ["teapot"])
 
 
 @pytest.mark.parametrize("keywords", [[], [" "]])

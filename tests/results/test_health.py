@@ -83,6 +83,8 @@ def test_a_sound_task_has_no_flags(planned, task):
         "n_unfinished": 0,
         "n_empty": 0,
         "n_nan": 0,
+        "n_thoughts": 0,
+        "n_unfinished_thoughts": 0,
         "n_failed_requests": 0,
         "n_scoring_errors": 0,
         "n_extraction_failures": {} if task == "pick" else {"strict": 0, "loose": 0},

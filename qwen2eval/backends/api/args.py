@@ -123,7 +123,7 @@ def _lm_class(name: str) -> Any:
 
 def _lm_args(name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Return what lm-eval's constructor gets: our dispatch has the rest."""
-    ours = ("num_concurrent", "max_retries", "header", "max_length", "timeout")
+    ours = ("num_concurrent", "max_retries", "header", "max_length", "timeout", "think_end_token")
     lm_args = {key: value for key, value in args.items() if key not in ours}
     if name == "local-completions" and "tokenizer" in args:
         # lm-eval would look for the server's tokenizer first, and then mix the two up.
@@ -142,7 +142,7 @@ def _known_args(name: str) -> list[str]:
         for parameter in signature.parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.kind is not parameter.VAR_POSITIONAL
     }
-    return sorted(names - {"self", "batch_size"})
+    return sorted((names | {"think_end_token"}) - {"self", "batch_size"})
 
 
 def _check_base_url(name: str, base_url: str) -> None:

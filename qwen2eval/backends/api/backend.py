@@ -4,11 +4,13 @@ Payloads, token encoding and stop strings are lm-eval's own (`lm_eval.models.ope
 the same questions. Where we differ from it:
 
 - every answer is handed over as it arrives, and one bad request does not affect other requests (see `client.py`);
-- an answer without text is an error, not "", and so is a prompt that `max_gen_toks` would push out of `max_length`;
+- an answer without text is an error, not "", unless `max_gen_toks` cut it; so is a prompt that `max_gen_toks` would
+  push out of `max_length`;
 - before the first log-likelihoods a short prompt checks that the server scores prompts at all: many ignore `echo`, and
   lm-eval then sums nothing and reports 0.0 for each choice, which is chance;
 - `max_length` is not 2048 but what the server or the tokenizer says (`open_lm`);
 - stop strings are cut here too: some servers leave them in the text, and lm-eval sends only the first four to a chat;
+  a model that thinks is sent none, because they would end its thought;
 - `max_retries` counts the attempts after the first, and the model's EOS string is a stop string at any `num_concurrent`
   (lm-eval drops it above 1).
 """
@@ -25,10 +27,12 @@ from qwen2eval.backends.api.args import check_model_args, headers_and_secrets, o
 from qwen2eval.backends.api.client import ApiClient, Connection, FailedRequestError, answer_in_threads
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.chat_template import template_of, without_system_role
+from qwen2eval.backends.fingerprint import thoughts_identity
 from qwen2eval.backends.lm_eval_calls import rolling_tokens
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.redact import public_url
 from qwen2eval.requests import Answer, FinishReason, GenKwargs, Request, is_sampled
+from qwen2eval.thoughts import Thinking
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -80,6 +84,9 @@ class ApiBackend(Backend):
         self.tokenizer = self._lm.tokenizer if self._lm.tokenizer_backend == "huggingface" else None
         template = None if self.tokenizer is None or self._is_chat else template_of(self.tokenizer, {})
         self.has_system_role = template is None or template.has_system_role
+        self.thinking = Thinking.read(args)
+        """How thoughts are recognised; opening the model's spec adds what its template says."""
+        self._knows_thinking: bool | None = None
         self._encode_lock = threading.Lock()
         self._is_probed = False
 
@@ -101,8 +108,9 @@ class ApiBackend(Backend):
             "max_gen_toks": lm._max_gen_toks,
             "eos_string": lm.eos_string,
             "seed": lm._seed,
-            "think_end_token": getattr(lm, "think_end_token", None),
+            "think_end_token": self.thinking.end,
             "lm_eval_version": version("lm-eval"),
+            **thoughts_identity(self.thinking),
         }
 
     def apply_chat_template(self, history: Sequence[Mapping[str, object]], add_generation_prompt: bool = True) -> str:
@@ -148,17 +156,45 @@ class ApiBackend(Backend):
 
     # generation
 
+    @property
+    def _thinks(self) -> bool | None:
+        """Whether the model thinks, so that stop strings can't be sent; None: no answer has shown it yet.
+
+        The template of a chat is the server's: until an answer has ended by itself, no stop strings are sent to one.
+        """
+        if self.thinking.is_off or not self._is_chat:
+            return self.thinking.is_expected or bool(self._knows_thinking)
+        return self.thinking.is_expected or self._knows_thinking
+
+    @_thinks.setter
+    def _thinks(self, value: bool) -> None:
+        self._knows_thinking = value
+
     def _generate(self, request: Request, connection: Connection) -> Answer:
+        """Ask for one answer; stop strings go along only where they can't end a thought."""
+        sends_stops = self._thinks is False and not self.thinking.is_inside(request.context)
+        answer, has_ended = self._generate_once(request, connection, sends_stops=sends_stops)
+        found = self.thinking.split(answer.response or "", prompt=request.context)
+        if sends_stops and found.is_open and answer.finish_reason != "length":
+            # It thinks after all, and a stop string may have ended the thought
+            answer, _ = self._generate_once(request, connection, sends_stops=False)
+        if found.thought:
+            self._thinks = True
+        elif self._thinks is None and has_ended:
+            self._thinks = False
+        return answer
+
+    def _generate_once(self, request: Request, connection: Connection, *, sends_stops: bool) -> tuple[Answer, bool]:
+        """Return an answer, and whether the server says that it ended by itself."""
         # A copy: lm-eval's `_create_payload` takes keys out of it
         gen_kwargs = copy.deepcopy(dict(request.gen_kwargs or {}))
-        if isinstance(gen_kwargs.get("until"), tuple):
-            gen_kwargs["until"] = list(gen_kwargs["until"])
+        until = gen_kwargs.pop("until", None) or []
         # Before the payload is made, which drops all but the first four stop strings of a chat
-        until = copy.copy(gen_kwargs.get("until"))
+        until = [until] if isinstance(until, str) else list(until)
         payload = self._lm._create_payload(
             self._generation_prompt(request.context, gen_kwargs),
             generate=True,
-            gen_kwargs=gen_kwargs,
+            gen_kwargs={**gen_kwargs, "until": list(until) if sends_stops else []},
             seed=request.seed if is_sampled(request.gen_kwargs or {}) else self._lm._seed,
             eos=self._lm.eos_string,
         )
@@ -167,15 +203,20 @@ class ApiBackend(Backend):
             payload.pop("stop", None)
         outputs = connection.post(payload)
         choice = _first_choice(outputs)
-        text, finish_reason = self._read_text(choice), _read_finish_reason(choice)
-        response = _cut_at(text, until)
+        finish_reason = _read_finish_reason(choice)
+        text = self._read_text(choice, finish_reason)
+        ends = [self._lm.eos_string] if self._lm.eos_string else []
+        found = self.thinking.split(
+            text, prompt=request.context, until=until, ends=ends, may_begin_inside=self._is_chat and not sends_stops
+        )
         usage = outputs.get("usage")
         n_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-        return Answer(
-            response=response,
-            finish_reason=finish_reason if response == text else "stop",
+        answer = Answer(
+            response=found.thought + found.answer,
+            finish_reason="stop" if found.is_stopped else finish_reason,
             n_response_tokens=n_tokens if isinstance(n_tokens, int) else None,
         )
+        return answer, finish_reason == "stop"
 
     def _generation_prompt(self, context: str, gen_kwargs: GenKwargs) -> Any:
         lm = self._lm
@@ -194,22 +235,24 @@ class ApiBackend(Backend):
             )
         return [token_ids[-n_left:]]
 
-    def _read_text(self, choice: Mapping[str, object]) -> str:
-        """Return a choice's text, after the thinking where `think_end_token` marks its end."""
+    def _read_text(self, choice: Mapping[str, object], finish_reason: FinishReason | None) -> str:
+        """Return a choice's text, its reasoning before it where the server gives that apart.
+
+        A text that is not there because max_gen_toks ended the reasoning is an answer that was cut.
+        """
         message = choice.get("message") if self._is_chat else choice
         field = "content" if self._is_chat else "text"
         if not isinstance(message, dict) or field not in message:
             raise FailedRequestError(f"the server's answer has no {field!r}")
-        if message[field] is None:
-            reasoning = message.get("reasoning_content") or message.get("reasoning")
-            thought = f" and {len(reasoning)} characters of reasoning" if isinstance(reasoning, str) else ""
-            raise FailedRequestError(
-                f"the server returned no text (finish_reason {choice.get('finish_reason')!r}){thought}: raise "
-                "max_gen_toks if the model was still thinking"
-            )
-        if not isinstance(message[field], str):
-            raise FailedRequestError(f"the server's {field!r} is not text but {type(message[field]).__name__}")
-        return str(self._lm.parse_generations({"choices": [{**choice, "index": 0}]})[0])
+        reasoning, said = message.get("reasoning_content") or message.get("reasoning"), message[field]
+        if said is not None and not isinstance(said, str):
+            raise FailedRequestError(f"the server's {field!r} is not text but {type(said).__name__}")
+        if isinstance(reasoning, str) and reasoning:
+            is_open = said is None or (not said and finish_reason == "length")
+            return f"<think>{reasoning}" + ("" if is_open else f"{self.thinking.end or '</think>'}{said}")
+        if said is None and finish_reason != "length":
+            raise FailedRequestError(f"the server returned no text (finish_reason {choice.get('finish_reason')!r})")
+        return said or ""
 
     # log-likelihoods
 
@@ -352,16 +395,6 @@ def _read_finish_reason(choice: Mapping[str, Any]) -> FinishReason | None:
     if reason is not None and reason not in _FINISH_REASONS:
         raise FailedRequestError(f"the server stopped for another reason than stop or length: {reason!r}")
     return None if reason is None else _FINISH_REASONS[reason]
-
-
-def _cut_at(text: str, until: str | list[str] | None) -> str:
-    """Cut `text` before the first stop string, whichever comes first.
-
-    >>> _cut_at("5 apples. Q: next", ["Q:", "."])
-    '5 apples'
-    """
-    stops = [until] if isinstance(until, str) else until or []
-    return min((text.split(stop, maxsplit=1)[0] for stop in stops if stop), key=len, default=text)
 
 
 def _is_number(value: object) -> bool:

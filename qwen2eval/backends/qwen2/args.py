@@ -20,7 +20,10 @@ RESOLVED_ARGS = (
     *("dtype", "device", "revision", "max_length", "yarn_factor", "dual_chunk", "chunk_size", "local_size"),
 )
 """Arguments that the identity of a model leaves out, or holds as they were resolved."""
-_FRONT_ARGS = ("pretrained", "tokenizer", "max_length", "max_gen_toks", "chat_template_args", "enable_thinking")
+_FRONT_ARGS = (
+    *("pretrained", "tokenizer", "max_length", "max_gen_toks"),
+    *("chat_template_args", "enable_thinking", "think_end_token"),
+)
 """Arguments that `load_hf_spec` reads."""
 _SIZES = ("chunk_size", "local_size")
 

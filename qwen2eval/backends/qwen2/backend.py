@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 
+from qwen2eval.backends.answer_end import AnswerEnd
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
-from qwen2eval.backends.fingerprint import fingerprint_checkpoint, fingerprint_files, stable_args
+from qwen2eval.backends.fingerprint import (
+    fingerprint_checkpoint,
+    fingerprint_files,
+    stable_args,
+    thoughts_identity,
+)
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.qwen2.args import RESOLVED_ARGS, Qwen2Args
 from qwen2eval.backends.qwen2.lm import GENERATION_ARGS, Qwen2LM
@@ -19,7 +25,7 @@ from qwen2eval.engine.generate import Generated, GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
 from qwen2eval.errors import ModelError
 from qwen2eval.model import Qwen2Config, load_model
-from qwen2eval.requests import Answer, FinishReason, Request
+from qwen2eval.requests import Answer, Request
 
 ENGINE_VERSION = 1
 """Part of the store key: raised when the same request gets other bits."""
@@ -58,7 +64,9 @@ class Qwen2Backend(Backend):
             max_gen_toks=spec.max_gen_toks,
             defaults=self._defaults,
             add_bos_token=args.add_bos_token,
+            thinking=spec.thinking,
         )
+        self._thinking = spec.thinking
         self._weights = fingerprint_checkpoint(spec.path, revision=args.revision)
         self._context = repr((model.config.yarn, model.config.dual_chunk))
         self._args = {k: v for k, v in config.model_args.items() if k not in RESOLVED_ARGS}
@@ -77,6 +85,7 @@ class Qwen2Backend(Backend):
             "args": stable_args(self._args),
             **fingerprint_files(self._args),
             "generation_config": stable_args(self._defaults),
+            **thoughts_identity(self._thinking),
         }
 
     def usage(self) -> Mapping[str, int]:
@@ -147,7 +156,7 @@ class Qwen2Backend(Backend):
                 yield done
 
     def _generate(self, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[AnswerBatch]:
-        asked: list[tuple[GenerateRequest, list[str]]] = []
+        asked: list[tuple[GenerateRequest, AnswerEnd]] = []
         sources: list[int] = []
         chosen = set(wanted)
         for index, request in enumerate(requests):
@@ -161,12 +170,11 @@ class Qwen2Backend(Backend):
         for batch in self._lm.engine.generate(generations, wanted=places):
             yield [(sources[i], self._text_answer(got, asked[i][1])) for i, got in batch]
 
-    def _text_answer(self, got: Generated | Failure, until: Sequence[str]) -> Answer:
+    def _text_answer(self, got: Generated | Failure, end: AnswerEnd) -> Answer:
         if isinstance(got, Failure):
             return Answer(error=got.reason)
-        text = self._lm.text_of(got, until)
+        text, reason = end.read(got.tokens, has_ended=got.finish_reason == "stop")
         n_tokens = len(self.tokenizer.encode(text, add_special_tokens=False))
-        reason: FinishReason = "stop" if self._lm.has_stopped(got, until) else "length"
         return Answer(response=text, finish_reason=reason, n_response_tokens=n_tokens)
 
 

@@ -4,27 +4,24 @@ Splitting a context from its continuation is lm-eval's own code; cutting on the 
 strings and what is cut off after them follow `lm_eval.models.huggingface.HFLM`, so that both give the same answers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import (
-    handle_stop_sequences,
-    has_bos_prefix,
-    normalize_gen_kwargs,
-    postprocess_generated_text,
-)
+from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from qwen2eval.backends.answer_end import AnswerEnd
 from qwen2eval.backends.lm_eval_calls import rolling_tokens
 from qwen2eval.engine import Engine, GenerationParams
-from qwen2eval.engine.generate import Generated, GenerateRequest
+from qwen2eval.engine.generate import GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
 from qwen2eval.engine.tree import Tokens
 from qwen2eval.errors import BackendError
 from qwen2eval.requests import GenKwargs
+from qwen2eval.thoughts import Thinking
 from qwen2eval.tokenizer import Tokenizer
 
 GENERATION_ARGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -41,6 +38,7 @@ class Qwen2LM(TemplateLM):
         tokenizer: a Hugging Face tokenizer.
         max_length: tokens of prompt and answer together.
         defaults: generation arguments of the checkpoint's generation_config.json, among them `eos_token_id`.
+        thinking: how thoughts are recognised; None: by the known marks.
     """
 
     def __init__(
@@ -52,10 +50,12 @@ class Qwen2LM(TemplateLM):
         max_gen_toks: int,
         defaults: GenKwargs,
         add_bos_token: bool | None = None,
+        thinking: Thinking | None = None,
     ) -> None:
         super().__init__()
         self.engine, self.tokenizer, self.max_length, self.max_gen_toks = engine, tokenizer, max_length, max_gen_toks
         self._defaults, self._add_bos_token = dict(defaults), add_bos_token
+        self._thinking = thinking or Thinking()
         self._recent: dict[tuple[str, bool | None], list[int]] = {}
         self._last_context: tuple[Sequence[int], Tokens] = ([], np.empty(0, np.int32))
 
@@ -115,7 +115,10 @@ class Qwen2LM(TemplateLM):
         # each with its own seed, so that repeats of a prompt differ
         asked = [self.generation(*request.args, seed=seed) for seed, request in enumerate(requests)]
         answers = self._answers(self.engine.generate([generation for generation, _ in asked]))
-        return [self.text_of(answer, until) for answer, (_, until) in zip(answers, asked, strict=True)]
+        return [
+            end.read(answer.tokens, has_ended=answer.finish_reason == "stop")[0]
+            for answer, (_, end) in zip(answers, asked, strict=True)
+        ]
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_kwargs: object
@@ -171,16 +174,15 @@ class Qwen2LM(TemplateLM):
             self._last_context = context, np.array(context, np.int32)
         return ScoreRequest(self._last_context[1][-room:], np.array(continuation, np.int32))
 
-    def generation(self, prompt: str, gen_kwargs: GenKwargs, *, seed: int = 0) -> tuple[GenerateRequest, list[str]]:
-        """Return a generation for the engine, and its stop strings.
+    def generation(self, prompt: str, gen_kwargs: GenKwargs, *, seed: int = 0) -> tuple[GenerateRequest, AnswerEnd]:
+        """Return a generation for the engine, and how its answer ends.
 
         Raises:
             BackendError: an argument that the engine doesn't know.
             ValueError: one that makes no sense.
         """
-        eos = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
         kwargs: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), self.max_gen_toks))
-        until = handle_stop_sequences(list(kwargs.pop("until")), eos=eos)
+        end = AnswerEnd(self.tokenizer, kwargs.pop("until"), prompt=prompt, thinking=self._thinking)
         params = self._params(kwargs, seed)
         room = self.max_length - params.max_new_tokens
         if room <= 0:
@@ -189,18 +191,7 @@ class Qwen2LM(TemplateLM):
         if has_bos_prefix(prompt, self.tokenizer.bos_token):
             chosen = {"add_special_tokens": False}
         ids = self.tokenizer(prompt, **chosen)["input_ids"][-room:] or [self.prefix_token_id]
-        return GenerateRequest(np.array(ids, np.int32), params, self._stop_test(until)), until
-
-    def text_of(self, answer: Generated, until: Sequence[str]) -> str:
-        """Return an answer's text, cut at the first stop string."""
-        text = self.tokenizer.decode(answer.tokens, skip_special_tokens=True)
-        cut: str = postprocess_generated_text(text, list(until), None)
-        return cut
-
-    def has_stopped(self, answer: Generated, until: Sequence[str]) -> bool:
-        """Whether an answer ended by itself: a stop string may be spelled in more tokens than are looked back at."""
-        text = self.tokenizer.decode(answer.tokens, skip_special_tokens=False)
-        return answer.finish_reason == "stop" or any(mark and mark in text for mark in until)
+        return GenerateRequest(np.array(ids, np.int32), params, end.is_complete), end
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -226,15 +217,3 @@ class Qwen2LM(TemplateLM):
         return GenerationParams(
             max_new_tokens=max_new_tokens, eos_ids=self.end_ids, do_sample=do_sample, seed=seed, **merged
         )
-
-    def _stop_test(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:
-        """Return a test for whether one of the stop strings has just been written."""
-        marks = [mark for mark in until if mark]
-        # two more tokens than the mark has: the same text may be cut into tokens in another way
-        lookback = 2 + max((len(self.tokenizer.encode(mark, add_special_tokens=False)) for mark in marks), default=0)
-
-        def is_complete(tokens: Sequence[int]) -> bool:
-            text = self.tokenizer.decode(tokens[-lookback:], skip_special_tokens=False)
-            return any(mark in text for mark in marks)
-
-        return is_complete

@@ -7,11 +7,17 @@ compute a shared context once for each choice (see `vllm_choices`).
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from typing import Any
 
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
-from qwen2eval.backends.fingerprint import fingerprint_checkpoint, fingerprint_files, stable_args
+from qwen2eval.backends.fingerprint import (
+    fingerprint_checkpoint,
+    fingerprint_files,
+    stable_args,
+    thoughts_identity,
+)
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.vllm.choices import choice_asks, rolling_asks
 from qwen2eval.backends.vllm.context import CONTEXT_ARGS, stretch
@@ -19,6 +25,7 @@ from qwen2eval.backends.vllm.engine import Answered, Ask, Usage, run_engine
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.requests import Answer, Request, is_sampled
+from qwen2eval.thoughts import Thinking
 
 # vLLM and its processes read these when they start. They write to our stdout otherwise, which is for results.
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
@@ -54,7 +61,10 @@ class VllmBackend(Backend):
         assert spec.path is not None, "load_hf_spec sets the path"
         self._args = {key: value for key, value in config.model_args.items() if key != "pretrained"}
         self._path = spec.path
+        self._thinking = spec.thinking
         args = engine_args(self._args, spec.path)
+        # Thoughts are cut when answers are scored, not by lm-eval, which wants to know of a mark all the same
+        args["think_end_token"] = spec.thinking.end or "</think>"
         _check_version()
         try:
             # a number, not "auto": with "auto" lm-eval turns on vLLM's own bars, which fail where bars are off
@@ -79,6 +89,7 @@ class VllmBackend(Backend):
             "dtype": self.dtype,
             "args": stable_args(self._args),
             **fingerprint_files(self._args),
+            **thoughts_identity(self._thinking),
         }
 
     def usage(self) -> Mapping[str, int]:
@@ -101,7 +112,7 @@ class VllmBackend(Backend):
         if not requests:
             return iter(())
         if requests[0].kind == "generate_until":
-            return (generation_ask(self._lm, i, request) for i, request in enumerate(requests))
+            return (generation_ask(self._lm, i, request, self._thinking) for i, request in enumerate(requests))
         if self._lm.enable_thinking:
             raise ValueError("enable_thinking=True is for generating tasks; this one compares log-probabilities")
         asks = choice_asks if requests[0].kind == "loglikelihood" else rolling_asks
@@ -129,7 +140,7 @@ def engine_args(args: dict[str, Any], path: str) -> dict[str, Any]:
     return kept
 
 
-def generation_ask(lm: Any, index: int, request: Request) -> Ask:
+def generation_ask(lm: Any, index: int, request: Request, thinking: Thinking) -> Ask:
     """Return what lm-eval's `VLLM.generate_until` would ask, and what it would make of the output.
 
     With two differences: a sampled request has its own seed, and one that says nothing of sampling is greedy. lm-eval
@@ -142,22 +153,32 @@ def generation_ask(lm: Any, index: int, request: Request) -> Ask:
     tokens, n_most = maybe_truncate(
         lm.tok_encode(request.context), max_gen_toks=n_most, max_model_len=lm.max_length, side=lm.truncation_side
     )
+    ends = [mark for mark in until if mark == eos]
     # a task's stop string may well occur in a thought
-    stop = [mark for mark in until if mark == eos] if lm.think_end_token else until
+    stop = ends if thinking.is_expected or thinking.is_inside(request.context) else until
 
-    def take(output: Any) -> Iterator[Answered]:
+    def ask(stop: list[str]) -> Ask:
+        return Ask(tokens, SamplingParams(max_tokens=n_most, stop=stop, **kwargs), partial(take, stop), (index,))
+
+    def take(stop: list[str], output: Any) -> Iterator[Ask | Answered]:
         (generated,) = output.outputs
-        text = postprocess_generated_text(generated.text, until, lm.think_end_token)
+        found = thinking.split(generated.text, prompt=request.context, until=until, ends=ends)
+        if found.is_open and stop != ends and generated.finish_reason != "length":
+            # It thinks after all, and a stop string may have ended the thought
+            yield ask(ends)
+            return
+        text = found.thought + postprocess_generated_text(found.answer, until, None)
+        is_cut = generated.finish_reason == "length" and not found.is_stopped
         yield (
             index,
             Answer(
                 response=text,
-                finish_reason="length" if generated.finish_reason == "length" else "stop",
+                finish_reason="length" if is_cut else "stop",
                 n_response_tokens=len(lm.tokenizer.encode(text, add_special_tokens=False)),
             ),
         )
 
-    return Ask(tokens, SamplingParams(max_tokens=n_most, stop=stop, **kwargs), take, (index,))
+    return ask(stop)
 
 
 def _check_version() -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from qwen2eval.errors import DataFileError
+from qwen2eval.thoughts import Thinking
 
 JUDGE_SCORES = (1, 3, 5, 7, 10)
 """What the judge may say: unrelated, minor relevance, moderate but inaccurate, minor omissions, accurate."""
@@ -26,22 +27,14 @@ JUDGE_PROMPT = (
     'Explain in a sentence, then end with the rating in double brackets, as in "Rating: [[5]]".'
 )
 """What the judge is asked: the original's steps and order, in our own words."""
-_END_OF_THOUGHT = "</think>"
 _RATING = re.compile(r"\[\[(\d+)\]\]")
-
-
-class UnfinishedThoughtError(ValueError):
-    """The answer was cut while the model was still thinking: it is not scored."""
 
 
 def has_keywords(response: str, keywords: Sequence[str]) -> bool:
     r"""Tell whether all keywords are in an answer, whatever their case and white space.
 
-    Of a model that thinks in `<think>` tags only what follows them counts.
-
     Raises:
         DataFileError: there are no keywords, so nothing could be found.
-        UnfinishedThoughtError: the thinking never ended.
 
     >>> has_keywords("Sit in  Dolores\nPark!", ["dolores park"]), has_keywords("A park.", ["dolores park"])
     (True, False)
@@ -49,21 +42,8 @@ def has_keywords(response: str, keywords: Sequence[str]) -> bool:
     wanted = [folded for keyword in keywords if (folded := _folded(keyword))]
     if not wanted:
         raise DataFileError("A needle has no keywords: its answers can't be scored")
-    answer = _folded(final_answer(response))
+    answer = _folded(response)
     return all(keyword in answer for keyword in wanted)
-
-
-def final_answer(response: str) -> str:
-    """Return what a model says after its thoughts; all of it where it has none.
-
-    >>> final_answer("<think>Hm.</think>Under the stair.")
-    'Under the stair.'
-    """
-    if _END_OF_THOUGHT in response:
-        return response.rpartition(_END_OF_THOUGHT)[2]
-    if "<think>" in response:
-        raise UnfinishedThoughtError("the answer ended while the model was thinking: raise max_gen_toks")
-    return response
 
 
 def judge_prompt(question: str, answer: str, needle: str) -> str:
@@ -84,10 +64,7 @@ def parse_judgement(verdict: str) -> int | None:
     >>> parse_judgement("Close. Rating: [[7]]"), parse_judgement("10"), parse_judgement("I can't say")
     (7, 10, None)
     """
-    try:
-        said = final_answer(verdict).strip()
-    except UnfinishedThoughtError:
-        return None
+    said = Thinking().split(verdict).answer.strip()
     found = _RATING.findall(said) or ([said] if said.isdecimal() else [])
     score = int(found[-1]) if found else None
     return score if score in JUDGE_SCORES else None

@@ -26,7 +26,6 @@ from qwen2eval.long_context.lengths import PromptCounter
 from qwen2eval.long_context.niah.needles import Needle, load_needles
 from qwen2eval.long_context.niah.scoring import (
     JUDGE_PROMPT,
-    final_answer,
     has_keywords,
     is_found,
     judge_prompt,
@@ -198,7 +197,7 @@ class NiahTask(LongContextTask):
 
     def judge_prompt(self, doc: Doc, response: str) -> str:
         """Return what a judge is asked of an answer (`--judge`); thoughts are not part of it."""
-        return judge_prompt(doc["question"], final_answer(response), doc["needle"])
+        return judge_prompt(doc["question"], response, doc["needle"])
 
     def judge_metrics(self, verdict: str) -> dict[str, float | None]:
         """Return a verdict's rating, 1 to 10, and whether it says that the needle was found; None: it has no rating."""
