@@ -105,8 +105,14 @@ def unit_at(source, p, end, is_json, reads_markup):
     point, size = character_at(source, p, end, is_json)
     if size < 0 or not reads_markup or (point != _BACKSLASH and point != _AMPERSAND and point != _LESS):
         return point, size, 1
-    q, n = p + size, 1
-    # layer by layer, as one format was written into another
+    # as variables: numba compiles a function once more for each constant that it is called with
+    return _read_markup(source, p, size, point, end, np.int64(is_json))
+
+
+@njit(nogil=True, cache=True)
+def _read_markup(source, p, size, point, end, is_json):
+    """Return what may begin with a sign, layer by layer, as one format was written into another."""
+    q, n = p + size, np.int64(1)
     if point == _BACKSLASH:
         point, q, n = _read_escape(source, q, n, end, is_json)
     if point == _AMPERSAND:
@@ -134,7 +140,8 @@ def find_markup(data):
     while p < len(data):
         b, size, n = byte(source, p), 1, 1 if byte(source, p) & 0xC0 != 0x80 else 0
         if b == _BACKSLASH or b == _AMPERSAND or b == _LESS:
-            point, size, n = unit_at(source, p, len(data), False, True)
+            # reads_markup is true, but as a variable
+            point, size, n = unit_at(source, p, len(data), False, len(data) > 0)
             if size > 1:
                 if n_found == len(points):
                     points, begins, ends = _doubled(points), _doubled(begins), _doubled(ends)
@@ -171,13 +178,17 @@ def _letter(point):
 
 
 @njit(nogil=True, cache=True)
-def _read_name(source, q, n, end, is_json, has_digits):
-    """Return the key of the name at q, 0 for none and for one that is too long, and where it ends."""
+def _read_name(source, q, n, end, is_json, last):
+    """Return the key of the name at q, 0 for none and for one that is too long, and where it ends.
+
+    Args:
+        last: the last code that its letters may have: 52, or 62 for digits, too.
+    """
     key, first = np.uint64(0), n
     while n - first <= _LONGEST_NAME:
         point, size = character_at(source, q, end, is_json)
         code = _letter(point) if size > 0 else np.int64(0)
-        if code == 0 or (code > 52 and not has_digits):
+        if code == 0 or code > last:
             return key, q, n
         key, q, n = key << np.uint64(6) | np.uint64(code), q + size, n + 1
     return np.uint64(0), q, n
@@ -208,15 +219,15 @@ def _read_escape(source, q, n, end, is_json):
         point, size = character_at(source, q, end, is_json)
     if size < 0 or _letter(point) == 0:
         return np.int64(_SPACE), q, n
-    key, stop, n_stop = _read_name(source, q, n, end, is_json, False)
+    key, stop, n_stop = _read_name(source, q, n, end, is_json, np.int64(52))
     value = _value_of(_IS_LATEX | key) if key else np.int64(-1)
     if value == _SPACE or (value == _BRACE and character_at(source, stop, end, is_json)[0] == _BRACE):
         return np.int64(_SPACE), stop, n_stop
     if point == 110 or point == 116 or point == 114 or point == 98 or point == 102:  # n t r b f
         return np.int64(_SPACE), q + size, n + 1
     if point == 117 or point == 120:  # u x
-        n_digits = 4 if point == 117 else 2
-        found, stop, n_stop = _read_digits(source, q + size, n + 1, end, is_json, 16, n_digits)
+        n_digits = np.int64(4 if point == 117 else 2)
+        found, stop, n_stop = _read_digits(source, q + size, n + 1, end, is_json, np.int64(16), n_digits)
         if n_stop == n + 1 + n_digits:
             if 0xD800 <= found < 0xE000:
                 return _read_pair(source, stop, n_stop, end, is_json, found)
@@ -233,7 +244,7 @@ def _read_pair(source, q, n, end, is_json, high):
         stop, n_stop = stop + size, n_stop + 1
         point, size = character_at(source, stop, end, is_json)
     if size > 0 and point == 117 and n_stop > n and high < 0xDC00:
-        low, stop, n_low = _read_digits(source, stop + size, n_stop + 1, end, is_json, 16, 4)
+        low, stop, n_low = _read_digits(source, stop + size, n_stop + 1, end, is_json, np.int64(16), np.int64(4))
         if n_low == n_stop + 5 and 0xDC00 <= low < 0xE000:
             return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00), stop, n_low
     return np.int64(_SPACE), q, n
@@ -243,7 +254,7 @@ def _read_pair(source, q, n, end, is_json, high):
 def _read_entity(source, q, n, end, is_json):
     """Return the character of an entity, its & before q, and where it ends; & where there is none."""
     while True:
-        key, stop, n_stop = _read_name(source, q, n, end, is_json, True)
+        key, stop, n_stop = _read_name(source, q, n, end, is_json, np.int64(62))
         found = _value_of(_IS_ENTITY | key) if key else np.int64(-1)
         if key == np.uint64(0) and n_stop == n:
             point, size = character_at(source, q, end, is_json)
@@ -264,7 +275,7 @@ def _read_number(source, q, n, end, is_json):
     is_hex = size > 0 and point | 32 == 120
     if is_hex:
         q, n = q + size, n + 1
-    found, stop, n_stop = _read_digits(source, q, n, end, is_json, 16 if is_hex else 10, 7)
+    found, stop, n_stop = _read_digits(source, q, n, end, is_json, np.int64(16 if is_hex else 10), np.int64(7))
     is_right = 0 < found < 0x110000 and not 0xD800 <= found < 0xE000
     return found if is_right else np.int64(-1), stop, n_stop
 

@@ -161,7 +161,7 @@ def test_signs_of_many_tokens(path):
 @example(text="ﬁ 48 x̱2²é 小明a7", fold_case=True)
 def test_stretch_by_stretch_is_the_same_as_all_at_once(path, text, fold_case):
     read = BpeTokens(path).read(fold(text, fold_case=fold_case))
-    assert read.ids.tolist() == slow.read(text, Rule(tokenizer=path, fold_case=fold_case))
+    assert read.ids.tolist() == slow.read(text, Rule(tokenizer=path, fold_case=fold_case, markup=False))
 
 
 def test_a_match_and_its_place(path):
