@@ -265,6 +265,13 @@ class RunConfig:
     output_path: str = setting(
         "runs", Flag("folder for the run folders and the store of answers", group=PLACE, metavar="DIR")
     )
+    fresh: bool = setting(
+        False,
+        Flag(
+            "ask the model again, also for answers that the store has; the new answers replace the stored ones",
+            group=PLACE,
+        ),
+    )
     offline: bool = setting(
         False,
         Flag(

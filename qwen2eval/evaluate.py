@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from qwen2eval.answers.answering import TaskAnswers, answer_task
+from qwen2eval.answers.answering import Asking, TaskAnswers, answer_task
 from qwen2eval.answers.store import STORE_FILE, ResponseStore
 from qwen2eval.backends import Backend, load_spec, open_model
 from qwen2eval.config import RunConfig
@@ -122,26 +122,27 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
             records.append(ModelRecord.of(part, backend))
     if not answers:
         raise next(iter(plan.failures.values()))
+    plan.warnings += [note for got in answers.values() for note in got.notes]
     return Asked({name: answers[name] for name in plan.tasks if name in answers}, ModelRecord.first(records))
 
 
 def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: bool = False) -> dict[str, TaskAnswers]:
     """Answer task by task; a task whose backend fails is moved to `plan.failures`, and the next ones continue."""
-    model_id = store.model_id(store_identity(plan, backend))
     answers: dict[str, TaskAnswers] = {}
+    identity = store_identity(plan, backend)
     with Progress(quiet=quiet) as progress:
+        asking = Asking(
+            backend=backend,
+            store=store,
+            identity=identity,
+            seed=plan.config.seeds.torch,
+            progress=progress,
+            is_fresh=plan.config.fresh,
+        )
         for name, planned in plan.tasks.items():
             try:
                 turns = partial(next_turn, planned, form=prompt_form(plan.config, plan.spec), spec=plan.spec)
-                got = answer_task(
-                    planned,
-                    backend,
-                    store,
-                    model_id=model_id,
-                    seed=plan.config.seeds.torch,
-                    progress=progress,
-                    next_requests=None if planned.task.turns is None else turns,
-                )
+                got = answer_task(planned, asking, next_requests=None if planned.task.turns is None else turns)
                 require_answers(name, got)
                 answers[name] = got
             except StoreError:

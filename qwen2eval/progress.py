@@ -49,7 +49,8 @@ class Progress:
         self._rich: RichProgress | None = None
         if not quiet and sys.stderr.isatty():
             self._rich = RichProgress(
-                TextColumn("{task.description:<34.34}"),
+                # A task's name may have square brackets, which are no markup here
+                TextColumn("{task.description:<34.34}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -73,7 +74,9 @@ class Progress:
         if self._rich is None:
             yield Bar(None, 0)
             return
-        task_id = self._rich.add_task(f"{name} · {kind.replace('_', ' ')}", total=total)
+        # A control character could steer the terminal
+        shown = "".join(character if character.isprintable() else "\ufffd" for character in name)
+        task_id = self._rich.add_task(f"{shown} · {kind.replace('_', ' ')}", total=total)
         yield Bar(self._rich, self._rich.task_ids.index(task_id))
 
 

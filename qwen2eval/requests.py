@@ -1,7 +1,7 @@
 """Requests to a model and its answers: plain values that every backend and the store share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Doc = dict[str, Any]
@@ -57,6 +57,8 @@ class Answer:
     """Whether the text ended inside the thought: the response is empty."""
     n_thought_tokens: int | None = None
     """None: there is no thought, or no tokenizer is known."""
+    answered_at: str | None = field(default=None, compare=False)
+    """When the store got it, ISO 8601 in UTC; None: it does not come from the store."""
 
 
 def is_sampled(gen_kwargs: GenKwargs) -> bool:

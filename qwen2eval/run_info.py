@@ -229,6 +229,10 @@ class RequestCounts(Record):
     """Distinct ones that the model answered in this run."""
     n_failed: int
     """Distinct ones without an answer."""
+    stored_from: str | None = field(default=None, metadata=OPTIONAL)
+    """When the oldest of those in the store was answered, ISO 8601; None: there are none, or an older run."""
+    stored_to: str | None = field(default=None, metadata=OPTIONAL)
+    """When the newest of them was answered."""
     n_tokens_asked: int | None = field(default=None, metadata=OPTIONAL)
     """Tokens of what was answered, as if nothing were shared; None: the backend doesn't count."""
     n_tokens_computed: int | None = field(default=None, metadata=OPTIONAL)
@@ -329,6 +333,8 @@ class JudgeInfo(Record):
     """Answers without a verdict."""
     error: str | None
     """Why it failed; None: it didn't."""
+    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """What a reader must know of its stored verdicts, such as why they were refused."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from decontam.scan import Progress
+from qwen2eval.progress import Progress as TaskProgress
 from qwen2eval.progress import scan_progress
 
 
@@ -34,3 +35,13 @@ def test_nothing_is_shown_without_a_scan(monkeypatch):
     with scan_progress():
         pass
     assert sys.stderr.getvalue() == ""
+
+
+def test_a_name_with_brackets_and_escapes_is_shown(monkeypatch):
+    """Square brackets were taken for markup, and `[/x]` ended the run."""
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with TaskProgress() as progress, progress.task("a[/b]\x1b]0;title\x07", "generate_until", total=1) as bar:
+        bar.advance(1)
+    assert "a[/b]" in stream.getvalue()
+    assert "\x1b]0;" not in stream.getvalue()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from qwen2eval.answers.probe import probe
 from qwen2eval.answers.store import AnswerKey, ResponseStore
 from qwen2eval.backends.base import Backend
 from qwen2eval.errors import BackendError
@@ -28,27 +29,37 @@ class TaskAnswers:
     n_answered: int = 0
     """Answered by the backend in this run."""
     n_failed: int = 0
+    model_id: int | None = None
+    """Under which number of the store they are; None: not decided yet."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know of stored answers, such as why they were refused."""
 
 
 NextRequests = Callable[[Mapping[tuple[bytes, int], Answer]], list[PlannedRequest]]
 """Requests that depend on the answers so far, by (digest, repeat); none: there are no more."""
 
 
-def answer_task(
-    planned: TaskPlan,
-    backend: Backend,
-    store: ResponseStore,
-    *,
-    model_id: int,
-    seed: int,
-    progress: Progress,
-    next_requests: NextRequests | None = None,
-) -> TaskAnswers:
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """Who is asked, and where answers are kept."""
+
+    backend: Backend
+    store: ResponseStore
+    identity: Mapping[str, object]
+    """By which the store knows the model."""
+    seed: int
+    """The run's seed of sampled generations."""
+    progress: Progress
+    is_fresh: bool = False
+    """Whether stored answers are asked for again, and replaced."""
+
+
+def answer_task(planned: TaskPlan, asking: Asking, *, next_requests: NextRequests | None = None) -> TaskAnswers:
     """Answer every request of a task.
 
     Args:
         planned: the task; requests of later turns are added to it.
-        seed: the run's seed of sampled generations.
+        asking: who is asked.
         next_requests: of the next turn, for tasks with turns; asked until it returns none.
 
     Raises:
@@ -57,41 +68,79 @@ def answer_task(
     result = TaskAnswers()
     requests = planned.requests
     while requests:
-        _answer(planned, requests, backend, store, result, model_id=model_id, seed=seed, progress=progress)
+        _answer(planned, requests, asking, result)
         requests = next_requests(result.by_request) if next_requests is not None else []
         planned.requests += requests
     return result
 
 
-def _answer(
-    planned: TaskPlan,
-    requests: Sequence[PlannedRequest],
-    backend: Backend,
-    store: ResponseStore,
-    result: TaskAnswers,
-    *,
-    model_id: int,
-    seed: int,
-    progress: Progress,
-) -> None:
+def _answer(planned: TaskPlan, requests: Sequence[PlannedRequest], asking: Asking, result: TaskAnswers) -> None:
     """Answer some of a task's requests, kind by kind, and add the answers to `result`."""
+    backend, store = asking.backend, asking.store
     for kind in dict.fromkeys(request.kind for request in requests):
-        keys = _unique_keys(requests, kind, seed, n_repeats=planned.repeats)
-        with progress.task(planned.name, kind, total=len(keys)) as bar:
-            stored = {(key.digest, key.repeat): answer for key, answer in store.find(model_id, keys)}
+        keys = _unique_keys(requests, kind, asking.seed, n_repeats=planned.repeats)
+        with asking.progress.task(planned.name, kind, total=len(keys)) as bar:
+            found = _stored(planned.name, keys, kind, asking, result)
+            stored = {(key.digest, key.repeat): answer for key, answer in found.items()}
             result.by_request |= stored
             result.n_from_store += len(stored)
             bar.advance(len(stored), from_store=True)
             for window in _windows(keys, backend.window_requests):
                 pending = [(k.digest, k.repeat) not in result.by_request for k in window]
                 for batch in _ask(window, pending, backend, kind):
+                    model_id = _model_id(asking, result)
                     # NaN and failures are not kept: the next run asks again
-                    store.add(model_id, kind, [(k, a) for k, a in batch if _is_kept(a)])
+                    kept = [(k, a) for k, a in batch if _is_kept(a)]
+                    store.add(model_id, kind, kept, replaces=asking.is_fresh)
                     for key, answer in batch:
                         result.by_request[(key.digest, key.repeat)] = answer
                         result.n_failed += answer.error is not None
                         result.n_answered += answer.error is None
                     bar.advance(len(batch))
+
+
+def _stored(
+    name: str, keys: dict[AnswerKey, PlannedRequest], kind: RequestKind, asking: Asking, result: TaskAnswers
+) -> dict[AnswerKey, Answer]:
+    """Return the stored answers that this model gave, and decide under which number its new ones are kept."""
+    if asking.is_fresh:
+        return {}
+    store, refusal, n_refused = asking.store, None, 0
+    for model_id in store.editions(asking.identity) if result.model_id is None else [result.model_id]:
+        found = dict(store.find(model_id, keys))
+        if not found:
+            continue
+        if asking.backend.may_change and result.model_id is None:
+            shown = probe(found, keys, lambda key: _ask_one(key, keys[key], asking.backend, kind))
+            if shown.refusal is not None:
+                refusal, n_refused = refusal or shown.refusal, n_refused + len(found)
+                continue
+            if shown.doubt is not None:
+                result.notes.append(
+                    f"{name}: {len(found):,} answers are from the store, and it can't be checked that the server still "
+                    f"has the same model: {shown.doubt}. Use --fresh if it may have changed"
+                )
+        result.model_id = model_id
+        return found
+    if refusal is not None:
+        result.model_id = store.new_edition(asking.identity)
+        result.notes.append(
+            f"{name}: {n_refused:,} stored answers were not used, because the server has another model now: {refusal}. "
+            "All requests were asked again; the stored answers are kept, and used when that model is back"
+        )
+    return {}
+
+
+def _model_id(asking: Asking, result: TaskAnswers) -> int:
+    """Return the number under which a task's answers are kept: the newest model's, if none is known yet."""
+    if result.model_id is None:
+        result.model_id = asking.store.editions(asking.identity)[0]
+    return result.model_id
+
+
+def _ask_one(key: AnswerKey, request: PlannedRequest, backend: Backend, kind: RequestKind) -> Answer:
+    (((_, answer),),) = _ask({key: request}, [True], backend, kind)
+    return answer
 
 
 def _unique_keys(

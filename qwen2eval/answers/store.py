@@ -44,6 +44,8 @@ CREATE TABLE answers (
     PRIMARY KEY (model_id, digest, seed, repeat)
 ) WITHOUT ROWID;
 """
+_ADD = "INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+_REPLACE = "INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 
 
 class AnswerKey(NamedTuple):
@@ -105,29 +107,48 @@ class ResponseStore:
             row = self._db.execute("SELECT id FROM models WHERE fingerprint = ?", (print_,)).fetchone()
         return int(row[0])
 
+    def editions(self, identity: Mapping[str, object]) -> list[int]:
+        """Return the numbers of all models that could be told apart by their answers only, the newest first."""
+        ids = [self.model_id(identity)]
+        query = "SELECT id FROM models WHERE fingerprint = ?"
+        with self._explained():
+            while row := self._db.execute(query, (fingerprint(_edition(identity, len(ids))),)).fetchone():
+                ids.append(int(row[0]))
+        return ids[::-1]
+
+    def new_edition(self, identity: Mapping[str, object]) -> int:
+        """Return a number for a model that answers otherwise than all before, though it says the same of itself."""
+        return self.model_id(_edition(identity, len(self.editions(identity))))
+
     def find(self, model_id: int, keys: Iterable[AnswerKey]) -> Iterator[tuple[AnswerKey, Answer]]:
         """Yield the stored answers to `keys`; keys without one are left out."""
         query = (
-            "SELECT logprob, is_greedy, response, finish_reason, n_response_tokens FROM answers "
+            "SELECT logprob, is_greedy, response, finish_reason, n_response_tokens, answered_at FROM answers "
             "WHERE model_id = ? AND digest = ? AND seed = ? AND repeat = ?"
         )
         cursor = self._db.cursor()
         with self._explained():
             for key in keys:
                 if row := cursor.execute(query, (model_id, *key)).fetchone():
-                    logprob, is_greedy, response, finish_reason, n_tokens = row
+                    logprob, is_greedy, response, finish_reason, n_tokens, answered_at = row
                     greedy = None if is_greedy is None else bool(is_greedy)
-                    yield key, Answer(logprob, greedy, response, finish_reason, n_tokens)
+                    yield key, Answer(logprob, greedy, response, finish_reason, n_tokens, answered_at=answered_at)
 
-    def add(self, model_id: int, kind: str, answers: Iterable[tuple[AnswerKey, Answer]]) -> None:
-        """Commit answers in one transaction; an answer that is already stored is not changed."""
+    def add(
+        self, model_id: int, kind: str, answers: Iterable[tuple[AnswerKey, Answer]], *, replaces: bool = False
+    ) -> None:
+        """Commit answers in one transaction.
+
+        Args:
+            replaces: whether an answer that is already stored is replaced; else it is not changed.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [
             (model_id, *key, kind, a.logprob, a.is_greedy, a.response, a.finish_reason, a.n_response_tokens, now)
             for key, a in answers
         ]
         with self._explained(), self._transaction():
-            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
+            self._db.executemany(_REPLACE if replaces else _ADD, rows)
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
@@ -192,6 +213,10 @@ class ResponseStore:
                 for statement in SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
+
+
+def _edition(identity: Mapping[str, object], number: int) -> dict[str, object]:
+    return {**identity, "edition": number}
 
 
 def fingerprint(identity: Mapping[str, object]) -> str:

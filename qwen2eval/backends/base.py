@@ -23,6 +23,9 @@ class Backend(ABC):
     window_requests: int | None = 1_024
     """How many requests are handed over at a time, those answered already among them; None: a whole task's."""
 
+    may_change: bool = False
+    """Whether another model may answer under the same identity, as behind a server: stored answers are then checked."""
+
     @abstractmethod
     def identity(self) -> Identity:
         """Return all that decides this backend's answers besides the request; it becomes part of the store key."""

@@ -5,6 +5,7 @@ order (longest first), and a finished batch is a prefix of that order: a resumed
 as the interrupted one would have, and its answers are equal to the last bit.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -31,6 +32,10 @@ from qwen2eval.requests import Answer, Request, is_sampled
 CPU_BATCH_TOKENS = 2_048
 """Prompt tokens of one forward pass on CPU: 10-20 s for a 0.5B model on two cores, so little is lost by a kill."""
 GPU_BATCH_TOKENS = 32_768
+CPU_BATCH_PARAMETERS = 600_000_000
+"""Of a model with more, a batch on CPU has fewer tokens, so that it takes no longer."""
+CPU_GENERATED_TOKENS = 1_024
+"""Tokens that the texts of one batch may get on CPU: a batch is lost at a kill, so long answers come one by one."""
 CPU_GENERATION_ROWS = 4
 GPU_GENERATION_ROWS = 64
 
@@ -62,7 +67,7 @@ class HfBackend(Backend):
         self.dtype = str(getattr(self._lm.model, "dtype", "")).removeprefix("torch.")
         self.device = str(self._lm.device)
         self._path = spec.path
-        self._batch_size = config.batch_size
+        self._batch_size, self._answer_tokens = config.batch_size, spec.answer_tokens
 
     def identity(self) -> Identity:
         """Return weights, adapters, versions, dtype and the arguments that can change an answer."""
@@ -101,7 +106,7 @@ class HfBackend(Backend):
         groups: dict[str, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             groups[request.context].append(i)
-        budget = CPU_BATCH_TOKENS if self.device == "cpu" else GPU_BATCH_TOKENS
+        budget = self._batch_tokens()
         batch: list[int] = []
         rows = longest = 0
         for group in sorted(groups.values(), key=lambda g: -max(_length(requests[i]) for i in g)):
@@ -117,15 +122,39 @@ class HfBackend(Backend):
 
     def _generation_batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
         """Yield index lists of equal generation arguments; sampled requests come alone, each under its own seed."""
-        auto = CPU_GENERATION_ROWS if self.device == "cpu" else GPU_GENERATION_ROWS
-        size = auto if self._batch_size == "auto" else int(self._batch_size)
         groups: dict[str, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             groups[repr(sorted((request.gen_kwargs or {}).items(), key=str))].append(i)
         for group in groups.values():
-            rows = 1 if is_sampled(requests[group[0]].gen_kwargs or {}) else size
+            first = requests[group[0]]
+            rows = 1 if is_sampled(first.gen_kwargs or {}) else self._generation_rows(first)
+            # On a GPU prompts take little of the time
+            is_limited = self._batch_size == "auto" and self.device == "cpu"
+            most = self._batch_tokens() if is_limited else math.inf
             group.sort(key=lambda i: -_length(requests[i]))
-            yield from (group[at : at + rows] for at in range(0, len(group), rows))
+            batch: list[int] = []
+            for i in group:
+                if batch and (len(batch) == rows or (len(batch) + 1) * _length(requests[batch[0]]) > most):
+                    yield batch
+                    batch = []
+                batch.append(i)
+            yield batch
+
+    def _generation_rows(self, request: Request) -> int:
+        """Return how many requests like this one are answered together."""
+        if self._batch_size != "auto":
+            return int(self._batch_size)
+        if self.device != "cpu":
+            return GPU_GENERATION_ROWS
+        n_tokens = self._answer_tokens(request.gen_kwargs)
+        return max(1, min(CPU_GENERATION_ROWS, int(CPU_GENERATED_TOKENS * self._cpu_share()) // n_tokens))
+
+    def _batch_tokens(self) -> int:
+        """Return the tokens of a batch of prompts."""
+        return int(CPU_BATCH_TOKENS * self._cpu_share()) if self.device == "cpu" else GPU_BATCH_TOKENS
+
+    def _cpu_share(self) -> float:
+        return min(1.0, CPU_BATCH_PARAMETERS / self.n_parameters)
 
     def _halving(self, call: Callable[[list[Request]], list[Answer]], batch: list[Request]) -> list[Answer]:
         """Run one batch; out of memory halves it and retries, down to one request, which then stays unanswered."""
@@ -147,7 +176,7 @@ class HfBackend(Backend):
         """Return the rows of one forward pass: a batch of one context's many continuations may take several."""
         if self._batch_size != "auto":
             return int(self._batch_size)
-        budget = CPU_BATCH_TOKENS if self.device == "cpu" else GPU_BATCH_TOKENS
+        budget = self._batch_tokens()
         return max(1, budget // max(1, min(max(map(_length, batch)), self.max_length or 1 << 30)))
 
     def _rolling(self, batch: list[Request]) -> list[Answer]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen2eval.answers.answering import answer_task
+from qwen2eval.answers.answering import Asking, answer_task
 from qwen2eval.answers.store import AnswerKey, ResponseStore
-from qwen2eval.backends import Backend, ModelSpec, load_spec, open_model
+from qwen2eval.backends import ModelSpec, load_spec, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ConfigError, Qwen2EvalError, TaskFileError
 from qwen2eval.planning.planned import Plan, PlannedRequest, TaskPlan
@@ -87,6 +87,7 @@ class _Verdicts:
     judge: ModelRecord | None = None
     n_from_store: int = 0
     n_answered: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def add(
         self, name: str, asked: _Questions, answers: Mapping[bytes, Answer], *, thinking: Thinking, n_stored: int
@@ -134,7 +135,7 @@ def find_judge(config: RunConfig, tasks: Mapping[str, EvalTask]) -> Judge | None
     n_tokens = args.pop("max_gen_toks", MAX_GEN_TOKS)
     if not isinstance(n_tokens, int) or isinstance(n_tokens, bool) or n_tokens < 1:
         raise ConfigError(f"--judge_args: max_gen_toks is {n_tokens!r}; give a number of tokens, 1 or more")
-    same = {name: getattr(config, name) for name in ("device", "seeds", "output_path", "offline")}
+    same = {name: getattr(config, name) for name in ("device", "seeds", "output_path", "offline", "fresh")}
     return Judge(RunConfig(model=config.judge, model_args=args, apply_chat_template=True, **same), n_tokens)
 
 
@@ -242,15 +243,24 @@ def _ask(judge: Judge, tasks: Mapping[str, TaskSamples], store_path: Path, verdi
     failure: Exception | None = None
     with closing(backend), ResponseStore(store_path) as store, Progress(quiet=quiet) as progress:
         verdicts.judge = ModelRecord.of(plan, backend)
-        model_id = store.model_id(store_identity(plan, backend))
+        identity = store_identity(plan, backend)
+        # Greedy requests have no seed
+        asking = Asking(
+            backend=backend, store=store, identity=identity, seed=0, progress=progress, is_fresh=judge.config.fresh
+        )
         for name, asked in questions.items():
-            stored = _stored(asked.plan, store, model_id)
+            before = _stored(asked.plan, asking)
+            n_stored, answers = len(before), before
             try:
                 # After a failure, the store may still have verdicts of an earlier run for the next tasks
-                answers = stored if failure is not None else _answered(asked.plan, backend, store, model_id, progress)
+                if failure is None:
+                    got = answer_task(asked.plan, asking)
+                    n_stored = got.n_from_store
+                    verdicts.notes += got.notes
+                    answers = {digest: answer for (digest, _), answer in got.by_request.items()}
             except Exception as err:  # noqa: BLE001 - answers from before any error are kept
-                failure, answers = err, _stored(asked.plan, store, model_id)
-            verdicts.add(name, asked, answers, thinking=judge.spec.thinking, n_stored=len(stored))
+                failure, answers = err, _stored(asked.plan, asking)
+            verdicts.add(name, asked, answers, thinking=judge.spec.thinking, n_stored=n_stored)
     if isinstance(failure, Qwen2EvalError):
         raise _as_judges(failure) from failure
     if failure is not None:
@@ -290,17 +300,11 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -
     return made
 
 
-def _answered(
-    planned: TaskPlan, backend: Backend, store: ResponseStore, model_id: int, progress: Progress
-) -> dict[bytes, Answer]:
-    """Ask what the store doesn't know; greedy requests have no seed."""
-    got = answer_task(planned, backend, store, model_id=model_id, seed=0, progress=progress)
-    return {digest: answer for (digest, _), answer in got.by_request.items()}
-
-
-def _stored(planned: TaskPlan, store: ResponseStore, model_id: int) -> dict[bytes, Answer]:
+def _stored(planned: TaskPlan, asking: Asking) -> dict[bytes, Answer]:
+    """Return what the store has of the judge that was asked last under this identity."""
     keys = dict.fromkeys(AnswerKey(request.digest, 0, 0) for request in planned.requests)
-    return {key.digest: answer for key, answer in store.find(model_id, keys)}
+    newest = asking.store.editions(asking.identity)[0]
+    return {key.digest: answer for key, answer in asking.store.find(newest, keys)}
 
 
 def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_not: str) -> None:
@@ -349,6 +353,7 @@ def _describe(judge: Judge, tasks: Mapping[str, TaskSamples], verdicts: _Verdict
             for sample in one
         ),
         error=error,
+        notes=tuple(verdicts.notes),
     )
 
 

@@ -11,9 +11,9 @@ from rich.text import Text
 from qwen2eval.reporting.contamination_table import print_contamination
 from qwen2eval.reporting.findings import collect_findings
 from qwen2eval.reporting.markup import fold_name, visible
-from qwen2eval.reporting.tables import ScoreRow, score_rows, verdicts_text
+from qwen2eval.reporting.tables import ScoreRow, score_rows, store_text, verdicts_text
 from qwen2eval.run_folder.folder import Run
-from qwen2eval.run_info import RunInfo
+from qwen2eval.run_info import RequestCounts, RunInfo
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "note": "cyan", "unknown": "dim"}
 _ASCII = str.maketrans({"±": "+-", "—": "-", "–": "-", "↑": "^", "↓": "v", "∞": "inf", "─": "-", "⟨": "<", "⟩": ">"})
@@ -49,8 +49,17 @@ def _print_all(console: Console, run: Run) -> None:
         print_contamination(info, console=console)
         console.print()
     _print_findings(console, info)
+    _print_stored(console, info.requests)
     if run.report_fault is None:
         _print_line(console, Text.assemble(("report   ", "bold"), visible(str(run.path / "report.html"))))
+
+
+def _print_stored(console: Console, requests: RequestCounts) -> None:
+    """Say that not all answers are new, where that is so."""
+    if requests.n_from_store:
+        n_all = requests.n_from_store + requests.n_answered + requests.n_failed
+        text = store_text(requests).replace(" from", f" of {n_all:,} answers from", 1)
+        _print_wrapped(console, "answers  ", f"{text}; `run --fresh` asks the model again", style="bold")
 
 
 def _print_programs(console: Console, info: RunInfo) -> None:

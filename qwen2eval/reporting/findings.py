@@ -52,6 +52,8 @@ def collect_findings(info: RunInfo) -> tuple[Finding, ...]:
     """
     findings = [finding for name in info.tasks for finding in _of_task(info, name)]
     findings += [Finding(level="warning", task=None, title="plan", message=text) for text in info.warnings]
+    notes = info.judge.notes if info.judge is not None else ()
+    findings += [Finding(level="warning", task=None, title="judge", message=text) for text in notes]
     findings += _of_part(info)
     findings.sort(key=lambda finding: _ORDER.index(finding.level))
     return tuple(replace(finding, message=clip(finding.message, limit=MESSAGE_CHARS)) for finding in findings)

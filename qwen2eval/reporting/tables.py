@@ -8,7 +8,7 @@ from qwen2eval.reporting import numbers
 from qwen2eval.reporting.findings import check_title
 from qwen2eval.reporting.metrics import ShownMetric, metric_of
 from qwen2eval.run_folder.folder import ScoreRecord
-from qwen2eval.run_info import HealthInfo, RunInfo
+from qwen2eval.run_info import HealthInfo, RequestCounts, RunInfo
 
 HealthLevel = Literal["ok", "warning", "error", "unknown"]
 
@@ -145,6 +145,13 @@ def verdicts_text(health: HealthInfo | None) -> str:
     text = ", ".join(f"{numbers.format_count(count)} {verdict.replace('_', ' ')}" for verdict, count in counts)
     n_same = health.n_same_process
     return f"{text}; {numbers.format_count(n_same)} in one process with their tests" if n_same else text
+
+
+def store_text(requests: RequestCounts) -> str:
+    """Say how many answers come from the store, and from when, such as "3 from the store (answered 2026-11-24)"."""
+    times = dict.fromkeys(numbers.format_time(at) for at in (requests.stored_from, requests.stored_to) if at)
+    when = f" (answered {' to '.join(times)})" if times else ""
+    return f"{requests.n_from_store:,} from the store{when}"
 
 
 def _task_row(info: RunInfo, record: ScoreRecord) -> ScoreRow:

@@ -146,7 +146,10 @@ def count_requests(plan: Plan, answers: Mapping[str, TaskAnswers], usage: Mappin
     Args:
         usage: the backend's own counts.
     """
+    times = [answer.answered_at for got in answers.values() for answer in got.by_request.values() if answer.answered_at]
     return RequestCounts(
+        stored_from=min(times, default=None),
+        stored_to=max(times, default=None),
         n_total=plan.n_requests,
         n_from_store=sum(got.n_from_store for got in answers.values()),
         n_answered=sum(got.n_answered for got in answers.values()),

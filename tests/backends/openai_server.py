@@ -66,6 +66,8 @@ class TinyServer:
     delay_seconds: float
     script: Callable[[str], str] | None = None
     """Prompt -> answer; None: the model answers."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """Further keys of its entry in /v1/models; `created` is another number each time, as vLLM gives it."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     """The JSON bodies of all POSTs, in order of arrival."""
     n_most_at_once: int = 0
@@ -254,6 +256,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
         if self.path != "/v1/models":
             return self._send(404, {"error": {"message": f"no page {self.path}"}})
         entry: dict[str, Any] = {"id": self._tiny.model, "object": "model"}
+        entry |= {"created": time.time_ns(), **self._tiny.about}
         if self._tiny.max_model_len is not None:
             entry["max_model_len"] = self._tiny.max_model_len
         return self._send(200, {"object": "list", "data": [entry]})

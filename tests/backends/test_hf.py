@@ -188,6 +188,34 @@ def test_truncated_weights_and_unknown_devices_are_named(tmp_path, model_folder,
         open_backend(device="abacus")
 
 
+def batch_sizes(backend, n_parameters, prompts, max_gen_toks):
+    backend.n_parameters, kept = n_parameters, backend.n_parameters
+    kwargs = {"until": [], "max_gen_toks": max_gen_toks}
+    requests = [Request("generate_until", "x", gen_kwargs=kwargs, n_context_tokens=n) for n in prompts]
+    scored = [Request("loglikelihood", str(i), " y", None, 0, n, 1) for i, n in enumerate(prompts)]
+    sizes = [len(b) for b in backend._generation_batches(requests)], [len(b) for b in backend._scoring_batches(scored)]
+    backend.n_parameters = kept
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("n_parameters", "prompts", "max_gen_toks", "generated", "scored"),
+    [
+        (500_000_000, [100] * 8, 256, [4, 4], [8]),
+        (500_000_000, [100] * 4, 1024, [1, 1, 1, 1], [4]),
+        # The tiny model cuts what it scores to 512 tokens
+        (500_000_000, [4000, 4000, 600, 600, 600, 600], 64, [1, 1, 3, 1], [4, 2]),
+        (6_000_000_000, [100] * 4, 64, [1, 1, 1, 1], [2, 2]),
+    ],
+    ids=["as ever", "long answers", "long prompts", "a large model"],
+)
+def test_what_a_kill_loses_is_a_minute_or_one_request(
+    open_backend, n_parameters, prompts, max_gen_toks, generated, scored
+):
+    """A batch is kept as a whole: on a CPU it has no more tokens than a machine of two cores computes in a minute."""
+    assert batch_sizes(open_backend(), n_parameters, prompts, max_gen_toks) == (generated, scored)
+
+
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "adapter/adapter_model.safetensors", "modeling_own.py", "config.json"]
 )

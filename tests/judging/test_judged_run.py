@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from qwen2eval import RunConfig, load_run, run
+from qwen2eval.answers.probe import MOST_PROBES
 from qwen2eval.backends import BACKENDS, BackendSpec
 from qwen2eval.backends.base import Backend
 from qwen2eval.cli.main import main
@@ -120,12 +121,25 @@ def test_a_second_run_asks_nothing_and_another_judge_everything(words, server):
     first = run_here(words, *judge_words(server.chat_url))
     n_asked = len(server.requests)
     second = run_here(words, *judge_words(server.chat_url))
-    assert len(server.requests) == n_asked > 0
+    # A server's stored answers are checked by asking for a few of them again
+    assert len(server.requests) == n_asked + MOST_PROBES
     assert (second.info.judge.n_from_store, second.info.judge.n_answered) == (n_asked, 0)
     pd.testing.assert_frame_equal(first.scores, second.scores, check_exact=True)
     third = run_here(words, *judge_words(server.chat_url, model="other"))
-    assert len(server.requests) == 2 * n_asked
+    assert len(server.requests) == 2 * n_asked + MOST_PROBES
     assert third.info.judge.fingerprint != first.info.judge.fingerprint
+
+
+def test_another_judge_of_the_same_name_gives_its_own_verdicts_and_is_told(words, server):
+    server.script = lambda _: "Rating: [[3]]"
+    run_here(words, *judge_words(server.chat_url))
+    server.script = lambda _: "Rating: [[7]]"
+    second = run_here(words, *judge_words(server.chat_url))
+    assert whole_scores(second)["judge_score"]["value"] == 7
+    assert second.info.judge.n_from_store == 0
+    [note] = second.info.judge.notes
+    assert "it says 'Rating: [[7]]', before 'Rating: [[3]]'" in note
+    assert "stored answers were not used" in (second.path / "report.html").read_text()
 
 
 def test_verdicts_without_a_rating_are_unscored_and_told(words, server, capsys):

@@ -7,9 +7,10 @@ import re
 import sys
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from qwen2eval.backends.api.client import ApiClient
+from qwen2eval.backends.api.served import models_entry
 from qwen2eval.errors import ModelError
 from qwen2eval.redact import public_url
 from qwen2eval.tokenizer import Tokenizer
@@ -164,16 +165,7 @@ def _check_base_url(name: str, base_url: str) -> None:
 
 def _served_max_length(base_url: str, model: str, client: ApiClient) -> int | None:
     """Ask the server for `max_model_len`, an extension of vLLM that others took over."""
-    parts = urlsplit(base_url)
-    path, n_found = re.subn(r"/(chat/)?completions/?$", "/models", parts.path)
-    if not n_found:
-        return None
-    with client.connect() as connection:
-        listing = connection.get(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")))
-    entries = listing.get("data") if isinstance(listing, dict) else None
-    models = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    served = next((entry for entry in models if entry.get("id") == model), models[0] if len(models) == 1 else {})
-    length = served.get("max_model_len")
+    length = models_entry(base_url, model, client).get("max_model_len")
     return length if isinstance(length, int) and length > 1 else None
 
 

@@ -20,11 +20,13 @@ import json
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 from qwen2eval.backends.api.args import check_model_args, headers_and_secrets, open_lm, positive_int
 from qwen2eval.backends.api.client import ApiClient, Connection, FailedRequestError, answer_in_threads
+from qwen2eval.backends.api.served import served_identity
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.chat_template import template_of, without_system_role
 from qwen2eval.backends.fingerprint import thoughts_identity
@@ -46,6 +48,8 @@ _PROBE = Request("loglikelihood", "Three apples and two apples", " are five appl
 
 class ApiBackend(Backend):
     """A model behind the HTTP API of OpenAI: completions or chat completions."""
+
+    may_change = True
 
     def __init__(self, name: str, model_args: Mapping[str, object], *, batch_size: int | str = 1) -> None:
         """Check the arguments and load the tokenizer.
@@ -91,7 +95,13 @@ class ApiBackend(Backend):
         self._is_probed = False
 
     def identity(self) -> Identity:
-        """Return the served model's name and address and all that shapes the requests; no key, header or query."""
+        """Return the served model's name and address, what the server says of it, and all that shapes the requests.
+
+        No key, header or query is in it.
+
+        Raises:
+            BackendError: the server can't be reached.
+        """
         lm = self._lm
         return {
             "backend": self.name,
@@ -111,7 +121,12 @@ class ApiBackend(Backend):
             "think_end_token": self.thinking.end,
             "lm_eval_version": version("lm-eval"),
             **thoughts_identity(self.thinking),
+            "served": self._served,
         }
+
+    @cached_property
+    def _served(self) -> str:
+        return served_identity(self._args["base_url"], self._lm.model, self._client)
 
     def apply_chat_template(self, history: Sequence[Mapping[str, object]], add_generation_prompt: bool = True) -> str:
         """Render `history` as a context: the tokenizer's template for completions, the messages as JSON for a chat.

@@ -11,6 +11,8 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
+import torch
+
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.fingerprint import (
     fingerprint_checkpoint,
@@ -21,7 +23,14 @@ from qwen2eval.backends.fingerprint import (
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.vllm.choices import choice_asks, rolling_asks
 from qwen2eval.backends.vllm.context import CONTEXT_ARGS, stretch
-from qwen2eval.backends.vllm.engine import Answered, Ask, Usage, run_engine
+from qwen2eval.backends.vllm.engine import (
+    CPU_TOKENS_UNDER_WAY,
+    GPU_TOKENS_UNDER_WAY,
+    Answered,
+    Ask,
+    Usage,
+    run_engine,
+)
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.requests import Answer, Request, is_sampled
@@ -100,7 +109,10 @@ class VllmBackend(Backend):
         """Give the engine all of `requests` and yield what each of its steps finished."""
         try:
             asks, adapter = self._asks(requests), self._lm.lora_request
-            for batch in run_engine(self._lm.model, asks, usage=self._usage, lora_request=adapter):
+            most_tokens = GPU_TOKENS_UNDER_WAY if torch.cuda.is_available() else CPU_TOKENS_UNDER_WAY
+            for batch in run_engine(
+                self._lm.model, asks, usage=self._usage, lora_request=adapter, most_tokens=most_tokens
+            ):
                 for index, answer in batch:
                     self._n_asked += (requests[index].n_tokens or 0) + (answer.n_response_tokens or 0)
                 yield batch

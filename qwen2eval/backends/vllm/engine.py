@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 from qwen2eval.backends.base import AnswerBatch
@@ -16,6 +16,9 @@ Answered = tuple[int, Answer]
 
 MOST_UNDER_WAY = 1_024
 """Prompts that the engine has at a time: several times what it computes at once, few enough to be made in seconds."""
+CPU_TOKENS_UNDER_WAY, GPU_TOKENS_UNDER_WAY = 16_384, 1 << 20
+"""Tokens of these prompts: what the engine reads in a minute or less. It reads prompts before it ends answers, and a
+kill loses what it has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,12 @@ class Usage:
 
 
 def run_engine(
-    llm: Any, asks: Iterable[Ask | Answered], *, usage: Usage, lora_request: object = None
+    llm: Any,
+    asks: Iterable[Ask | Answered],
+    *,
+    usage: Usage,
+    lora_request: object = None,
+    most_tokens: int = GPU_TOKENS_UNDER_WAY,
 ) -> Iterator[AnswerBatch]:
     """Keep the engine supplied and yield after each of its steps what is answered; each request is answered once.
 
@@ -49,11 +57,12 @@ def run_engine(
         asks: what to ask; requests that need no prompt may come answered.
         usage: is added to.
         lora_request: the adapter of all prompts.
+        most_tokens: of prompts under way; one prompt may have more.
     """
     queue, coming = _Queue(llm, usage, lora_request), iter(asks)
     try:
         while True:
-            batch = queue.follow(islice(coming, max(0, MOST_UNDER_WAY - len(queue.under_way))))
+            batch = queue.follow(queue.fitting(coming, most_tokens))
             if not batch and not queue.under_way:
                 return
             if batch := batch + queue.step():
@@ -71,6 +80,15 @@ class _Queue:
         self._numbers = count()
         self._answered: set[int] = set()
         self.under_way: dict[str, Ask] = {}
+
+    def fitting(self, coming: Iterator[Ask | Answered], most_tokens: int) -> Iterator[Ask | Answered]:
+        """Yield what is to come while there is room; the caller sends each before it takes the next."""
+        for _ in range(MOST_UNDER_WAY - len(self.under_way)):
+            if self.under_way and sum(len(ask.tokens) for ask in self.under_way.values()) >= most_tokens:
+                return
+            if (ask := next(coming, None)) is None:
+                return
+            yield ask
 
     def follow(self, results: Iterable[Ask | Answered]) -> AnswerBatch:
         """Send the prompts among `results` to the engine and return the answers."""

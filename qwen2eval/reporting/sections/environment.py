@@ -6,6 +6,7 @@ from typing import ClassVar
 from qwen2eval.reporting import numbers
 from qwen2eval.reporting.sections.facts import Fact, known, written
 from qwen2eval.reporting.sections.section import Section
+from qwen2eval.reporting.tables import store_text
 from qwen2eval.run_info import ModelInfo, RequestCounts, RunInfo
 
 
@@ -45,7 +46,7 @@ def _model_facts(model: ModelInfo) -> tuple[Fact, ...]:
 
 def _run_facts(info: RunInfo) -> tuple[Fact, ...]:
     requests, timings = info.requests, info.timings
-    sources = f"{requests.n_answered:,} answered, {requests.n_from_store:,} from the store"
+    sources = f"{requests.n_answered:,} answered, {store_text(requests)}"
     failed = f", {requests.n_failed:,} failed" if requests.n_failed else ""
     return known(
         ("Run", info.run_id, True),
