@@ -99,6 +99,8 @@ class FilterSummary:
     """Links to files that have a copy under another name: they have no copy."""
     n_left_out: int = 0
     """Files that were scanned, and that this filter was not given."""
+    n_weaker: int = 0
+    """Documents that hold something of an item and are kept, since the options ask for more."""
 
     @property
     def totals(self) -> dict[str, int]:
