@@ -77,11 +77,25 @@ def filter_corpus(
             files = tuple(future.result() for future in work)
         problems = results.problems
         is_copied = problems.path.isin(inputs.targets) & (problems.kind != "invalid_utf8")
-        summary = FilterSummary(files, options, int(is_copied.sum()), inputs.unread, inputs.again, inputs.n_left_out)
+        summary = FilterSummary(
+            files,
+            options,
+            int(is_copied.sum()),
+            inputs.unread,
+            inputs.again,
+            inputs.n_left_out,
+            _n_weaker(results, targets, inputs),
+        )
         _write_summary(folder, summary)
     except OSError as err:
         raise DecontamError(f"{folder}: {err.strerror or err}: what was finished is kept; filter again") from err
     return summary
+
+
+def _n_weaker(results: Results, targets: Mapping[str, Mapping[int, Target]], inputs: FilterInputs) -> int:
+    """Return how many documents with a match are kept."""
+    found = zip(results.matches.document_path, results.matches.document_row.tolist(), strict=True)
+    return len({(path, row) for path, row in found if path in inputs.targets and row not in targets.get(path, {})})
 
 
 def _make_folders(folders: Mapping[Path, Path]) -> None:
@@ -104,6 +118,7 @@ def _write_summary(folder: Path, summary: FilterSummary) -> None:
         "not_copied": [one._asdict() for one in summary.unread],
         "links_not_copied": list(summary.again),
         "n_scanned_files_left_out": summary.n_left_out,
+        "n_documents_with_weaker_matches": summary.n_weaker,
     }
     tables = [
         [{"option": name, "value": value} for name, value in asdict(summary.options).items()],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from decontam.errors import DecontamError
+from decontam.item_rest import with_rest_of_item
 from decontam.json_edit import Span, widened
 from decontam.results import Results
 from decontam.rule import RuleName
@@ -51,6 +52,8 @@ class Target(NamedTuple):
     benchmarks: tuple[str, ...]
     rule: RuleName
     """The strongest that holds."""
+    items: tuple[tuple[str, tuple[Span, ...]], ...] = ()
+    """The text of each item, with where its n-grams are."""
 
 
 @dataclass
@@ -96,6 +99,8 @@ class FilterSummary:
     """Links to files that have a copy under another name: they have no copy."""
     n_left_out: int = 0
     """Files that were scanned, and that this filter was not given."""
+    n_weaker: int = 0
+    """Documents that hold something of an item and are kept, since the options ask for more."""
 
     @property
     def totals(self) -> dict[str, int]:
@@ -131,17 +136,25 @@ def find_targets(results: Results, options: FilterOptions) -> dict[str, dict[int
         is_common = options.min_df is not None and row["min_df"] > options.min_df
         if row["rule"] in rules and not is_common:
             by_document[row["document_path"], int(row["document_row"])].append({str(k): v for k, v in row.items()})
+    names = zip(results.references.id, results.references.text, results.references.answer, strict=True)
+    texts = {name: f"{text}\n{answer}" for name, text, answer in names}
     found: dict[str, dict[int, Target]] = defaultdict(dict)
     for (path, number), rows in by_document.items():
-        spans = tuple((int(span["begin"]), int(span["end"])) for row in rows for span in row["spans"])
+        items = tuple((texts[row["reference_id"]], _spans(row)) for row in rows)
+        spans = tuple(span for _, own in items for span in own)
         benchmarks = tuple(sorted({row["benchmark"] for row in rows}))
         strongest = min((row["rule"] for row in rows), key=rules.index)
-        found[path][number] = Target(spans, rows[0]["excerpt"], int(rows[0]["excerpt_begin"]), benchmarks, strongest)
+        excerpt = rows[0]["excerpt"], int(rows[0]["excerpt_begin"])
+        found[path][number] = Target(spans, *excerpt, benchmarks, strongest, items)
     return dict(found)
 
 
+def _spans(match: Mapping[str, Any]) -> tuple[Span, ...]:
+    return tuple((int(span["begin"]), int(span["end"])) for span in match["spans"])
+
+
 def spans_to_cut(text: str, target: Target, options: FilterOptions) -> list[Span]:
-    """Return what is to be cut out of a document's text.
+    """Return what is to be cut out of a document's text: what was found, and what else stands there of the items.
 
     Raises:
         DecontamError: the text is not the one that was scanned.
@@ -149,7 +162,10 @@ def spans_to_cut(text: str, target: Target, options: FilterOptions) -> list[Span
     stop = target.excerpt_begin + len(target.excerpt)
     if text[target.excerpt_begin : stop].encode("utf-8", "replace").decode() != target.excerpt:
         raise DecontamError("the document has changed since the scan: scan again")
-    return widened(target.spans, options.margin, len(text))
+    if options.action == "drop":
+        return list(target.spans)
+    spans = [span for item, own in target.items for span in with_rest_of_item(text, own, item)]
+    return widened(spans, options.margin, len(text))
 
 
 def count_edited(summary: FileSummary, spans: Sequence[Span]) -> None:

@@ -100,6 +100,7 @@ def do_filter(args: argparse.Namespace) -> int:
         files = [asdict(file) for file in summary.files]
         not_copied = [one._asdict() for one in summary.unread]
         shown = {**summary.totals, "by_benchmark": summary.by_benchmark, "files": files, "not_copied": not_copied}
+        shown["n_documents_with_weaker_matches"] = summary.n_weaker
         print(json.dumps(shown, indent=1))
     else:
         print_filter(summary, output=args.output, file=sys.stdout)

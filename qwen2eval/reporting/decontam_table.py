@@ -61,6 +61,9 @@ def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None
     )
     for name, count in summary.by_benchmark.items():
         console.print(Text(f"  {visible(name)}: {count:,} documents"), soft_wrap=True)
+    if summary.n_weaker:
+        note = f"{_documents(summary.n_weaker)} with weaker matches kept: see --rule, --include_exact and --min_df"
+        console.print(Text(note), soft_wrap=True)
     if totals["n_not_editable"]:
         console.print(Text(f"{totals['n_not_editable']:,} of them dropped: nested too deeply to edit", style="yellow"))
     if totals["n_not_scanned"]:

@@ -198,6 +198,7 @@ def test_options_choose_what_is_acted_on(tmp_path, index):
     for name, option in options.items():
         summary = filter_corpus([tmp_path / "a.jsonl"], results, output=tmp_path / name, options=option)
         assert summary.totals["n_documents_dropped"] == wanted[name], name
+        assert summary.n_weaker == 7 - wanted[name]
     told = json.loads((tmp_path / "strict" / "summary.json").read_text())
     assert told["by_benchmark"] == {"quiz": 1, "riddles": 5}
 

@@ -165,11 +165,11 @@ def test_invalid_bytes_of_a_binary_column_are_told_and_stay(tmp_path, index, kin
 def test_maps_and_lists_inside_of_messages(tmp_path, index):
     call = pa.struct([("name", pa.string()), ("arguments", pa.map_(pa.string(), pa.string()))])
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.list_(call))]))
-    messages = [{"role": "x", "content": None, "tool_calls": [{"name": "f", "arguments": [("q", LEAK), ("n", "1")]}]}]
+    messages = [{"role": "x", "content": None, "tool_calls": [{"name": "f", "arguments": [("q", LEAK), ("n", "77")]}]}]
     table = pa.table({"messages": pa.array([messages, None, []], kind)})
     _, file = clean(tmp_path, index, table, field="messages", action="mask")
     (found,) = file.read().column("messages").to_pylist()[0]
-    assert found["tool_calls"][0]["arguments"] == [("q", "#?"), ("n", "1")]
+    assert found["tool_calls"][0]["arguments"] == [("q", "#?"), ("n", "77")]
 
 
 def test_texts_in_lists_of_objects(tmp_path, index):
