@@ -107,10 +107,11 @@ def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) ->
         planned: None: the task failed.
         spec: the run's model, for tasks without their own.
     """
-    advice = None
+    advice, of_targets = None, None
     if planned is not None:
+        of_targets = task.target_warning
         advice = _stretch_advice(planned, spec if planned.model is None else planned.model[1])
-    return [warning for warning in (task.data.warning, advice) if warning is not None]
+    return [warning for warning in (task.data.warning, of_targets, advice) if warning is not None]
 
 
 def _stretch_advice(planned: TaskPlan, spec: ModelSpec) -> str | None:

@@ -27,9 +27,9 @@ from qwen2eval.results.sample import DocSample, TaskSamples
 from qwen2eval.results.scores import Score, aggregated, task_scores
 from qwen2eval.run_folder.evidence import match_rows, most_telling
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_difference, part_difference
-from qwen2eval.tasks.lm_eval_task import Aggregation
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
 from qwen2eval.tasks.references import reference_of, task_references
+from qwen2eval.tasks.task_values import Aggregation
 from qwen2eval.typed_json import read_json
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from qwen2eval.columns import ArrowType, Column, Value, row_of
 from qwen2eval.results.sample import DocSample, TaskSamples, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
-from qwen2eval.tasks.lm_eval_task import Aggregation
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
+from qwen2eval.tasks.task_values import Aggregation
 
 if TYPE_CHECKING:
     import pandas as pd

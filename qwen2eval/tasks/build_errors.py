@@ -57,6 +57,8 @@ def explained(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
         return missing_package(entry.name, err)
     if isinstance(err, KeyError) and (why := _missing_split(entry, err) or _unknown_metric(entry, err)):
         return TaskFileError(f"Task {entry.name!r} ({entry.path}) {why}")
+    if isinstance(err, IndexError) and "string index" in said:
+        return TaskFileError(f"Task {entry.name!r} ({entry.path}) has an empty choice in its first doc")
     # A KeyError's text is its key's representation, quotes and all
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args and " " in str(err.args[0]) else said
     return TaskFileError(f"Task {entry.name!r} ({entry.path}) can't be built: {said}")

@@ -5,7 +5,8 @@ lm-eval, so that a new version fails there, by name, and not in the middle of so
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from lm_eval.evaluator_utils import EvalAcc
 
+_ONE_EXPRESSION = re.compile(r"\s*\{\{-?((?:(?!\}\}|\{\{|\{%).)+?)-?\}\}\s*", re.DOTALL)
 INTERNALS = (
     "lm_eval.tasks:TaskManager.load",
     "lm_eval.tasks._index:Entry",
@@ -148,6 +150,29 @@ def has_constant_target(task: "Task") -> bool:
     if getattr(task.config, "process_results", None) is None or callable(target):
         return False
     return not isinstance(target, str) or ("{" not in target and target not in getattr(task, "features", ()))
+
+
+def native_value(task: "Task", template: object, doc: Doc, rendered: object) -> Any:
+    """Return the value that a template of a task stands for, before lm-eval makes it text.
+
+    Args:
+        template: a column, a template of one expression, or another, whose value is what lm-eval renders.
+        rendered: that; what a function returns is its value, too.
+    """
+    if not isinstance(template, str):
+        return rendered
+    if template in getattr(task, "features", ()):
+        return doc[template]
+    expression = _ONE_EXPRESSION.fullmatch(template)
+    return rendered if expression is None else _compiled_expression(expression[1])(**doc)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled_expression(expression: str) -> Callable[..., Any]:
+    from lm_eval import utils
+
+    compiled: Callable[..., Any] = utils.env.compile_expression(expression, undefined_to_none=False)
+    return compiled
 
 
 def forget_metadata(task: "Task | Group", names: Iterable[str]) -> None:

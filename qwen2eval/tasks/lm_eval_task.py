@@ -26,6 +26,8 @@ from qwen2eval.tasks.protocols import (
     RunsPrograms,
     SizedPrompts,
 )
+from qwen2eval.tasks.targets import ChoiceTargets
+from qwen2eval.tasks.task_values import Aggregation, DataInfo
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -72,28 +74,6 @@ class TaskRequest:
     """Only for "generate_until"."""
 
 
-@dataclass(frozen=True)
-class Aggregation:
-    """How a metric's values of docs become one."""
-
-    function: Aggregate
-    """lm-eval's, or the task author's: it may raise anything."""
-    is_mean: bool
-    """Whether it is the plain mean, whose standard error has a closed form."""
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """Where a task's docs come from."""
-
-    source: str
-    """A folder, `hub:NAME`, or what the YAML calls it."""
-    sha256: str | None
-    """Of the files, or of the hub's fingerprints; None: not known."""
-    warning: str | None
-    """What a reader of the score must know of the data; None: nothing."""
-
-
 class EvalTask:
     """One task, ready to be planned.
 
@@ -123,6 +103,7 @@ class EvalTask:
         self.target_is_answer = programs is None and has_target
         self._score = score or lm_eval.process_results
         self._examples = OtherItems(lm_eval)
+        self._targets = ChoiceTargets(lm_eval)
 
     # Who it is
 
@@ -279,6 +260,11 @@ class EvalTask:
         return None if target is None else str(target)
 
     @property
+    def target_warning(self) -> str | None:
+        """What a reader of the score must know of the targets; None: nothing."""
+        return self._targets.warning
+
+    @property
     def has_choices(self) -> bool:
         """Whether its YAML names choices."""
         return getattr(self.lm_eval.config, "doc_to_choice", None) is not None
@@ -389,6 +375,10 @@ class EvalTask:
         return self.requests(doc, doc_id, around, form)
 
     @property
+    def _has_own_scorer(self) -> bool:
+        return getattr(self.lm_eval.config, "process_results", None) is not None
+
+    @property
     def _has_many_prompts(self) -> bool:
         return bool(getattr(self.lm_eval, "multiple_input", 0))
 
@@ -420,8 +410,13 @@ class EvalTask:
         """Return a doc's metrics; a metric without a value for this doc is left out.
 
         Raises:
+            ValueError: the target is none of the doc's choices, so that no answer could be right.
             Exception: any error of the task author's code.
         """
+        if self.is_multiple_choice and self.has_choices and not self._has_own_scorer:
+            n_choices, gold = len(self.choices(doc)), self.gold_choices(doc)
+            if not any(0 <= one < n_choices for one in gold):
+                raise ValueError(f"the target {self.target(doc)!r} is none of the {n_choices} choices")
         return self._score(doc, filtered)
 
     @property
