@@ -17,10 +17,12 @@ from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.fingerprint import fingerprint_checkpoint, stable_args
 from qwen2eval.backends.lm_eval_calls import EndingRecorder, generate, score
 from qwen2eval.backends.model_spec import ModelSpec
+from qwen2eval.backends.pairs import encode_pair
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.requests import Answer, FinishReason, Request, is_sampled
 
+NOTHING_TO_SCORE = "the continuation has no token of its own"
 CPU_BATCH_TOKENS = 2_048
 """Prompt tokens of one forward pass on CPU: 10-20 s for a 0.5B model on two cores, so little is lost by a kill."""
 GPU_BATCH_TOKENS = 32_768
@@ -129,7 +131,14 @@ class HfBackend(Backend):
 
     def _loglikelihood(self, batch: list[Request]) -> list[Answer]:
         self._lm.batch_size_per_gpu = self._scoring_rows(batch)
-        return score(self._lm, batch)
+        # lm-eval stops at a continuation without tokens; mostly there is none, and all are one call
+        empty = {i for i, r in enumerate(batch) if not r.continuation.strip() and not self._n_tokens(r.continuation)}
+        asked = [request for i, request in enumerate(batch) if i not in empty]
+        scored = iter(score(self._lm, asked) if asked else ())
+        return [Answer(error=NOTHING_TO_SCORE) if i in empty else next(scored) for i in range(len(batch))]
+
+    def _n_tokens(self, text: str) -> int:
+        return len(self._lm.tok_encode(text, add_special_tokens=False))
 
     def _scoring_rows(self, batch: list[Request]) -> int:
         """Return the rows of one forward pass: a batch of one context's many continuations may take several."""
@@ -159,6 +168,12 @@ def _check_device(device: str) -> None:
 
 class _EndingHFLM(HFLM):
     """HFLM that also reports how each generation ended: by a stop, or cut off."""
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if self.backend == "causal":
+            return encode_pair(self, context, continuation)
+        pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        return pair
 
     def _loglikelihood_tokens(self, requests: object, **kwargs: object) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text

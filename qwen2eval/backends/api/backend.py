@@ -24,6 +24,7 @@ from typing import Any
 from qwen2eval.backends.api.args import check_model_args, headers_and_secrets, open_lm, positive_int
 from qwen2eval.backends.api.client import ApiClient, Connection, FailedRequestError, answer_in_threads
 from qwen2eval.backends.base import AnswerBatch, Backend, Identity
+from qwen2eval.backends.pairs import encode_pair
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.redact import public_url
 from qwen2eval.requests import Answer, FinishReason, GenKwargs, Request, is_sampled
@@ -232,7 +233,7 @@ class ApiBackend(Backend):
         """Split a request into context and continuation tokens, as `TemplateLM.loglikelihood` does."""
         lm = self._lm
         if request.context:
-            context_ids, continuation_ids = lm._encode_pair(request.context, request.continuation)
+            context_ids, continuation_ids = encode_pair(lm, request.context, request.continuation)
         else:
             continuation_ids = lm.tok_encode(request.continuation, add_special_tokens=False)
             context_ids = [lm.prefix_token_id]
