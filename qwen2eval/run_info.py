@@ -211,6 +211,8 @@ class HealthInfo(Record):
     """Programs that shared a process with their tests, which can't be separated: a hostile one could have cheated."""
     flags: tuple[FlagInfo, ...]
     """What a reader must know."""
+    n_suspicious: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
+    """By filter, answers that score 0 and seem to say the target; None: there are none."""
 
 
 @dataclass(frozen=True)
