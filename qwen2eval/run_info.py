@@ -215,6 +215,8 @@ class HealthInfo(Record):
     """Whose answer has a thought, which is cut before it is scored; None: not counted, as in older runs."""
     n_unfinished_thoughts: int | None = field(default=None, metadata=OPTIONAL)
     """Whose answer ended inside its thought, and is wrong; they are among `n_unfinished`."""
+    n_suspicious: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
+    """By filter, answers that score 0 and seem to say the target; None: there are none."""
 
 
 @dataclass(frozen=True)

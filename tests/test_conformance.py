@@ -102,8 +102,8 @@ def make_rows():
     counts = {"wards_dev": (ward, 20), "wards": (ward, 25)}
     counts |= {"towns_train": (town, 12), "towns_test": (town, 26), "towns_few": (town, 7), "pages": (page, 20)}
     counts |= {"pronouns_train": (pronoun, 8), "pronouns": (pronoun, 17), "verdicts": (verdict, 24)}
-    counts |= {"riddles_train": (riddle, 9), "riddles": (riddle, 22)}
-    counts |= {"verdicts_dev": (verdict, 9), "pages_dev": (page, 9)}
+    counts |= {"riddles_train": (riddle, 9), "riddles": (riddle, 22), "verdicts_train": (verdict, 10)}
+    counts["pages_train"] = (page, 8)
     return {name: [make(i) for i in range(n)] for name, (make, n) in counts.items()}
 
 

@@ -25,10 +25,12 @@ from qwen2eval.backends.fingerprint import (
 from qwen2eval.backends.hf_generation import generate_batch
 from qwen2eval.backends.lm_eval_calls import score
 from qwen2eval.backends.model_spec import ModelSpec
+from qwen2eval.backends.pairs import encode_pair
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import ModelError
 from qwen2eval.requests import Answer, Request, is_sampled
 
+NOTHING_TO_SCORE = "the continuation has no token of its own"
 CPU_BATCH_TOKENS = 2_048
 """Prompt tokens of one forward pass on CPU: 10-20 s for a 0.5B model on two cores, so little is lost by a kill."""
 GPU_BATCH_TOKENS = 32_768
@@ -154,7 +156,7 @@ class HfBackend(Backend):
         return int(CPU_BATCH_TOKENS * self._cpu_share()) if self.device == "cpu" else GPU_BATCH_TOKENS
 
     def _cpu_share(self) -> float:
-        return min(1.0, CPU_BATCH_PARAMETERS / self.n_parameters)
+        return min(1.0, CPU_BATCH_PARAMETERS / self.n_parameters) if self.n_parameters else 1.0
 
     def _halving(self, call: Callable[[list[Request]], list[Answer]], batch: list[Request]) -> list[Answer]:
         """Run one batch; out of memory halves it and retries, down to one request, which then stays unanswered."""
@@ -170,7 +172,14 @@ class HfBackend(Backend):
 
     def _loglikelihood(self, batch: list[Request]) -> list[Answer]:
         self._lm.batch_size_per_gpu = self._scoring_rows(batch)
-        return score(self._lm, batch)
+        # lm-eval stops at a continuation without tokens; mostly there is none, and all are one call
+        empty = {i for i, r in enumerate(batch) if not r.continuation.strip() and not self._n_tokens(r.continuation)}
+        asked = [request for i, request in enumerate(batch) if i not in empty]
+        scored = iter(score(self._lm, asked) if asked else ())
+        return [Answer(error=NOTHING_TO_SCORE) if i in empty else next(scored) for i in range(len(batch))]
+
+    def _n_tokens(self, text: str) -> int:
+        return len(self._lm.tok_encode(text, add_special_tokens=False))
 
     def _scoring_rows(self, batch: list[Request]) -> int:
         """Return the rows of one forward pass: a batch of one context's many continuations may take several."""
@@ -225,6 +234,12 @@ def _check_device(device: str) -> None:
 
 class _AdaptedHFLM(HFLM):
     """HFLM without bars, and with adapters whose embeddings are not cut."""
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if self.backend == "causal":
+            return encode_pair(self, context, continuation)
+        pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        return pair
 
     def _loglikelihood_tokens(self, requests: object, **kwargs: object) -> Any:
         # lm-eval passes no `disable_tqdm` from rolling windows: a bar for each text

@@ -83,8 +83,26 @@ class ModelSpec:
 
     @property
     def is_instruct(self) -> bool:
-        """Whether the name says that the model expects its chat template."""
-        return any(mark in self.name.lower() for mark in ("instruct", "chat", "-it"))
+        """Whether the model expects its chat template: it ends its answers with a mark of the template.
+
+        A base model may bring the template of its sibling, but ends its texts with another token.
+        """
+        if self.tokenizer is None:  # a server's: the name is all that is known
+            return any(mark in self.name.lower() for mark in ("instruct", "chat", "-it"))
+        template = self.chat_template_text or ""
+        return "eos_token" in template or any(end in template for end in self._end_tokens)
+
+    @property
+    def _end_tokens(self) -> list[str]:
+        """Tokens that end an answer: the tokenizer's, and those of the checkpoint's generation_config.json."""
+        found = [str(self.tokenizer.eos_token)] if self.tokenizer.eos_token else []
+        file = Path(self.path or "") / "generation_config.json"
+        try:
+            ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+        except (OSError, ValueError, AttributeError):
+            ids = None
+        ids = ids if isinstance(ids, list) else [ids]
+        return found + [str(self.tokenizer.convert_ids_to_tokens(one)) for one in ids if isinstance(one, int)]
 
 
 def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:

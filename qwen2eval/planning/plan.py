@@ -122,11 +122,23 @@ def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) ->
         planned: None: the task failed.
         spec: the run's model, for tasks without their own.
     """
-    advice, of_targets = None, None
+    advice, of_targets, of_repeats = None, None, None
     if planned is not None:
-        of_targets = task.target_warning
+        of_targets, of_repeats = task.target_warning, _repeats_warning(planned)
         advice = _stretch_advice(planned, spec if planned.model is None else planned.model[1])
-    return [warning for warning in (task.data.warning, of_targets, advice) if warning is not None]
+    return [warning for warning in (task.data.warning, of_targets, of_repeats, advice) if warning is not None]
+
+
+def _repeats_warning(planned: TaskPlan) -> str | None:
+    """Say how many answers are paid for and not scored."""
+    n_unused = planned.repeats - planned.task.repeats_used
+    if n_unused <= 0:
+        return None
+    kept = "only the first" if planned.task.repeats_used == 1 else f"the first {planned.task.repeats_used}"
+    return (
+        f"{planned.name}: {n_unused} of the {planned.repeats} answers to each request are not scored: the filters keep "
+        f"{kept}. Ask for fewer (`repeats` in its YAML), or give it a filter that uses all, such as majority_vote"
+    )
 
 
 def _stretch_advice(planned: TaskPlan, spec: ModelSpec) -> str | None:

@@ -6,12 +6,13 @@ Counts are facts and always there; a flag is raised only where a count or a test
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qwen2eval.requests import Answer
 from qwen2eval.results.sample import NO_EXTRACTION, DocSample, TaskSamples
+from qwen2eval.results.suspicious import shown_response, suspicious_docs
 from qwen2eval.run_info import FlagInfo, HealthInfo
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ CONSTANT_CHOICE_RATIO = 0.9
 SAME_ANSWER_RATIO = 0.5
 MANY_FAILURES_RATIO = 0.1
 MANY_TIES_RATIO = 0.03
+FEW_SUSPICIOUS_RATIO = 0.02
+MOST_LISTED = 5
 Z_95 = 1.96
 """Half the width of a 95 % interval of a normal distribution, in standard deviations."""
 
@@ -30,6 +33,7 @@ def check_health(samples: TaskSamples) -> HealthInfo:
     """Count and test one task's samples."""
     docs = next(iter(samples.by_filter.values()), [])
     executions = [one for doc in docs for one in doc.executions or ()]
+    suspicious = suspicious_docs(samples)
     health = HealthInfo(
         n_docs=len(docs),
         n_unscored=sum(doc.metrics is None for doc in docs),
@@ -45,10 +49,12 @@ def check_health(samples: TaskSamples) -> HealthInfo:
         flags=(),
         n_thoughts=sum(any(answer.thought is not None for answer in _answers(doc)) for doc in docs),
         n_unfinished_thoughts=sum(map(_is_thought_open, docs)),
+        n_suspicious={name: len(found) for name, found in suspicious.items() if found} or None,
     )
     flags = (
         *_program_flags(executions),
         *_count_flags(health, docs),
+        *_suspicious_flags(suspicious, len(docs)),
         *_choice_flags(samples, docs),
         *_response_flags(docs),
         *_judge_flags(samples, docs),
@@ -109,6 +115,20 @@ def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo
         if failures > MANY_FAILURES_RATIO * n:
             what = "no program that is Python and has the function" if health.verdicts else "no answer"
             yield FlagInfo("extraction", "warning", f"{name} found {what} in {failures} of {n} responses")
+
+
+def _suspicious_flags(suspicious: Mapping[str, list[DocSample]], n_docs: int) -> Iterable[FlagInfo]:
+    for name, docs in suspicious.items():
+        if len(docs) > FEW_SUSPICIOUS_RATIO * n_docs:
+            ids = ", ".join(str(doc.doc_id) for doc in docs[:MOST_LISTED]) + (", …" if len(docs) > MOST_LISTED else "")
+            shown = json.dumps(shown_response(docs[0]), ensure_ascii=False)
+            by = "the scorer" if name == "none" else f"the filter {name}"
+            yield FlagInfo(
+                "suspicious_answers",
+                "warning",
+                f"{len(docs)} of {n_docs} answers seem to say the target and score 0 (docs {ids}; the first ends with "
+                f"{shown}): {by} may read the answers wrongly",
+            )
 
 
 def _choice_flags(samples: TaskSamples, docs: list[DocSample]) -> Iterable[FlagInfo]:

@@ -92,6 +92,25 @@ def apply_chain(chain: Any, docs: Sequence[Doc], responses: Sequence[Any]) -> li
     return list(filtered)
 
 
+def repeats_used(chain: Any, n_repeats: int) -> int:
+    """Return how many of a request's answers a filter chain hands to the scorer, or makes one answer of.
+
+    Filters of lm-eval's modules `extraction` and `transformation` work on each answer by itself; of another author's
+    it is not known, so it is taken to use all.
+    """
+    from lm_eval.filters.selection import TakeFirstFilter, TakeKFilter
+
+    for make_filter in chain.filters:
+        kind = getattr(make_filter, "func", make_filter)
+        if kind is TakeFirstFilter:
+            return min(n_repeats, 1)
+        if kind is TakeKFilter:
+            n_repeats = min(n_repeats, int(make_filter.keywords["k"]))
+        elif getattr(kind, "__module__", "") not in ("lm_eval.filters.extraction", "lm_eval.filters.transformation"):
+            return n_repeats
+    return n_repeats
+
+
 def scorer_namespaces(task: "Task") -> Iterator[dict[str, Any]]:
     """Yield the global names of the modules that a task's scorers are in."""
     scorers = [getattr(task.config, "process_results", None), *getattr(task, "_metric_fn_list", {}).values()]

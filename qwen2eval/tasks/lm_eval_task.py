@@ -162,6 +162,11 @@ class EvalTask:
         return max(1, int(self.lm_eval.get_config("repeats") or 1))
 
     @property
+    def repeats_used(self) -> int:
+        """How many of these the filters use, the one that uses most."""
+        return max(internals.repeats_used(chain, self.repeats) for chain in internals.filter_chains(self.lm_eval))
+
+    @property
     def num_fewshot(self) -> int | None:
         """Examples in each prompt; None: the task does not say."""
         n: int | None = self.lm_eval.get_config("num_fewshot")

@@ -47,8 +47,8 @@ class ChoiceTargets:
         advice = "the place as a number, not as text" if reading == "choice" else "the choice's text, not a number"
         return (
             f"{self._task.task_name}: in {len(both)} docs the target is the text of one choice and the place of "
-            f"another (the first: {target!r} of {choices!r}, counted from 0). It is read as a {reading}. If that is "
-            f"not meant, give {advice}"
+            f"another (the first: {target!r} of {choices!r}, counted from 0). It is read as a {reading}. "
+            f"If that is not meant, give {advice}"
         )
 
     def _target(self, doc: Doc, template: object = None, **options: Any) -> Any:

@@ -118,6 +118,43 @@ def test_an_instruct_model_without_its_template_is_warned_about(sums):
     assert "instruct" in sums(spec=ModelSpec(backend="dummy", name="Qwen2-7B-Instruct")).warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("template", "end", "is_warned"),
+    [
+        ("<|im_start|>{{ m }}<|im_end|>", "<|im_end|>", True),
+        ("{{ m }}{{ eos_token }}", "<|endoftext|>", True),
+        ("<|im_start|>{{ m }}<|im_end|>", "<|endoftext|>", False),
+        (None, "<|im_end|>", False),
+    ],
+    ids=["ends with the mark", "ends with eos_token", "a base model", "no template"],
+)
+def test_an_instruct_model_is_known_by_its_template_and_its_end(sums, tokenizer, template, end, is_warned):
+    """Not by its name: a folder may be called anything."""
+    import copy
+
+    own = copy.copy(tokenizer)
+    own.eos_token = end
+    spec = ModelSpec(backend="dummy", name="chat-notes", tokenizer=own, chat_template_text=template)
+    assert any("instruct model" in warning for warning in sums(spec=spec).warnings) == is_warned
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ("", "3 of the 4 answers to each request are not scored: the filters keep only the first"),
+        ("[{function: take_first_k, k: 3}, {function: majority_vote}, {function: take_first}]", "1 of the 4 answers"),
+        ("[{function: regex, regex_pattern: '([0-9]+)'}, {function: take_first}]", "3 of the 4 answers"),
+        ("[{function: majority_vote}, {function: take_first}]", None),
+    ],
+    ids=["no filter", "take_first_k", "regex", "vote"],
+)
+def test_answers_that_are_paid_for_and_not_scored_are_said(sums, filters, said):
+    lines = "repeats: 4\n" + (f"filter_list: [{{name: own, filter: {filters}}}]\n" if filters else "")
+    warnings = sums(lines).warnings
+    assert len(warnings) == (said is not None)
+    assert said is None or said in warnings[0]
+
+
 def test_a_chat_template_that_is_not_there_is_refused(sums):
     with pytest.raises(ConfigError, match="no chat template"):
         sums(apply_chat_template=True)

@@ -31,6 +31,7 @@ from qwen2eval.backends.base import AnswerBatch, Backend, Identity
 from qwen2eval.backends.chat_template import template_of, without_system_role
 from qwen2eval.backends.fingerprint import thoughts_identity
 from qwen2eval.backends.lm_eval_calls import rolling_tokens
+from qwen2eval.backends.pairs import encode_pair
 from qwen2eval.errors import BackendError, ModelError
 from qwen2eval.redact import public_url
 from qwen2eval.requests import Answer, FinishReason, GenKwargs, Request, is_sampled
@@ -296,7 +297,7 @@ class ApiBackend(Backend):
         """Split a request into context and continuation tokens, as `TemplateLM.loglikelihood` does."""
         lm = self._lm
         if request.context:
-            context_ids, continuation_ids = lm._encode_pair(request.context, request.continuation)
+            context_ids, continuation_ids = encode_pair(lm, request.context, request.continuation)
         else:
             continuation_ids = lm.tok_encode(request.continuation, add_special_tokens=False)
             context_ids = [lm.prefix_token_id]

@@ -15,6 +15,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from qwen2eval.backends.answer_end import AnswerEnd
 from qwen2eval.backends.lm_eval_calls import rolling_tokens
+from qwen2eval.backends.pairs import encode_pair
 from qwen2eval.engine import Engine, GenerationParams
 from qwen2eval.engine.generate import GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
@@ -145,6 +146,9 @@ class Qwen2LM(TemplateLM):
         if ids and ids[0] == self.prefix_token_id:
             return self.fitted(ids[:1], ids[1:])
         return self.fitted([self.prefix_token_id], ids)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return encode_pair(self, context, continuation)
 
     def rolling_windows(self, text: str) -> list[ScoreRequest]:
         """Return disjoint windows over a text, each as long as the model, that together score each token once."""

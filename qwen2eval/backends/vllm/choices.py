@@ -15,6 +15,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
+from qwen2eval.backends import pairs
 from qwen2eval.backends.lm_eval_calls import rolling_tokens
 from qwen2eval.backends.vllm.engine import Answered, Ask
 from qwen2eval.requests import Answer, Request
@@ -99,8 +100,7 @@ def rolling_asks(lm: Any, requests: Sequence[Request]) -> Iterator[Ask | Answere
 def encode_pair(lm: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Return the tokens of both, as lm-eval's `TemplateLM.loglikelihood` does."""
     if context:
-        pair: tuple[list[int], list[int]] = lm._encode_pair(context, continuation)
-        return pair
+        return pairs.encode_pair(lm, context, continuation)
     tokens = lm.tok_encode(continuation, add_special_tokens=False)
     if tokens[:1] == [lm.prefix_token_id]:
         return tokens[:1], tokens[1:]
