@@ -154,7 +154,7 @@ class HfBackend(Backend):
         return int(CPU_BATCH_TOKENS * self._cpu_share()) if self.device == "cpu" else GPU_BATCH_TOKENS
 
     def _cpu_share(self) -> float:
-        return min(1.0, CPU_BATCH_PARAMETERS / self.n_parameters)
+        return min(1.0, CPU_BATCH_PARAMETERS / (self.n_parameters or 1))
 
     def _halving(self, call: Callable[[list[Request]], list[Answer]], batch: list[Request]) -> list[Answer]:
         """Run one batch; out of memory halves it and retries, down to one request, which then stays unanswered."""
