@@ -31,8 +31,8 @@ UNFINISHED = "# The answer ended while the model was thinking\n"
 """The program of an answer that ended within its thoughts: tasks of programs don't score it."""
 _PYTHON = ("", "python", "python3", "py", "py3", "python2", "ipython", "ipython3", "python3k", "pypy", "pypy3")
 _SESSIONS = ("pycon", "python-repl", "pyrepl")
-_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>")
-_BEGIN_OF_THOUGHT = re.compile(r"\s*<think(?:ing)?>")
+_END_OF_THOUGHT = re.compile(r"</(?:think(?:ing)?|thoughts?|reasoning)>|\[/THINK\]", re.IGNORECASE)
+_BEGIN_OF_THOUGHT = re.compile(r"\s*(?:<(?:think(?:ing)?|thoughts?|reasoning)>|\[THINK\])", re.IGNORECASE)
 _FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
 CONTEST_MODULES = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
@@ -129,6 +129,9 @@ def _completed(text: str, doc: Doc) -> str:
 
 def _extracted(text: str, doc: Doc) -> str:
     prompt, name = str(doc["prompt"]), doc["entry_point"]
+    # Goes on with the prompt as it should
+    if text.lstrip("\n")[:1].isspace() and _defines(prompt + text, name):
+        return prompt + text
     found = _function(text, name)
     if found is not None:
         return _behind_prompt(prompt, found)
