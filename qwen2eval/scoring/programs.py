@@ -22,6 +22,7 @@ from qwen2eval.scoring.python_source import (
     with_helpers,
     without_session,
 )
+from qwen2eval.thoughts import Thinking
 
 Docs = Sequence[Doc]
 Responses = Sequence[Sequence[str]]
@@ -31,8 +32,6 @@ UNFINISHED = "# The answer ended while the model was thinking\n"
 """The program of an answer that ended within its thoughts: tasks of programs don't score it."""
 _PYTHON = ("", "python", "python3", "py", "py3", "python2", "ipython", "ipython3", "python3k", "pypy", "pypy3")
 _SESSIONS = ("pycon", "python-repl", "pyrepl")
-_END_OF_THOUGHT = re.compile(r"</(?:think(?:ing)?|thoughts?|reasoning)>|\[/THINK\]", re.IGNORECASE)
-_BEGIN_OF_THOUGHT = re.compile(r"\s*(?:<(?:think(?:ing)?|thoughts?|reasoning)>|\[THINK\])", re.IGNORECASE)
 _FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
 CONTEST_MODULES = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
@@ -104,9 +103,9 @@ def without_thoughts(text: str) -> str | None:
     >>> without_thoughts("<think>Hm.</think>x = 1"), without_thoughts("<think>Hm"), without_thoughts("x = 1")
     ('x = 1', None, 'x = 1')
     """
-    if ends := [*_END_OF_THOUGHT.finditer(text)]:
-        return text[ends[-1].end() :]
-    return None if _BEGIN_OF_THOUGHT.match(text) else text
+    found = Thinking().split(text)
+    # The space behind a thought may be the indentation of a function's body
+    return None if found.is_open else text[len(found.thought.rstrip()) :]
 
 
 def _each(responses: Responses, docs: Docs, make: Callable[[str, Doc], str]) -> list[list[str]]:

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 MAX_CHARS = 1 << 18
 """Longer texts are not searched for the parts of them that are Python."""
+MAX_PARSED_CHARS = 1 << 22
+"""What is read, all tries together, in the search for parts: it takes a second at most."""
 _MAX_CUTS = 64
 _BUILTINS = frozenset(dir(builtins))
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
@@ -24,7 +26,10 @@ _SIGNS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
     0x2019: "'",
 }
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)", re.MULTILINE)
-_START = re.compile(r"[ \t]*(?:def|async def|import|from|class)[ \t]|[ \t]*@|[A-Za-z_]\w*[ \t]*=[^=]")
+_START = re.compile(
+    r"[ \t]*(?:(?:async +)?def +\w+ *[(\[]|class +\w+ *[(:\[]|from +[\w.]+ +import\b|import +\w[\w., ]*$|@\w)"
+    r"|[A-Za-z_]\w* *=[^=]"
+)
 Statement = ast.stmt
 
 
@@ -179,12 +184,17 @@ def _compiled(source: str) -> ast.Module | int:
 
 
 def _parts(lines: list[str], begins: Callable[[int], bool]) -> list[str]:
-    parts, at = list[str](), 0
-    while at < len(lines):
-        part = _part_from(lines, at) if begins(at) else None
+    parts, at, n_chars = list[str](), 0, 0
+    n_behind = sum(map(len, lines))
+    while at < len(lines) and n_chars <= MAX_PARSED_CHARS:
+        part = None
+        if begins(at):
+            part = _part_from(lines, at)
+            n_chars += n_behind
         if part is not None:
             parts.append(part)
-        at += 1 if part is None else max(part.count("\n"), 1)
+        begin, at = at, at + (1 if part is None else max(part.count("\n"), 1))
+        n_behind -= sum(map(len, lines[begin:at]))
     return parts
 
 
