@@ -28,8 +28,6 @@ Docs = Sequence[Doc]
 Responses = Sequence[Sequence[str]]
 """For each request the responses of its repeats."""
 
-UNFINISHED = "# The answer ended while the model was thinking\n"
-"""The program of an answer that ended within its thoughts: tasks of programs don't score it."""
 _PYTHON = ("", "python", "python3", "py", "py3", "python2", "ipython", "ipython3", "python3k", "pypy", "pypy3")
 _SESSIONS = ("pycon", "python-repl", "pyrepl")
 _FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
@@ -97,23 +95,22 @@ def with_imports(program: str) -> str:
     return _behind(CONTEST_IMPORTS, program)
 
 
-def without_thoughts(text: str) -> str | None:
-    """Return an answer without its thoughts; None: it ended within them.
+def without_thoughts(text: str) -> str:
+    """Return an answer without its thoughts; empty where it ended within them.
 
     >>> without_thoughts("<think>Hm.</think>x = 1"), without_thoughts("<think>Hm"), without_thoughts("x = 1")
-    ('x = 1', None, 'x = 1')
+    ('x = 1', '', 'x = 1')
     """
     found = Thinking().split(text)
     # The space behind a thought may be the indentation of a function's body
-    return None if found.is_open else text[len(found.thought.rstrip()) :]
+    return "" if found.is_open else text[len(found.thought.rstrip()) :]
 
 
 def _each(responses: Responses, docs: Docs, make: Callable[[str, Doc], str]) -> list[list[str]]:
-    def made(text: str, doc: Doc) -> str:
-        answer = without_thoughts(text)
-        return UNFINISHED if answer is None else make(_one_line_end(answer), doc)
-
-    return [[made(text, doc) for text in of_doc] for of_doc, doc in zip(responses, docs, strict=True)]
+    return [
+        [make(_one_line_end(without_thoughts(text)), doc) for text in of_doc]
+        for of_doc, doc in zip(responses, docs, strict=True)
+    ]
 
 
 def _one_line_end(text: str) -> str:
