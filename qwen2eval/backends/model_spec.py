@@ -15,7 +15,7 @@ from qwen2eval.backends.chat_template import template_of, template_text
 from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ModelError
-from qwen2eval.model.config_json import load_config_json, rope_conflict
+from qwen2eval.model.config_json import NOT_CAUSAL, load_config_json, rope_conflict
 from qwen2eval.model.not_a_model import check_no_adapter, check_not_pointer
 from qwen2eval.requests import GenKwargs
 from qwen2eval.thoughts import Thinking
@@ -130,6 +130,8 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
             f"Model {path!r} can't be opened ({type(err).__name__}: {_first_line(err)}). Give a folder with "
             "config.json, tokenizer and weights, or a hub name such as Qwen/Qwen2-0.5B"
         ) from err
+    if getattr(hf_config, "is_causal", None) is False and not getattr(hf_config, "is_encoder_decoder", False):
+        raise ModelError(f"Model {path!r} can't be scored as a language model: {NOT_CAUSAL}")
     check_tokenizer(tokenizer, where=str(tokenizer_path))
     if isinstance(n_rows := getattr(hf_config, "vocab_size", None), int):
         check_fits(tokenizer, n_rows, path=path)
@@ -198,7 +200,7 @@ def check_checkpoint_path(path: str) -> None:
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).expanduser().exists():
         raise ModelError(f"Model folder {path!r} does not exist: check `pretrained=` in --model_args")
-    if Path(path).is_dir() and not any(Path(path).glob("*.json")) and not any(Path(path).glob("*.gguf")):
+    if Path(path).is_dir() and not any(file.suffix.lower() in (".json", ".gguf") for file in Path(path).iterdir()):
         raise ModelError(f"Model folder {path!r} holds no config.json: is it the checkpoint's folder?")
     folder = Path(path).expanduser()
     if folder.is_dir():

@@ -80,8 +80,8 @@ class PromptCounter:
 
     def count_rendered(self, prompt: str) -> int:
         """Return the tokens of a prompt that is final already; BOS counts where the model gets one."""
-        if self.is_piecewise:
-            return sum(map(len, self._pieces.pieces(self._pool.add(prompt))))
+        if self.is_piecewise and self._pieces.is_in_pieces(pooled := self._pool.add(prompt)):
+            return sum(map(len, self._pieces.pieces(pooled)))
         # Must count as the backends do: one BOS too many would make every prompt a token longer than asked
         options = special_token_options(self._tokenizer, prompt, self.config.model_args.get("add_bos_token"))
         return len(self._tokenizer(prompt, verbose=False, **options)["input_ids"])

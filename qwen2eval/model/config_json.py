@@ -33,6 +33,11 @@ _YARN_NUMBERS = ("factor", "beta_fast", "beta_slow", "attention_factor")
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", *_YARN_NUMBERS}
 QUANTISED = ("quantization_config", "compression_config", "quantization")
 """Of transformers, of older compressed-tensors, of MLX."""
+_BIDIRECTIONAL = ("use_bidirectional_attention", "bidirectional", "is_bidirectional")
+NOT_CAUSAL = (
+    "its config sets is_causal = false (or bidirectional attention), as embedding models do. Its tokens see what comes "
+    "after them, so log-probabilities mean nothing"
+)
 _MAX_WINDOW_LAYERS = 28
 """What transformers takes where a Qwen2 config does not say it."""
 
@@ -108,10 +113,9 @@ def _check_features(raw: Mapping[str, Any], where: str) -> None:
         **{name: raw.get(name) is not None for name in QUANTISED},
         "qkv_bias": raw.get("qkv_bias") is False,
         "partial_rotary_factor": raw.get("partial_rotary_factor") not in (None, 1, 1.0),
-        # Embedding models, whose tokens see what comes after them
-        "is_causal": raw.get("is_causal") not in (None, True),
-        **{name: bool(raw.get(name)) for name in ("use_bidirectional_attention", "bidirectional", "is_bidirectional")},
     }
+    if raw.get("is_causal") not in (None, True) or any(raw.get(name) for name in _BIDIRECTIONAL):
+        raise ModelError(f"{where} is not of a language model: {NOT_CAUSAL}")
     if found := [name for name, is_found in refused.items() if is_found]:
         settings = ", ".join(f"{name} = {str(raw[name])[:80]}" for name in found)
         raise ModelError(f"{where} sets {settings}, which --model qwen2 does not support; use --model hf")

@@ -11,7 +11,8 @@ _LIST_OR_QUOTE = r"(?:[ \t]*(?:>|[-*+]|\d{1,9}[.)])(?=[ \t>`~]))*"
 _FENCE = re.compile(rf"^(?P<prefix>{_LIST_OR_QUOTE}[ \t]*)(?P<sign>`{{3,}}|~{{3,}})[ \t]*(?P<info>.*)$")
 _QUOTE = re.compile(r"^ {0,3}>[ \t]?")
 _LANGUAGE = re.compile(r"\{?\.?([\w+#-]*)")
-_LOOSE = re.compile(r"(?P<sign>`{3,}|~{3,})(?P<info>[^\n`~]*)\n(?P<code>.*?)(?:(?P=sign)|\Z)", re.DOTALL)
+# Only from the begin of a row of signs: a row of thousands would be tried from each of them
+_LOOSE = re.compile(r"(?<![`~])(?P<sign>`{3,}|~{3,})(?P<info>[^\n`~]*)\n(?P<code>.*?)(?:(?P=sign)|\Z)", re.DOTALL)
 _CLOSING_INDENT = 3
 
 

@@ -22,17 +22,14 @@ from qwen2eval.scoring.python_source import (
     with_helpers,
     without_session,
 )
+from qwen2eval.thoughts import Thinking
 
 Docs = Sequence[Doc]
 Responses = Sequence[Sequence[str]]
 """For each request the responses of its repeats."""
 
-UNFINISHED = "# The answer ended while the model was thinking\n"
-"""The program of an answer that ended within its thoughts: tasks of programs don't score it."""
 _PYTHON = ("", "python", "python3", "py", "py3", "python2", "ipython", "ipython3", "python3k", "pypy", "pypy3")
 _SESSIONS = ("pycon", "python-repl", "pyrepl")
-_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>")
-_BEGIN_OF_THOUGHT = re.compile(r"\s*<think(?:ing)?>")
 _FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|.*)$", re.MULTILINE)
 CONTEST_MODULES = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
@@ -98,23 +95,22 @@ def with_imports(program: str) -> str:
     return _behind(CONTEST_IMPORTS, program)
 
 
-def without_thoughts(text: str) -> str | None:
-    """Return an answer without its thoughts; None: it ended within them.
+def without_thoughts(text: str) -> str:
+    """Return an answer without its thoughts; empty where it ended within them.
 
     >>> without_thoughts("<think>Hm.</think>x = 1"), without_thoughts("<think>Hm"), without_thoughts("x = 1")
-    ('x = 1', None, 'x = 1')
+    ('x = 1', '', 'x = 1')
     """
-    if ends := [*_END_OF_THOUGHT.finditer(text)]:
-        return text[ends[-1].end() :]
-    return None if _BEGIN_OF_THOUGHT.match(text) else text
+    found = Thinking().split(text)
+    # The space behind a thought may be the indentation of a function's body
+    return "" if found.is_open else text[len(found.thought.rstrip()) :]
 
 
 def _each(responses: Responses, docs: Docs, make: Callable[[str, Doc], str]) -> list[list[str]]:
-    def made(text: str, doc: Doc) -> str:
-        answer = without_thoughts(text)
-        return UNFINISHED if answer is None else make(_one_line_end(answer), doc)
-
-    return [[made(text, doc) for text in of_doc] for of_doc, doc in zip(responses, docs, strict=True)]
+    return [
+        [make(_one_line_end(without_thoughts(text)), doc) for text in of_doc]
+        for of_doc, doc in zip(responses, docs, strict=True)
+    ]
 
 
 def _one_line_end(text: str) -> str:
@@ -129,6 +125,9 @@ def _completed(text: str, doc: Doc) -> str:
 
 def _extracted(text: str, doc: Doc) -> str:
     prompt, name = str(doc["prompt"]), doc["entry_point"]
+    # Goes on with the prompt as it should
+    if text.lstrip("\n")[:1].isspace() and _defines(prompt + text, name):
+        return prompt + text
     found = _function(text, name)
     if found is not None:
         return _behind_prompt(prompt, found)

@@ -13,12 +13,23 @@ from functools import lru_cache
 
 MAX_CHARS = 1 << 18
 """Longer texts are not searched for the parts of them that are Python."""
+MAX_PARSED_CHARS = 1 << 22
+"""What is read, all tries together, in the search for parts: it takes a second at most."""
 _MAX_CUTS = 64
 _BUILTINS = frozenset(dir(builtins))
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff]")
+_SIGNS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
+    0x201C: '"',
+    0x201D: '"',
+    0x2018: "'",
+    0x2019: "'",
+}
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)", re.MULTILINE)
-_START = re.compile(r"[ \t]*(?:def|async def|import|from|class)[ \t]|[ \t]*@|[A-Za-z_]\w*[ \t]*=[^=]")
+_START = re.compile(
+    r"[ \t]*(?:(?:async +)?def +\w+ *[(\[]|class +\w+ *[(:\[]|from +[\w.]+ +import\b|import +\w[\w., ]*$|@\w)"
+    r"|[A-Za-z_]\w* *=[^=]"
+)
 Statement = ast.stmt
 
 
@@ -31,8 +42,8 @@ def parse(source: str) -> ast.Module | None:
 def readable(source: str) -> str:
     r"""Return source as it is if Python can read it, else repaired if that helps, else as it is.
 
-    Repairs: spaces that are no spaces to Python, the prompts of an interpreter's session, a common indentation, tabs
-    beside spaces.
+    Repairs: spaces and signs that are none to Python, the prompts of an interpreter's session, a common indentation,
+    tabs beside spaces.
 
     >>> readable(">>> def f(x):\n...     return x\n>>> f(1)\n1\n")
     'def f(x):\n    return x\nf(1)'
@@ -52,7 +63,7 @@ def readable(source: str) -> str:
 def definitions(tree: ast.Module) -> dict[str, bool]:
     r"""Return the names that a program binds at its top, and the methods of its classes as `Class.method`.
 
-    Each with whether there is more to it than a docstring, `pass`, `...` or `raise NotImplementedError`.
+    Each with whether it may be a function with more than a docstring, `pass`, `...` or `raise NotImplementedError`.
 
     >>> definitions(ast.parse("import os\ndef f():\n    pass\nclass A:\n    def g(self):\n        return 1"))
     {'os': True, 'f': False, 'A': True, 'A.g': True}
@@ -70,7 +81,7 @@ def definitions(tree: ast.Module) -> dict[str, bool]:
                 found |= {(one.asname or one.name).split(".")[0]: True for one in names}
             case ast.Assign() | ast.AnnAssign() | ast.AugAssign() | ast.For():
                 stored = (one for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store))
-                found |= {one.id: True for one in stored}
+                found |= {one.id: _may_be_function(node) for one in stored}
     return found
 
 
@@ -173,12 +184,17 @@ def _compiled(source: str) -> ast.Module | int:
 
 
 def _parts(lines: list[str], begins: Callable[[int], bool]) -> list[str]:
-    parts, at = list[str](), 0
-    while at < len(lines):
-        part = _part_from(lines, at) if begins(at) else None
+    parts, at, n_chars = list[str](), 0, 0
+    n_behind = sum(map(len, lines))
+    while at < len(lines) and n_chars <= MAX_PARSED_CHARS:
+        part = None
+        if begins(at):
+            part = _part_from(lines, at)
+            n_chars += n_behind
         if part is not None:
             parts.append(part)
-        at += 1 if part is None else max(part.count("\n"), 1)
+        begin, at = at, at + (1 if part is None else max(part.count("\n"), 1))
+        n_behind -= sum(map(len, lines[begin:at]))
     return parts
 
 
@@ -214,6 +230,11 @@ def _plain_spaces(source: str) -> str:
     return _INVISIBLE.sub("", _ODD_SPACES.sub(" ", source)).replace("\u2028", "\n")
 
 
+def _plain_signs(source: str) -> str:
+    """Return source with the signs of ASCII for those of Chinese typing and for printers' quotes."""
+    return source.translate(_SIGNS)
+
+
 def _without_prompts(source: str) -> str:
     """Return what was typed in an interpreter's session, without what it printed."""
     if ">>>" not in source:
@@ -240,7 +261,10 @@ def _first_line_indented(source: str) -> str:
     return f"{first}\n{textwrap.dedent(rest)}"
 
 
-_REPAIRS = (_plain_spaces, _without_prompts, _without_margin, _narrow_tabs, _wide_tabs, _first_line_indented)
+_REPAIRS = (
+    *(_plain_spaces, _without_prompts, _without_margin, _narrow_tabs, _wide_tabs, _first_line_indented),
+    _plain_signs,
+)
 
 
 def _top_statements(body: Iterable[Statement]) -> Iterator[Statement]:
@@ -252,6 +276,11 @@ def _top_statements(body: Iterable[Statement]) -> Iterator[Statement]:
                 yield from _top_statements(getattr(node, field, ()))
         for handler in getattr(node, "handlers", ()):
             yield from _top_statements(handler.body)
+
+
+def _may_be_function(node: Statement) -> bool:
+    kinds = ast.Lambda | ast.Name | ast.Attribute | ast.Call
+    return isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, kinds)
 
 
 def _is_stub(body: list[Statement]) -> bool:

@@ -60,6 +60,14 @@ def test_a_folder_of_an_adapter(folder, backend):
         spec_of(folder, backend)
 
 
+@BACKENDS
+def test_an_embedding_model(folder, backend):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"is_causal": False}))
+    with pytest.raises(ModelError, match="is_causal"):
+        spec_of(folder, backend)
+
+
 def test_rope_that_is_said_twice_is_refused_or_noted(folder):
     """The backend of transformers takes `rope_scaling` and loses `rope_theta`, and says so."""
     config = json.loads((folder / "config.json").read_text())

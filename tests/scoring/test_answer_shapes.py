@@ -70,6 +70,7 @@ FUNCTION = {
     "behind the list's sign": f"- {moved(block(GOOD), '  ').lstrip()}",
     "a list whose block is at the margin": f"1. Write:\n\n   {F}python\n{GOOD}   {F}\n",
     "a quotation": quoted(block(GOOD)),
+    "a quotation without spaces": quoted(block(GOOD)).replace("> ", ">"),
     "a list in a quotation": quoted(f"1. Write:\n\n{moved(block(GOOD), '   ')}"),
     # Several blocks
     "a command first": block("pip install numpy\n", "bash") + block(GOOD),
@@ -100,6 +101,8 @@ FUNCTION = {
     "a session without a fence": f"Try:\n\n{session(GOOD)}",
     "no-break spaces": block(GOOD.replace("    ", "\u00a0" * 4)),
     "wide spaces": block(GOOD.replace("    ", "\u3000\u3000")),
+    "signs of Chinese typing": block(GOOD.replace("(xs):", "（xs）：")),  # noqa: RUF001
+    "a session's output below": block(f"{GOOD}\n>>> add_all([1])\n1\n"),
     "an invisible sign": block(f"\ufeff{GOOD}"),
     "tabs": block(GOOD.replace("    ", "\t")),
     "tabs beside spaces": block(GOOD.replace("        t", "\tt").replace("    for", "    for")),
@@ -112,6 +115,8 @@ FUNCTION = {
     "async helper": block(f"async def other():\n    pass\n\n{GOOD}"),
     # Goes on with the prompt
     "the body": BODY,
+    "the body with a variable of its name": BODY.replace("t =", "add_all =").replace("t +", "add_all +")[:-2]
+    + "add_all",
     "the body in a block": block(BODY),
     "the body without its indentation": block(textwrap.dedent(BODY)),
     "the body, its first line at the margin": BODY.lstrip(),
@@ -223,7 +228,7 @@ def test_completions_stay_as_they_are_unless_they_are_a_chat_models(verdict_of):
 @pytest.mark.parametrize("name", ["extract", "extract_function", "extract_contest", "complete", "as_is"])
 def test_an_answer_that_ends_within_its_thoughts_has_no_program(name, answer):
     doc = {"entry_point": "add_all", "prompt": PROMPT}
-    assert getattr(programs, name)([[answer]], [doc]) == [[programs.UNFINISHED]]
+    assert getattr(programs, name)([[answer]], [doc]) == getattr(programs, name)([[""]], [doc])
 
 
 # To CommonMark the first is no block, and `<think>` is HTML

@@ -16,7 +16,6 @@ from lm_eval.api.task import ConfigurableTask
 from qwen2eval.errors import Qwen2EvalError, TaskFileError
 from qwen2eval.requests import Doc
 from qwen2eval.sandbox import Check, Execution, Sandbox
-from qwen2eval.scoring.programs import UNFINISHED
 from qwen2eval.tasks.code.program_runs import AnyCheck, ProgramRuns
 from qwen2eval.tasks.protocols import Responses
 from qwen2eval.typed_json import JsonObject
@@ -24,7 +23,6 @@ from qwen2eval.typed_json import JsonObject
 T = TypeVar("T")
 PACKAGES = ("numpy",)
 """What programs may import besides the standard library: answers do, and EvalPlus' tests."""
-_UNFINISHED_REASON = "the answer ended while the model was thinking: raise max_gen_toks"
 
 
 class CodeTask(ConfigurableTask):
@@ -90,9 +88,6 @@ class CodeTask(ConfigurableTask):
     def _checks_of(self, programs: Iterable[tuple[str, tuple[Doc, str]]]) -> Iterator[tuple[str, Sequence[AnyCheck]]]:
         """Yield the checks of programs; of a doc whose tests can't be read, record that they were not run."""
         for key, (doc, program) in programs:
-            if program == UNFINISHED:
-                self._runs.note_not_run(key, _UNFINISHED_REASON)
-                continue
             try:
                 yield key, self.checks(doc, program)
             except (Qwen2EvalError, ValueError) as err:
@@ -107,10 +102,8 @@ class CodeTask(ConfigurableTask):
         """Return pass@k of one doc.
 
         Raises:
-            ValueError: the doc's own tests don't run, or an answer ended within its thoughts, so it has no score.
+            ValueError: the doc's own tests don't run, so it has no score.
         """
-        if UNFINISHED in results[0]:
-            raise ValueError(_UNFINISHED_REASON)
         found = self.executions(doc, results)
         if broken := [one.detail for one in found if one.verdict == "not_run"]:
             raise ValueError(f"the tests could not be run: {broken[0]}")

@@ -93,15 +93,13 @@ def test_answers_without_a_program_are_extraction_failures(tmp_path, data_dir, a
     assert said == ([found_none] if n_failures else [])
 
 
-def test_an_answer_that_ends_within_its_thoughts_is_not_scored(tmp_path, data_dir):
+def test_an_answer_that_ends_within_its_thoughts_is_wrong_and_unfinished(tmp_path, data_dir):
     finished = a_run(tmp_path, data_dir, tasks=("humaneval_instruct",))
-    answers = [
-        "<think>\n```python\ndef double(x):\n    return 2 * x\n```",
-        "<think>Hm.</think>    return int(x ** 0.5)\n",
-    ]
-    finished = with_responses(finished, "humaneval_instruct", answers)
-    assert finished.scores[["value", "n_unscored"]].to_numpy().tolist() == [[1.0, 1]]
-    assert "ended while the model was thinking" in finished.samples("humaneval_instruct").error[0]
+    block = "```python\ndef double(x):\n    return 2 * x\n```"
+    finished = with_responses(finished, "humaneval_instruct", [f"<think>\n{block}", f"<think>{block}</think>I can't."])
+    assert finished.samples("humaneval_instruct").verdict.tolist() == ["error", "error"]
+    health = finished.info.health["humaneval_instruct"]
+    assert (health.n_unfinished_thoughts, health.n_extraction_failures) == (1, {"extract_code": 2})
 
 
 def test_a_doc_whose_tests_are_broken_is_not_scored(tmp_path, data_dir):

@@ -13,7 +13,7 @@ from lm_eval.api.instance import Instance
 from qwen2eval.requests import Doc
 from qwen2eval.sandbox.compiled import CompiledCheck, CompiledSandbox
 from qwen2eval.scoring.code_blocks import fenced_blocks
-from qwen2eval.scoring.programs import UNFINISHED, without_thoughts
+from qwen2eval.scoring.programs import without_thoughts
 from qwen2eval.tasks.code.multipl_e.data import language_of
 from qwen2eval.tasks.code.program_runs import ProgramRuns
 from qwen2eval.tasks.code.task import CodeTask, digest
@@ -91,10 +91,7 @@ def complete(responses: Sequence[Sequence[str]], docs: Sequence[Doc]) -> list[li
     """
 
     def completed(text: str, doc: Doc) -> str:
-        answer = without_thoughts(text)
-        if answer is None:
-            return UNFINISHED
-        return str(doc["prompt"]) + cut(body_of(answer, doc), doc["stop_tokens"])
+        return str(doc["prompt"]) + cut(body_of(without_thoughts(text), doc), doc["stop_tokens"])
 
     pairs = zip(responses, docs, strict=True)
     return [[completed(text, doc) for text in of_doc] for of_doc, doc in pairs]
