@@ -50,15 +50,18 @@ def expand(names: Sequence[str], *, skip: str | Path | None = None) -> Expanded:
         skip: a folder that is no part of the corpus, unless it is named itself: where results are written.
 
     Raises:
-        DecontamError: a name that means nothing, or no file that can be read; a file of an unknown kind that was
-            named itself.
+        DecontamError: a name that means nothing, or no file that can be read; one behind a closed folder; a file of
+            an unknown kind that was named itself.
     """
     to_skip = set() if skip is None else {os.path.realpath(skip)} - {os.path.realpath(name) for name in names}
     walk = _Walk(dict.fromkeys(to_skip, ""))
     for name in names:
         n_before, n_told = walk.n_met, len(walk.unread)
-        _add_name(walk, name)
-        walk.follow_links()
+        try:
+            _add_name(walk, name)
+            walk.follow_links()
+        except OSError as err:
+            raise DecontamError(f"{name}: {err.strerror}: {err.filename}") from err
         if walk.n_met == n_before:
             why = "".join(f"; not read: {one.path}: {one.detail}" for one in walk.unread[n_told:][:1])
             raise DecontamError(f"no corpus files in {name!r}: known are {SUFFIXES}{why}")
@@ -188,7 +191,8 @@ def _add_name(walk: _Walk, name: str) -> None:
         walk.add(str(path), os.path.realpath(path))
         return
     hits = sorted(map(str, map(_absolute, glob.glob(name, recursive=True))))  # noqa: PTH207
-    locked = list(_locked_folders(str(path)))
+    base = base_of(name)
+    locked = list(_locked_folders(base, path.relative_to(base).parts, set())) if base.is_dir() else []
     if not hits and not locked:
         raise DecontamError(f"{name}: no such file, folder or pattern")
     walk.unread += locked
@@ -199,29 +203,31 @@ def _add_name(walk: _Walk, name: str) -> None:
             walk.add(hit, os.path.realpath(hit))
 
 
-def _locked_folders(pattern: str) -> Iterator[Unread]:
-    """Yield folders that can't be listed and that may hold what a pattern means: a glob passes over them in silence."""
-    parts, walk = Path(pattern).parts, _Walk({})
-    if any(map(glob.has_magic, parts[:-1])) or not os.access(base_of(pattern), os.R_OK | os.X_OK):
-        walk.add(str(base_of(pattern)), os.path.realpath(base_of(pattern)))
-        walk.follow_links()
-    for one in walk.unread:
-        if os.path.isdir(one.path) and one.kind == "unreadable" and _may_lead_to(Path(one.path).parts, parts):  # noqa: PTH112
-            yield one
+def _locked_folders(folder: Path, parts: Sequence[str], seen: set[tuple[str, int]]) -> Iterator[Unread]:
+    """Yield folders that can't be listed and that may hold what a pattern means: a glob passes over them in silence.
 
-
-def _may_lead_to(folder: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a pattern's files may be below a folder, by its names.
-
-    >>> [_may_lead_to(folder, ["c", "x*", "*.json"]) for folder in (["c"], ["c", "x1"], ["c", "y"])]
-    [True, True, False]
+    Args:
+        parts: of the pattern, below the folder.
+        seen: where it was, with how many parts: links may lead in rings.
     """
-    for name, part in zip(folder, pattern, strict=False):
-        if part == "**":
-            return True
-        if not fnmatchcase(name, part):
-            return False
-    return len(folder) < len(pattern)
+    where = os.path.realpath(folder), len(parts)
+    if not parts or where in seen:
+        return
+    seen.add(where)
+    try:
+        with os.scandir(folder) as found:
+            paths = [Path(entry.path) for entry in found if not entry.name.startswith(".")]
+        below = [path for path in paths if path.is_dir()]
+    except OSError as err:
+        yield Unread(str(folder), "unreadable", f"a folder that can't be listed: {err.strerror}")
+        return
+    if parts[0] == "**":
+        yield from _locked_folders(folder, parts[1:], seen)
+    for path in below:
+        if parts[0] == "**":
+            yield from _locked_folders(path, parts, seen)
+        elif parts[1:] and fnmatchcase(path.name, parts[0]):
+            yield from _locked_folders(path, parts[1:], seen)
 
 
 def _absolute(name: str) -> Path:

@@ -135,9 +135,13 @@ def test_what_may_hold_documents_and_is_not_read_is_told(folder):
 
 LOCKED = """
 import os, sys
+from decontam import DecontamError
 from decontam.walk import expand
 os.setuid(65534)
-found = expand(sys.argv[1:])
+try:
+    found = expand(sys.argv[1:])
+except DecontamError as err:
+    sys.exit(str(err))
 print([os.path.basename(path) for path in found.files])
 print([(os.path.basename(one.path), one.kind) for one in found.unread])
 """
@@ -155,12 +159,38 @@ def test_folders_that_cannot_be_listed_are_told(pattern, own_folder):
     assert told.stdout == "['open.jsonl']\n[('locked', 'unreadable')]\n"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="as above")
+@pytest.mark.parametrize("name", ["locked", "locked/a.jsonl", "locked/*.jsonl"])
+def test_a_name_behind_a_closed_folder_is_an_error(name, own_folder):
+    (own_folder / "locked").mkdir(0o700)
+    (own_folder / "locked" / "a.jsonl").write_text("x")
+    command = [sys.executable, "-c", LOCKED, str(own_folder / name)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert told.returncode == 1
+    assert "locked" in told.stderr
+    assert "Permission denied" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 @pytest.fixture
 def own_folder():
     """Return a folder that everybody may list, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+def test_a_pattern_looks_at_no_other_folders(tmp_path, monkeypatch):
+    """What was in the pattern's first folder was listed in full, below "/*/corpus" the whole disk."""
+    for name in ("a1/x/d.jsonl", "a2/y/d.jsonl", "b/x/y/z/d.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "a1" / "ring").symlink_to("..")
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    assert len(expand([str(tmp_path / "a*" / "x" / "*.jsonl")]).files) == 1
+    assert not [path for path in listed if "/b" in path.removeprefix(str(tmp_path))]
+    assert len(expand([str(tmp_path / "b" / "**" / "*.jsonl")]).files) == 1
 
 
 def test_each_name_must_mean_a_file(folder):
