@@ -116,6 +116,32 @@ def test_a_scorer_that_fails_on_one_doc_leaves_that_doc_out(tmp_path, tasks_dir)
     assert "ZeroDivisionError" in made.samples("own")["error"][0]
 
 
+def test_a_filter_that_fails_on_one_answer_leaves_that_doc_out(tmp_path, tasks_dir):
+    """It took the score of the whole task."""
+    (tasks_dir / "own_filter.py").write_text(
+        "from lm_eval.api.filter import Filter\n"
+        "class Odd(Filter):\n"
+        "    def apply(self, resps, docs):\n"
+        "        return [r[0] if d['answer'] != '5' else r[1] for r, d in zip(list(resps), docs)]\n"
+    )
+    write_task(tasks_dir, "own", like="say", filter_list=[{"name": "odd", "filter": [{"function": "ODD"}]}])
+    file = tasks_dir / "own.yaml"
+    file.write_text(file.read_text().replace("ODD", "!function own_filter.Odd"))
+    made = run_here(tasks_dir, tmp_path / "runs", tasks="own", exit_code=70)
+    assert made.scores[["n_docs", "n_unscored"]].to_numpy().tolist() == [[6, 2]]
+    assert made.samples("own")["error"][0] == "the scorer failed in a filter: IndexError: list index out of range"
+
+
+def test_an_aggregation_without_a_number_is_an_error_and_no_zero(tmp_path, tasks_dir):
+    body = "def f(items):\n    return 0.5 if any(items) else float('nan')\n"
+    write_task(tasks_dir, "own", like="say", filter_list=None)
+    tag, file = scorer(tasks_dir, "own_code", body), tasks_dir / "own.yaml"
+    file.write_text(file.read_text().replace("aggregation: mean", f"aggregation: {tag}"))
+    made = run_here(tasks_dir, tmp_path / "runs", tasks="own,say", exit_code=70)
+    assert made.scores.query("task == 'own'")["value"].isna().all()
+    assert [flag.check for flag in made.info.health["own"].flags] == ["no_value"]
+
+
 def test_a_task_that_repeats_is_tried_with_as_many_answers(tmp_path, tasks_dir):
     """Majority votes of the first k of n answers could not be run at all."""
     steps = [{"function": "take_first_k", "k": 2}, {"function": "majority_vote"}, {"function": "take_first"}]

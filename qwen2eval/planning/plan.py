@@ -35,7 +35,8 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
     made = Plan(config, spec, {}, loaded.groups, dict(loaded.failures), [*loaded.warnings, *stretched])
     if config.apply_chat_template and spec.chat_template is None:
         raise ConfigError(f"--apply_chat_template: model {spec.name!r} has no chat template; run without the flag")
-    if spec.is_instruct and not config.apply_chat_template:
+    # The demo, which its note names, knows its template and is asked without it
+    if spec.is_instruct and not config.apply_chat_template and spec.note is None:
         made.warnings.append(f"{spec.name} looks like an instruct model, but --apply_chat_template was not given")
     if config.apply_chat_template and not spec.has_system_role:
         made.warnings += _system_role_warning(config, loaded.tasks.values(), spec)

@@ -3,6 +3,7 @@
 A scorer that would fail, or that rates a wrong answer like a right one, must be found before the run, not hours later.
 """
 
+import math
 import os
 import tempfile
 from collections import defaultdict
@@ -56,12 +57,14 @@ def check_scorer(planned: TaskPlan) -> str:
                 f"Task {task.name!r}: lm-eval has no aggregation for the metric {metric!r}; name another"
             )
     pairs = list(_scored_pairs(planned))
-    _check_aggregations(planned, pairs)
+    without_value = _check_aggregations(planned, pairs)
     found = dict.fromkeys(key.rsplit(",", 1)[0] for pair in pairs for key in pair.right)
     of_judge = () if task.judged is None else task.judged.judge_metrics("")
     planned.metric_names = tuple(dict.fromkeys((*found, *task.aggregations, *of_judge)))
     if unknown := [name for name in task.metadata.get("metrics") or () if name not in planned.metric_names]:
         return f"metadata.metrics describes {unknown[0]!r}, which is no metric of the task: check its name"
+    if without_value:
+        return f"sanity check failed: the aggregation of {without_value[0]} gives NaN for made-up answers"
     if not task.target_is_answer or any(_tells_apart(task, pair) for pair in pairs) or not any(map(_numbers, pairs)):
         return "ok"
     return (
@@ -99,8 +102,11 @@ def _scored_pairs(planned: TaskPlan) -> Iterator[_Pair]:
         raise errors[0]
 
 
-def _check_aggregations(planned: TaskPlan, pairs: Sequence[_Pair]) -> None:
+def _check_aggregations(planned: TaskPlan, pairs: Sequence[_Pair]) -> list[str]:
     """Aggregate made-up answers, every second one right.
+
+    Returns:
+        The metrics for which that gives NaN.
 
     Raises:
         TaskFileError: the result is no number.
@@ -112,6 +118,7 @@ def _check_aggregations(planned: TaskPlan, pairs: Sequence[_Pair]) -> None:
             items[key].append(item)
     # With only some of the docs an aggregation may lack what others have, so that its error means nothing
     is_whole = len(pairs) == len(planned.docs)
+    nan = []
     for key, values in items.items():
         metric = key.rsplit(",", 1)[0]
         try:
@@ -122,10 +129,14 @@ def _check_aggregations(planned: TaskPlan, pairs: Sequence[_Pair]) -> None:
             if is_whole and len(values) > 1:
                 raise
             continue
-        if as_number(result) is None:
+        value = as_number(result)
+        if value is not None and math.isnan(value) and len(values) > 1:
+            nan.append(metric)
+        if value is None:
             raise TaskFileError(
                 f"Task {planned.name!r}: the aggregation of the metric {metric!r} gives {result!r}, not a number"
             )
+    return nan
 
 
 def _tells_apart(task: EvalTask, pair: _Pair) -> bool:

@@ -55,6 +55,7 @@ def check_health(samples: TaskSamples) -> HealthInfo:
         *_program_flags(executions),
         *_count_flags(health, docs),
         *_suspicious_flags(suspicious, len(docs)),
+        *_value_flags(samples),
         *_choice_flags(samples, docs),
         *_response_flags(docs),
         *_judge_flags(samples, docs),
@@ -115,6 +116,11 @@ def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo
         if failures > MANY_FAILURES_RATIO * n:
             what = "no program that is Python and has the function" if health.verdicts else "no answer"
             yield FlagInfo("extraction", "warning", f"{name} found {what} in {failures} of {n} responses")
+
+
+def _value_flags(samples: TaskSamples) -> Iterable[FlagInfo]:
+    for metric in samples.without_value:
+        yield FlagInfo("no_value", "error", f"the aggregation of {metric} gives no number for the docs that have it")
 
 
 def _suspicious_flags(suspicious: Mapping[str, list[DocSample]], n_docs: int) -> Iterable[FlagInfo]:

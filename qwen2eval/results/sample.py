@@ -79,6 +79,8 @@ class TaskSamples:
     """By doc_id: clean, contaminated or not_testable by the n-gram rule; None: no corpus was searched."""
     contamination_qwen2: Mapping[int, str] | None = None
     """The same by n-gram and longest common subsequence."""
+    without_value: tuple[str, ...] = ()
+    """Metrics that docs have and whose aggregation gives no number."""
     judge_metrics: tuple[str, ...] = ()
     """Metrics of a judge's verdicts, whether or not any doc has them; empty: no judge was asked."""
 

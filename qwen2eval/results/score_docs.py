@@ -6,9 +6,10 @@ A doc with an answer missing (a failed request, NaN) is not scored: its metrics 
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from qwen2eval.errors import in_one_line
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer, Doc
 from qwen2eval.results.sample import DocSample, TaskSamples, raw_response
@@ -39,7 +40,13 @@ def score_task(planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer]) -
     docs = _answered_docs(planned, answers)
     samples = TaskSamples(planned)
     with compiled_templates():
-        for name, per_doc in _filter_answered(planned, docs).items():
+        try:
+            filtered = _filter_answered(planned, docs)
+        # As with scorers: only the docs that a filter fails on are not scored
+        except Exception:  # noqa: BLE001
+            docs = _without_those_that_fail(planned, docs)
+            filtered = _filter_answered(planned, docs)
+        for name, per_doc in filtered.items():
             _run_programs(planned, per_doc)
             samples.by_filter[name] = [_score_doc(planned, one, name, per_doc.get(one.doc_id)) for one in docs]
     return samples
@@ -99,6 +106,21 @@ def _filter_answered(planned: TaskPlan, answered: list[_AnsweredDoc]) -> dict[st
     return result
 
 
+def _without_those_that_fail(planned: TaskPlan, answered: list[_AnsweredDoc]) -> list[_AnsweredDoc]:
+    """Return the docs, those with a problem on which a filter fails when it gets them alone; if all do, it raises."""
+    checked, error = [], None
+    for one in answered:
+        try:
+            _filter_answered(planned, [one])
+            checked.append(one)
+        except Exception as err:  # noqa: BLE001 - the task author's filters may raise anything
+            error = err
+            checked.append(replace(one, problem=f"the scorer failed in a filter: {in_one_line(err)}"))
+    if error is not None and all(one.problem is not None for one in checked):
+        raise error
+    return checked
+
+
 def _score_doc(planned: TaskPlan, one: _AnsweredDoc, filter_name: str, filtered: list[Any] | None) -> DocSample:
     """Score a doc under one filter; `filtered` is None for a doc that can't be scored."""
     metrics: dict[str, Any] | None = None
@@ -108,7 +130,7 @@ def _score_doc(planned: TaskPlan, one: _AnsweredDoc, filter_name: str, filtered:
             metrics = planned.task.score(one.doc, filtered)
         # A task author's scorer may raise anything on one odd answer: only that doc is not scored
         except Exception as err:  # noqa: BLE001
-            problem = f"the scorer failed: {type(err).__name__}: {err}"
+            problem = f"the scorer failed: {in_one_line(err)}"
     programs = planned.task.programs
     executions = None if filtered is None or programs is None else programs.executions(one.doc, filtered)
     return DocSample(

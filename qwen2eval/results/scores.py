@@ -1,5 +1,6 @@
 """Samples -> scores: each task's metrics by lm-eval's own aggregation, with errors, intervals and counts."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -77,12 +78,16 @@ both, its columns (all depths of a length) and its rows (all lengths of a depth)
 
 
 def task_scores(name: str, samples: TaskSamples, *, seed: int, subset: str = "original") -> list[Score]:
-    """Aggregate one task's metrics, filter by filter."""
-    return [
+    """Aggregate one task's metrics, filter by filter; the samples get the names of those without a value."""
+    scores = [
         _score(samples, docs, metric=metric, filter_name=filter_name, seed=seed, subset=subset, name=name)
         for filter_name, docs in samples.by_filter.items()
         for metric in metric_names(samples, docs)
     ]
+    if subset == "original":
+        lost = [score.metric for score in scores if score.value is None and score.n_unscored < score.n_docs]
+        samples.without_value = tuple(dict.fromkeys(lost))
+    return scores
 
 
 def cell_scores(name: str, samples: TaskSamples, *, seed: int) -> list[Score]:
@@ -135,7 +140,7 @@ def _score(
 
 
 def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) -> float | None:
-    """Aggregate a metric's items; None where there are none.
+    """Aggregate a metric's items; None where there are none, or the result is no number or NaN.
 
     Args:
         is_part: the items are some of a task's; an aggregation that doesn't survive this has no value there, as the
@@ -144,7 +149,8 @@ def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) 
     if not items:
         return None
     try:
-        return as_number(aggregate(items))
+        value = as_number(aggregate(items))
+        return None if value is None or math.isnan(value) else value
     # The aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
     except Exception:
         if is_part:

@@ -84,6 +84,9 @@ def bootstrap_estimate(aggregate: Callable[[list[T]], float], items: Sequence[T]
     # An aggregation may fail on a draw (one class only): then percentiles mean nothing
     if not np.isfinite(values).all():
         return UNKNOWN
+    # All draws agree, as with a median of zeros: no sign of certainty
+    if np.ptp(values) == 0:
+        return Estimate(0.0, None, None)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(values, [tail, 100 - tail])
     return Estimate(float(values.std(ddof=1)), float(low), float(high))

@@ -82,6 +82,12 @@ def test_a_scorer_that_cannot_tell_right_from_wrong_is_reported_before_the_model
     assert "does not rate the target itself above a wrong answer" in sums(filters + "\n").tasks["sums"].preflight
 
 
+def test_a_scorer_without_a_target_is_not_called_broken(sums, tmp_path):
+    """As IFEval's, which looks at the answer alone and has 0 as the target of every doc."""
+    (tmp_path / "form.py").write_text("def score(doc, results):\n    return {'exact_match': results[0].isupper()}\n")
+    assert sums("process_results: !function form.score\ndoc_to_target: 0\n").tasks["sums"].preflight == "ok"
+
+
 def test_a_scorer_that_fails_is_the_tasks_error(sums, tmp_path):
     (tmp_path / "broken_scorer.py").write_text("def score(doc, results):\n    raise KeyError('no such field')\n")
     with pytest.raises(Exception, match="no such field"):
