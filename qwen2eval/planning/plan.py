@@ -9,7 +9,8 @@ from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
 from qwen2eval.data.locate import merge_missing_data
-from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError
+from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError, summarize_names
+from qwen2eval.generation import checkpoint_notes, described, read_flags
 from qwen2eval.planning.planned import Plan, TaskPlan
 from qwen2eval.planning.preflight import check_scorer
 from qwen2eval.planning.requests import add_requests, pick_docs, prompt_form
@@ -50,6 +51,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
             except Qwen2EvalError as err:
                 made.failures[name] = err
             made.warnings += _task_warnings(task, made.tasks.get(name), spec)
+    made.warnings += _generation_warnings(made)
     made.failures = merge_missing_data(made.failures)
     if not made.tasks:
         raise next(iter(made.failures.values()))
@@ -112,6 +114,23 @@ def _system_role_warning(config: RunConfig, tasks: Iterable[EvalTask], spec: Mod
     return [f"The chat template of {spec.name} has no system role: {what} is at the head of the first user turn"]
 
 
+def _generation_warnings(made: Plan) -> list[str]:
+    """Say what changes the generation that the tasks' own protocols ask for."""
+    warnings, by_note = [], dict[str, list[str]]()
+    for name, planned in made.tasks.items():
+        if notes := checkpoint_notes(planned.generation):
+            by_note.setdefault(", ".join(notes), []).append(name)
+    for note, names in by_note.items():
+        warnings.append(
+            f"{summarize_names(names)}: generation_config.json of {made.spec.name} adds {note}, which the task doesn't "
+            "ask for; --gen_kwargs goes before it (repetition_penalty=1 turns a penalty off)"
+        )
+    given = made.config.gen_kwargs
+    if read_flags(given).get("do_sample") and not given.get("do_sample"):
+        warnings.append(f"--gen_kwargs temperature={given['temperature']}: answers are sampled (do_sample=true)")
+    return warnings
+
+
 def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) -> list[str]:
     """Return the warnings about a task's data and prompts.
 
@@ -159,6 +178,13 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         doc_ids = pick_docs(len(all_docs), limit=config.limit, clusters=clusters)
         planned = TaskPlan(name, task, doc_ids, [all_docs[i] for i in doc_ids], len(all_docs), task.repeats)
         planned.thinking, planned.count_tokens = spec.thinking, spec.count_tokens
+        if task.generation_kwargs is not None:
+            planned.generation = described(
+                task.generation_kwargs,
+                spec.generation_defaults,
+                flags=config.gen_kwargs,
+                max_gen_toks=spec.max_gen_toks,
+            )
         add_requests(planned, all_docs, form=prompt_form(config, spec), spec=spec)
         planned.preflight = check_scorer(task, planned.docs[0], [r for r in planned.requests if r.doc_id == doc_ids[0]])
     except Qwen2EvalError:
