@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen2eval.errors import ConfigError
+from qwen2eval.generation import read_flags
 from qwen2eval.requests import GenKwargs
 from qwen2eval.settings import Flag, by_field, check_types, plain_values, read_value, setting, settings_of
 
@@ -291,6 +292,7 @@ class RunConfig:
             raise ConfigError(f"--num_fewshot {self.num_fewshot} is negative: give 0 or more")
         if not (self.batch_size == "auto" or (isinstance(self.batch_size, int) and self.batch_size > 0)):
             raise ConfigError(f'--batch_size {self.batch_size!r}: give "auto" or a positive integer')
+        read_flags(self.gen_kwargs)
         self._check_pairs()
 
     def _check_pairs(self) -> None:

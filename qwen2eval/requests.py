@@ -62,5 +62,7 @@ class Answer:
 
 
 def is_sampled(gen_kwargs: GenKwargs) -> bool:
-    """Whether any backend would sample with these arguments: servers use the temperature and ignore do_sample."""
-    return bool(gen_kwargs.get("do_sample")) or float(gen_kwargs.get("temperature") or 0.0) > 0.0
+    """Whether tokens are drawn: as `do_sample` says, or, where it is not given, with a temperature over 0."""
+    if gen_kwargs.get("do_sample") is not None:
+        return bool(gen_kwargs["do_sample"])
+    return float(gen_kwargs.get("temperature") or 0.0) > 0.0

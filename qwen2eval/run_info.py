@@ -122,7 +122,7 @@ class TaskInfo(Record):
     shared_prefix_ratio: float | None
     """Part of the prompt text that another prompt already has as its beginning, 0-1; None: not known."""
     generation_kwargs: Mapping[str, object] | None
-    """lm-eval's arguments of generation; None: nothing is generated."""
+    """Arguments of generation as they were applied, by lm-eval's names; None: nothing is generated."""
     cluster: str | None
     """Column whose values group docs that are not independent; None: there is none."""
     apply_chat_template: bool
@@ -137,6 +137,8 @@ class TaskInfo(Record):
     """What the model got for the first doc."""
     chance: float | None
     """Accuracy of guessing, 0-1; None: the task is not multiple choice."""
+    generation_sources: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)
+    """Where each of these comes from: --gen_kwargs, task, generation_config.json or default; None: an older run."""
     rope: str | None = None
     """As of the model, where the task was asked of it with another one."""
     heat_map: HeatMapInfo | None = field(default=None, metadata=OPTIONAL)
@@ -157,7 +159,16 @@ class TaskInfo(Record):
 _SCORED_KEYS = (
     *("status", "error", "description", "version", "filters", "metrics", "task_hash", "sandbox", "output_type", "rope"),
     *("num_fewshot", "n_docs", "n_docs_total", "n_requests", "n_prompt_tokens", "shared_prefix_ratio"),
-    *("generation_kwargs", "cluster", "apply_chat_template", "template_hash", "data", "preflight", "first_prompt"),
+    *(
+        "generation_kwargs",
+        "generation_sources",
+        "cluster",
+        "apply_chat_template",
+        "template_hash",
+        "data",
+        "preflight",
+        "first_prompt",
+    ),
     *("chance", "heat_map"),
 )
 """Keys of a scored task, in their order."""

@@ -22,7 +22,7 @@ from qwen2eval.backends.fingerprint import (
     stable_args,
     thoughts_identity,
 )
-from qwen2eval.backends.hf_generation import generate_batch
+from qwen2eval.backends.hf_generation import forget_generation_config, generate_batch
 from qwen2eval.backends.lm_eval_calls import score
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.pairs import encode_pair
@@ -63,6 +63,8 @@ class HfBackend(Backend):
         # transformers and torch raise OSError, ValueError, RuntimeError, SafetensorError … for what they can't load
         except Exception as err:
             raise ModelError(f"Model {spec.path!r} can't be loaded: {type(err).__name__}: {err}") from err
+        forget_generation_config(self._lm.model)
+        self._defaults = spec.generation_defaults
         self.tokenizer = self._lm.tokenizer
         self.max_length = self._lm.max_length
         self.n_parameters = sum(p.numel() for p in self._lm.model.parameters())
@@ -197,7 +199,7 @@ class HfBackend(Backend):
         self._lm.batch_size_per_gpu = len(batch)
         if is_sampled(batch[0].gen_kwargs or {}):
             torch.manual_seed(batch[0].seed)
-        return generate_batch(self._lm, batch, thinking=self._thinking)
+        return generate_batch(self._lm, batch, thinking=self._thinking, defaults=self._defaults)
 
 
 def with_adapter(model: Any, path: str, *, n_tokens: int, revision: str = "main") -> Any:

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from qwen2eval.backends.answer_end import AnswerEnd
-from qwen2eval.requests import Answer, Request
+from qwen2eval.generation import applied
+from qwen2eval.requests import Answer, GenKwargs, Request
 from qwen2eval.thoughts import Thinking
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
+
+
+RESET = (
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty"),
+    *("min_length", "min_new_tokens", "max_length", "max_new_tokens", "penalty_alpha", "stop_strings"),
+)
+"""What a generation_config.json may set of the way in which text is made."""
 
 
 class _RowEnds(StoppingCriteria):
@@ -38,14 +47,19 @@ class _RowEnds(StoppingCriteria):
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
 
 
-def generate_batch(lm: "HFLM", batch: Sequence[Request], *, thinking: Thinking) -> list[Answer]:
+def generate_batch(lm: "HFLM", batch: Sequence[Request], *, thinking: Thinking, defaults: GenKwargs) -> list[Answer]:
     """Return the answers to requests of equal generation arguments.
 
     Args:
         lm: lm-eval's model; tokenizer, truncation on the left and padding are its own.
         thinking: how thoughts are recognised.
+        defaults: what the checkpoint's generation_config.json adds.
     """
-    kwargs: dict[str, Any] = dict(normalize_gen_kwargs(dict(batch[0].gen_kwargs or {}), lm.max_gen_toks))
+    try:
+        acts = applied(batch[0].gen_kwargs or {}, defaults)
+    except ValueError as err:
+        return [Answer(error=str(err))] * len(batch)
+    kwargs: dict[str, Any] = dict(normalize_gen_kwargs(acts, lm.max_gen_toks))
     until, n_most = kwargs.pop("until"), int(kwargs.pop("max_gen_toks"))
     is_causal = lm.backend == "causal"
     room = lm.max_length - n_most if is_causal else lm.max_length
@@ -80,9 +94,11 @@ def _output(
     """Return the token ids that the model generates, (rows, time)."""
     options = dict(kwargs)
     # A temperature of 0 is greedy decoding, which has none
-    if not options.get("do_sample"):
-        options["do_sample"] = False
+    if not options["do_sample"]:
         options.pop("temperature", None)
+    else:
+        # transformers' own default of 50 is no part of a protocol
+        options.setdefault("top_k", 0)
     is_mixed = lm.mixed_precision_dtype is not None
     with torch.autocast(device_type=lm.device.type, dtype=lm.mixed_precision_dtype, enabled=is_mixed):
         output: torch.Tensor = lm.model.generate(
@@ -95,6 +111,14 @@ def _output(
             **options,
         )
     return output
+
+
+def forget_generation_config(model: Any) -> None:
+    """Take back what a checkpoint's generation_config.json sets: what counts of it comes with each request."""
+    plain: Any = GenerationConfig()  # type: ignore[no-untyped-call]
+    for name in RESET:
+        if hasattr(plain, name):
+            setattr(model.generation_config, name, getattr(plain, name))
 
 
 def _up_to_eos(lm: "HFLM", tokens: list[int]) -> tuple[list[int], bool]:

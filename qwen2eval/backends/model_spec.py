@@ -15,6 +15,7 @@ from qwen2eval.backends.chat_template import template_of, template_text
 from qwen2eval.config import RunConfig
 from qwen2eval.data.hub_files import hub_or_cache
 from qwen2eval.errors import ModelError
+from qwen2eval.generation import ALIASES, CHECKPOINT_ARGS
 from qwen2eval.model.config_json import NOT_CAUSAL, load_config_json, rope_conflict
 from qwen2eval.model.not_a_model import check_no_adapter, check_not_pointer
 from qwen2eval.requests import GenKwargs
@@ -44,6 +45,8 @@ class ModelSpec:
     """Prompt plus answer, tokens; None where unknown."""
     max_gen_toks: int = DEFAULT_MAX_GEN_TOKS
     """Tokens of an answer where neither the task nor the run says how many."""
+    generation_defaults: GenKwargs = field(default_factory=dict)
+    """What the checkpoint's generation_config.json adds, `CHECKPOINT_ARGS` and `eos_token_id`."""
     original_max_length: int | None = None
     """Tokens of context that YARN stretches; None where the backend can't stretch it."""
     rope: str | None = None
@@ -71,7 +74,7 @@ class ModelSpec:
 
     def answer_tokens(self, gen_kwargs: GenKwargs | None) -> int:
         """Return how many tokens an answer may have, under any of the names that lm-eval takes."""
-        names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+        names = ("max_gen_toks", *(name for name, own in ALIASES.items() if own == "max_gen_toks"))
         given = gen_kwargs or {}
         return int(next((given[name] for name in names if given.get(name) is not None), self.max_gen_toks))
 
@@ -124,6 +127,9 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
         with hub_or_cache(offline=config.offline or is_local):
             hf_config = AutoConfig.from_pretrained(path, **options, **gguf)
             tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_path, **options, **own_tokenizer)
+            defaults = generation_defaults(path, revision=args.get("revision"))
+    except ModelError:
+        raise
     # transformers raises OSError, ValueError, KeyError and more for a checkpoint that it can't read
     except Exception as err:
         raise ModelError(
@@ -146,6 +152,7 @@ def load_hf_spec(config: RunConfig, *, backend: str, path: str) -> ModelSpec:
         tokenizer=tokenizer,
         max_length=int(length),
         max_gen_toks=int(args.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
+        generation_defaults=defaults,
         chat_template=template,
         chat_template_text=template_text(tokenizer, config.apply_chat_template),
         thinking=Thinking.read(args, template=text, decode=tokenizer.decode),
@@ -193,6 +200,31 @@ def _rope_note(path: str) -> str | None:
     file = Path(path) / "config.json"
     conflict = rope_conflict(load_config_json(file)[0]) if file.is_file() else None
     return None if conflict is None else f"config.json {conflict}"
+
+
+def generation_defaults(path: str, *, revision: str | None = None) -> dict[str, Any]:
+    """Return what a checkpoint's generation_config.json says of how text is generated; {} where it has none.
+
+    Args:
+        path: a folder, a file in it, or a hub name.
+
+    Raises:
+        ModelError: the file can't be read.
+    """
+    from transformers import GenerationConfig
+
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    is_local = Path(path).exists()
+    if is_local and not (folder / "generation_config.json").is_file():
+        return {}
+    try:
+        options: dict[str, Any] = {} if is_local or revision is None else {"revision": revision}
+        found = GenerationConfig.from_pretrained(str(folder) if is_local else path, **options).to_dict()
+    except (OSError, ValueError) as err:
+        if not is_local:
+            return {}
+        raise ModelError(f"{str(folder / 'generation_config.json')!r} can't be read: {err}") from err
+    return {key: found[key] for key in (*CHECKPOINT_ARGS, "eos_token_id") if found.get(key) is not None}
 
 
 def check_checkpoint_path(path: str) -> None:

@@ -9,7 +9,8 @@ from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
 from qwen2eval.data.locate import merge_missing_data
-from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError, in_one_line
+from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError, in_one_line, summarize_names
+from qwen2eval.generation import checkpoint_notes, described, read_flags
 from qwen2eval.planning.group_checks import group_warnings
 from qwen2eval.planning.planned import Plan, TaskPlan
 from qwen2eval.planning.preflight import check_scorer
@@ -54,6 +55,7 @@ def make_plan(config: RunConfig, spec: ModelSpec) -> Plan:
                 made.failures[name] = err
             made.warnings += _task_warnings(task, made.tasks.get(name), spec)
     made.warnings += group_warnings(made.groups, made.tasks)
+    made.warnings += _generation_warnings(made)
     made.failures = merge_missing_data(made.failures)
     if not made.tasks:
         raise next(iter(made.failures.values()))
@@ -114,6 +116,23 @@ def _system_role_warning(config: RunConfig, tasks: Iterable[EvalTask], spec: Mod
         return []
     what = " and ".join(moved)
     return [f"The chat template of {spec.name} has no system role: {what} is at the head of the first user turn"]
+
+
+def _generation_warnings(made: Plan) -> list[str]:
+    """Say what changes the generation that the tasks' own protocols ask for."""
+    warnings, by_note = [], dict[str, list[str]]()
+    for name, planned in made.tasks.items():
+        if notes := checkpoint_notes(planned.generation):
+            by_note.setdefault(", ".join(notes), []).append(name)
+    for note, names in by_note.items():
+        warnings.append(
+            f"{summarize_names(names)}: generation_config.json of {made.spec.name} adds {note}, which the task doesn't "
+            "ask for; --gen_kwargs goes before it (repetition_penalty=1 turns a penalty off)"
+        )
+    given = made.config.gen_kwargs
+    if read_flags(given).get("do_sample") and not given.get("do_sample"):
+        warnings.append(f"--gen_kwargs temperature={given['temperature']}: answers are sampled (do_sample=true)")
+    return warnings
 
 
 def _task_warnings(task: EvalTask, planned: TaskPlan | None, spec: ModelSpec) -> list[str]:
@@ -177,6 +196,13 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
         doc_ids = pick_docs(len(all_docs), limit=config.limit, clusters=clusters)
         planned = TaskPlan(name, task, doc_ids, [all_docs[i] for i in doc_ids], len(all_docs), task.repeats)
         planned.thinking, planned.count_tokens = spec.thinking, spec.count_tokens
+        if task.generation_kwargs is not None:
+            planned.generation = described(
+                task.generation_kwargs,
+                spec.generation_defaults,
+                flags=config.gen_kwargs,
+                max_gen_toks=spec.max_gen_toks,
+            )
         add_requests(planned, all_docs, form=prompt_form(config, spec), spec=spec)
         if config.num_fewshot and task.ignores_examples:
             raise TaskFileError(

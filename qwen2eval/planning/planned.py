@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import Qwen2EvalError
+from qwen2eval.generation import Setting
 from qwen2eval.prompts import PromptText
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks.eval_group import EvalGroup
@@ -64,6 +65,8 @@ class TaskPlan:
     """How thoughts in the model's responses are recognised."""
     count_tokens: Callable[[str], int] | None = None
     """Counts the tokens of a thought; None: no tokenizer is known."""
+    generation: dict[str, Setting] = field(default_factory=dict)
+    """The generation arguments as they are applied, and where each comes from; empty: nothing is generated."""
     shared_prefix_ratio: float | None = None
     """Share of prompt text (0-1) that another prompt already has as its prefix."""
     metric_names: tuple[str, ...] = ()

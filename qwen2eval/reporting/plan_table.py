@@ -41,6 +41,7 @@ def plan_as_dict(
             "n_truncated": task.n_truncated,
             "shared_prefix_ratio": task.shared_prefix_ratio,
             "preflight": task.preflight,
+            "generation": {key: one._asdict() for key, one in task.generation.items()},
             "first_prompt": task.first_prompt,
         }
         for name, task in plan.tasks.items()
@@ -80,6 +81,13 @@ def print_plan(
     notes |= {name: str(err) for name, err in plan.failures.items()}
     for names, message in group_by_message(notes):
         console.print(Text(f"! {summarize_names(names)}: {message}", style="yellow"))
+    settings = {
+        name: ", ".join(f"{key}={one.value!r} ({one.source})" for key, one in task.generation.items())
+        for name, task in plan.tasks.items()
+        if task.generation
+    }
+    for names, message in group_by_message(settings):
+        console.print(Text(visible(f"generation of {summarize_names(names)}: {message}")), soft_wrap=True)
     for warning in plan.warnings:
         console.print(Text(f"! {warning}", style="yellow"))
     for name, task in plan.tasks.items():

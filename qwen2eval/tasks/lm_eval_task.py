@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.errors import TaskFileError
+from qwen2eval.generation import with_flags
 from qwen2eval.prompts import before_plain_text
 from qwen2eval.requests import Doc, GenKwargs, RequestKind
 from qwen2eval.tasks import lm_eval_internals as internals
@@ -219,7 +220,8 @@ class EvalTask:
         """
         task = self.lm_eval
         if config.gen_kwargs and task.get_config("output_type") == "generate_until":
-            task.set_config(key="generation_kwargs", value=dict(config.gen_kwargs), update=True)
+            own_kwargs = task.get_config("generation_kwargs") or {}
+            task.set_config(key="generation_kwargs", value=with_flags(own_kwargs, config.gen_kwargs))
         own = task.get_config("num_fewshot")
         if config.num_fewshot and (own == 0 or self.output_type == "loglikelihood_rolling"):
             why = "is defined with 0 examples (num_fewshot: 0)" if own == 0 else "scores texts, which have no examples"

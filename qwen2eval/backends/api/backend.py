@@ -33,6 +33,7 @@ from qwen2eval.backends.fingerprint import thoughts_identity
 from qwen2eval.backends.lm_eval_calls import rolling_tokens
 from qwen2eval.backends.pairs import encode_pair
 from qwen2eval.errors import BackendError, ModelError
+from qwen2eval.generation import applied
 from qwen2eval.redact import public_url
 from qwen2eval.requests import Answer, FinishReason, GenKwargs, Request, is_sampled
 from qwen2eval.thoughts import Thinking
@@ -203,7 +204,10 @@ class ApiBackend(Backend):
     def _generate_once(self, request: Request, connection: Connection, *, sends_stops: bool) -> tuple[Answer, bool]:
         """Return an answer, and whether the server says that it ended by itself."""
         # A copy: lm-eval's `_create_payload` takes keys out of it
-        gen_kwargs = copy.deepcopy(dict(request.gen_kwargs or {}))
+        try:
+            gen_kwargs = copy.deepcopy(applied(request.gen_kwargs or {}, {}))
+        except ValueError as err:
+            raise FailedRequestError(str(err)) from err
         until = gen_kwargs.pop("until", None) or []
         # Before the payload is made, which drops all but the first four stop strings of a chat
         until = [until] if isinstance(until, str) else list(until)

@@ -3,8 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,14 +14,13 @@ from qwen2eval.backends.fingerprint import (
     stable_args,
     thoughts_identity,
 )
-from qwen2eval.backends.model_spec import ModelSpec
+from qwen2eval.backends.model_spec import ModelSpec, generation_defaults
 from qwen2eval.backends.qwen2.args import RESOLVED_ARGS, Qwen2Args
-from qwen2eval.backends.qwen2.lm import GENERATION_ARGS, Qwen2LM
+from qwen2eval.backends.qwen2.lm import Qwen2LM
 from qwen2eval.config import RunConfig
 from qwen2eval.engine import Engine, EngineOptions
 from qwen2eval.engine.generate import Generated, GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
-from qwen2eval.errors import ModelError
 from qwen2eval.model import Qwen2Config, load_model
 from qwen2eval.requests import Answer, Request
 
@@ -56,7 +53,7 @@ class Qwen2Backend(Backend):
             spec.max_length,
             model.config.n_parameters,
         )
-        self._defaults = _generation_config(checkpoint)
+        self._defaults = generation_defaults(str(checkpoint))
         self._lm = Qwen2LM(
             Engine(model, _engine_options(config, args)),
             spec.tokenizer,
@@ -184,17 +181,3 @@ def _engine_options(config: RunConfig, args: Qwen2Args) -> EngineOptions:
         pass_tokens=args.pass_tokens,
         max_running=None if config.batch_size == "auto" else int(config.batch_size),
     )
-
-
-def _generation_config(checkpoint: Path) -> dict[str, Any]:
-    """Return what the checkpoint's generation_config.json says of how text is generated; nothing where it has none."""
-    from transformers import GenerationConfig
-
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    if not (folder / "generation_config.json").is_file():
-        return {}
-    try:
-        found = GenerationConfig.from_pretrained(str(folder)).to_dict()
-    except (OSError, ValueError) as err:
-        raise ModelError(f"{str(folder / 'generation_config.json')!r} can't be read: {err}") from err
-    return {key: found[key] for key in (*GENERATION_ARGS, "eos_token_id") if found.get(key) is not None}

@@ -21,12 +21,13 @@ from qwen2eval.engine.generate import GenerateRequest
 from qwen2eval.engine.score import Failure, ScoreRequest
 from qwen2eval.engine.tree import Tokens
 from qwen2eval.errors import BackendError
+from qwen2eval.generation import CHECKPOINT_ARGS, applied
 from qwen2eval.requests import GenKwargs
 from qwen2eval.thoughts import Thinking
 from qwen2eval.tokenizer import Tokenizer
 
-GENERATION_ARGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""Arguments of a generation that pass to the engine; the checkpoint's generation_config.json may set them, too."""
+GENERATION_ARGS = CHECKPOINT_ARGS
+"""Arguments of a generation that pass to the engine."""
 _NEUTRAL_ARGS = {"num_beams": 1, "use_cache": True, "truncation": False}
 """Arguments that ask for what happens anyway."""
 _RECENT_TEXTS = 8
@@ -185,7 +186,7 @@ class Qwen2LM(TemplateLM):
             BackendError: an argument that the engine doesn't know.
             ValueError: one that makes no sense.
         """
-        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), self.max_gen_toks))
+        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(applied(gen_kwargs, self._defaults), self.max_gen_toks))
         end = AnswerEnd(self.tokenizer, kwargs.pop("until"), prompt=prompt, thinking=self._thinking)
         params = self._params(kwargs, seed)
         room = self.max_length - params.max_new_tokens
@@ -212,12 +213,9 @@ class Qwen2LM(TemplateLM):
                 f"--model qwen2 does not support the generation argument {unknown[0]!r}. Supported: until, "
                 f"max_gen_toks, do_sample, {', '.join(GENERATION_ARGS)}. For others use --model hf"
             )
-        merged = {key: self._defaults[key] for key in GENERATION_ARGS if self._defaults.get(key) is not None}
-        merged |= {key: kwargs[key] for key in GENERATION_ARGS if kwargs.get(key) is not None}
+        merged = {key: kwargs[key] for key in GENERATION_ARGS if key in kwargs}
         if not do_sample:
-            merged = {key: value for key, value in merged.items() if key == "repetition_penalty"}
-        elif not merged.get("temperature", 1.0) > 0:
-            raise ValueError(f"do_sample needs a temperature over 0, not {merged['temperature']}")
+            merged.pop("temperature", None)
         return GenerationParams(
             max_new_tokens=max_new_tokens, eos_ids=self.end_ids, do_sample=do_sample, seed=seed, **merged
         )

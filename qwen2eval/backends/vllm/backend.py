@@ -33,7 +33,8 @@ from qwen2eval.backends.vllm.engine import (
 )
 from qwen2eval.config import RunConfig
 from qwen2eval.errors import BackendError, ModelError
-from qwen2eval.requests import Answer, Request, is_sampled
+from qwen2eval.generation import applied
+from qwen2eval.requests import Answer, GenKwargs, Request
 from qwen2eval.thoughts import Thinking
 
 # vLLM and its processes read these when they start. They write to our stdout otherwise, which is for results.
@@ -70,7 +71,7 @@ class VllmBackend(Backend):
         assert spec.path is not None, "load_hf_spec sets the path"
         self._args = {key: value for key, value in config.model_args.items() if key != "pretrained"}
         self._path = spec.path
-        self._thinking = spec.thinking
+        self._thinking, self._defaults = spec.thinking, spec.generation_defaults
         args = engine_args(self._args, spec.path)
         # Thoughts are cut when answers are scored, not by lm-eval, which wants to know of a mark all the same
         args["think_end_token"] = spec.thinking.end or "</think>"
@@ -98,8 +99,14 @@ class VllmBackend(Backend):
             "dtype": self.dtype,
             "args": stable_args(self._args),
             **fingerprint_files(self._args),
+            **self._generation_identity(),
             **thoughts_identity(self._thinking),
         }
+
+    def _generation_identity(self) -> dict[str, str]:
+        """Return what the checkpoint adds to each generation, which earlier versions left out."""
+        added = {name: value for name, value in self._defaults.items() if name != "eos_token_id"}
+        return {"generation_config": stable_args(added)} if added else {}
 
     def usage(self) -> Mapping[str, int]:
         """Return the tokens of all requests and answers, and those that went through the layers."""
@@ -124,7 +131,10 @@ class VllmBackend(Backend):
         if not requests:
             return iter(())
         if requests[0].kind == "generate_until":
-            return (generation_ask(self._lm, i, request, self._thinking) for i, request in enumerate(requests))
+            return (
+                generation_ask(self._lm, i, request, self._thinking, self._defaults)
+                for i, request in enumerate(requests)
+            )
         if self._lm.enable_thinking:
             raise ValueError("enable_thinking=True is for generating tasks; this one compares log-probabilities")
         asks = choice_asks if requests[0].kind == "loglikelihood" else rolling_asks
@@ -152,14 +162,14 @@ def engine_args(args: dict[str, Any], path: str) -> dict[str, Any]:
     return kept
 
 
-def generation_ask(lm: Any, index: int, request: Request, thinking: Thinking) -> Ask:
+def generation_ask(lm: Any, index: int, request: Request, thinking: Thinking, defaults: GenKwargs) -> Ask:
     """Return what lm-eval's `VLLM.generate_until` would ask, and what it would make of the output.
 
     With two differences: a sampled request has its own seed, and one that says nothing of sampling is greedy. lm-eval
     0.4.13 means that, too (`normalize_gen_kwargs`), but leaves the temperature out, and vLLM's default is 1.
     """
-    kwargs = dict(request.gen_kwargs or {})
-    kwargs |= {"seed": request.seed} if is_sampled(kwargs) else {"temperature": 0.0}
+    kwargs = applied(request.gen_kwargs or {}, defaults)
+    kwargs |= {"seed": request.seed} if kwargs["do_sample"] else {"temperature": 0.0}
     eos = lm.tokenizer.decode(lm.eot_token_id) or lm.tokenizer.eos_token
     kwargs, until, n_most = lm.modify_gen_kwargs(kwargs, eos=eos, default_max_gen_toks=lm.max_gen_toks)
     tokens, n_most = maybe_truncate(

@@ -85,7 +85,6 @@ def _task_facts(task: TaskInfo, health: HealthInfo | None) -> tuple[Fact, ...]:
     words: dict[bool | None, str] = {True: "higher is better", False: "lower is better"}
     directions = ((name, words.get(metric.higher_is_better)) for name, metric in task.metrics.items())
     metrics = ", ".join(f"{name} ({direction})" if direction else name for name, direction in directions)
-    gen_kwargs = task.generation_kwargs
     return (
         *known(
             ("Shots", written(task.num_fewshot, str), False),
@@ -97,11 +96,7 @@ def _task_facts(task: TaskInfo, health: HealthInfo | None) -> tuple[Fact, ...]:
             ("Metrics", metrics, False),
             ("Chance", written(task.chance, numbers.format_percent), False),
             ("Filters", ", ".join(each for each in task.filters if each != "none") or "none", False),
-            (
-                "Generation arguments",
-                json.dumps(gen_kwargs, ensure_ascii=False, default=str) if gen_kwargs else None,
-                True,
-            ),
+            ("Generation arguments", _generation_text(task), True),
             ("Chat template", "applied" if task.apply_chat_template else "not applied", False),
             ("Errors clustered by", task.cluster, True),
             ("Preflight", task.preflight, False),
@@ -118,6 +113,18 @@ def _task_facts(task: TaskInfo, health: HealthInfo | None) -> tuple[Fact, ...]:
             ("Template hash", task.template_hash, True),
             ("Data SHA-256", task.data.sha256, True),
         ),
+    )
+
+
+def _generation_text(task: TaskInfo) -> str | None:
+    """Return the generation arguments as they were applied, each with where it comes from."""
+    if not task.generation_kwargs:
+        return None
+    if task.generation_sources is None:  # an older run: as the task had them
+        return json.dumps(task.generation_kwargs, ensure_ascii=False, default=str)
+    return ", ".join(
+        f"{name}={json.dumps(value, ensure_ascii=False, default=str)} ({task.generation_sources.get(name, 'task')})"
+        for name, value in task.generation_kwargs.items()
     )
 
 
