@@ -127,6 +127,17 @@ def read_items(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_c
     )
 
 
+def count_tokens(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_case: bool) -> Ints:
+    """Return how many tokens each text has; each ends with a line end."""
+    found = [np.empty(0, np.int64)]
+    for texts in batches:
+        _, begins, sizes = _read_batch("".join(texts), tokenizer, 0, fold_case=fold_case)
+        counts = np.concatenate(([0], np.cumsum(sizes)))
+        stops = counts[np.searchsorted(begins, np.cumsum([len(text) for text in texts]))]
+        found.append(np.diff(stops, prepend=0))
+    return np.concatenate(found).astype(np.int64)
+
+
 class _Batch(NamedTuple):
     ids: npt.NDArray[np.int32]
     places: WordPlaces
