@@ -11,7 +11,7 @@ from decontam.bpe_anchors import BpeItems, anchors_of
 from decontam.forms import ANY_ORDER, LETTERED, LETTERED_ORDER, OTHER
 from decontam.items import Items, ReadItems
 from decontam.kernels.anchors import AnchorSet, build_anchors
-from decontam.kernels.forms import own_ngrams
+from decontam.kernels.forms import own_ngrams, unite_benchmarks
 from decontam.kernels.ngrams import NgramTable, build_ngrams, without_postings
 from decontam.references import Reference
 from decontam.rule import Rule
@@ -62,20 +62,32 @@ class Testable(NamedTuple):
 
 def index_items(items: Items, benchmark_I: Ints, rule: Rule) -> ItemNgrams:
     """Index the n-grams of all items."""
-    group_I = _group_items(items, benchmark_I)
-    is_kept_T, tables = np.zeros(len(items.ids_T), np.bool_), list[NgramTable]()
+    group_I = _group_items(items)
+    is_kept_T = np.zeros(len(items.ids_T), np.bool_)
     owner_T = np.repeat(np.arange(len(items.starts_I)), np.diff(items.starts_I, append=len(items.ids_T)))
+    tables = list[NgramTable]()
     for size in sorted(set(rule.sizes)):
         starts = np.flatnonzero(items.is_start_T & (items.sizes_I[owner_T] == size)).astype(np.int32)
-        table = build_ngrams(items.ids_T, starts, items.starts_I, size)
-        is_own_P = own_ngrams(table.offsets_G1, table.items_P, group_I, benchmark_I, rule.template_items)
+        tables.append(build_ngrams(items.ids_T, starts, items.starts_I, size))
+    family_I = _families(tables, group_I, benchmark_I, rule)
+    for number, table in enumerate(tables):
+        is_own_P = own_ngrams(table.offsets_G1, table.items_P, group_I, family_I, rule.template_items)
         # a template is searched for in question and answer only, as it always was
-        is_kept_P = is_own_P | (table.places_P <= items.n_tokens_I[table.items_P] - size)
+        is_kept_P = is_own_P | (table.places_P <= items.n_tokens_I[table.items_P] - table.size)
         is_kept_T[items.starts_I[table.items_P[is_kept_P]] + table.places_P[is_kept_P]] = True
-        tables.append(without_postings(table._replace(is_own_P=is_own_P), is_kept_P))
+        tables[number] = without_postings(table._replace(is_own_P=is_own_P), is_kept_P)
     has_ngram_I = np.bincount(owner_T[is_kept_T], minlength=len(items.starts_I)) > 0
     kept_T1 = np.concatenate(([0], np.cumsum(is_kept_T)))
     return ItemNgrams(tuple(tables), group_I, has_ngram_I, kept_T1[items.stops_R] > kept_T1[items.starts_R])
+
+
+def _families(tables: Sequence[NgramTable], group_I: Ints, benchmark_I: Ints, rule: Rule) -> Ints:
+    """Return the benchmark of each item; those that have a template in common are one, as the tasks of a suite."""
+    family_B = np.arange(int(benchmark_I.max()) + 1)
+    for table in tables:
+        is_own_P = own_ngrams(table.offsets_G1, table.items_P, group_I, benchmark_I, rule.template_items)
+        unite_benchmarks(table.offsets_G1, table.items_P, is_own_P, benchmark_I, family_B)
+    return family_B[benchmark_I]
 
 
 def word_anchors(read: ReadItems, found: ItemNgrams, short_items: ShortItems | None, rule: Rule) -> AnchorSet:
@@ -145,15 +157,13 @@ def _window_places(items: Items, short_items: ShortItems) -> Ints:
     return items.starts_I[table.items_P] + table.places_P
 
 
-def _group_items(items: Items, benchmark_I: Ints) -> Ints:
+def _group_items(items: Items) -> Ints:
     """Return the first item of the same text as each: of the question, or of all of it where the question is short."""
-    known: dict[tuple[int, bytes], int] = {}
-    found = np.empty(len(items.starts_I), np.int64)
+    known: dict[bytes, int] = {}
     stops_I = np.where(items.n_question_I >= items.sizes_I, items.question_stops_I, items.stops_I)
-    bounds = zip(benchmark_I.tolist(), items.starts_I.tolist(), stops_I.tolist(), strict=True)
-    for item, (benchmark, start, stop) in enumerate(bounds):
-        found[item] = known.setdefault((benchmark, items.ids_T[start:stop].tobytes()), item)
-    return found
+    bounds = zip(items.starts_I.tolist(), stops_I.tolist(), strict=True)
+    found = [known.setdefault(items.ids_T[start:stop].tobytes(), item) for item, (start, stop) in enumerate(bounds)]
+    return np.array(found, np.int64)
 
 
 __all__ = ["FoundBy", "ItemNgrams", "Testable", "bpe_anchors", "index_items", "testable_forms", "word_anchors"]

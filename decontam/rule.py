@@ -47,7 +47,7 @@ class Rule:
     """Questions and items with fewer tokens than an n-gram are searched for in full if they have at least so many."""
     template_items: int = 1
     """An n-gram that more than so many different items of a benchmark have is a template: it is no evidence for any of
-    them. 0: no n-gram is."""
+    them. Benchmarks that have a template in common count as one. 0: no n-gram is a template."""
 
     def __post_init__(self) -> None:
         for name, low in (("ngram_size", 2), ("min_lcs", 0), ("min_whole", 2), ("template_items", 0)):

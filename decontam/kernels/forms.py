@@ -51,7 +51,7 @@ def join_segments(segments, stops_R, kinds_R, sizes_R, begins_S, stops_S, n_labe
 
 @njit(nogil=True, cache=True)
 def own_ngrams(offsets_G1, items_P, group_I, benchmark_I, most):
-    """Say of each posting whether at most so many different items of its item's benchmark have the n-gram.
+    """Say of each posting whether at most so many different items of any benchmark have the n-gram.
 
     Args:
         group_I: the first item with the same text as an item: these count as one.
@@ -67,14 +67,31 @@ def own_ngrams(offsets_G1, items_P, group_I, benchmark_I, most):
             n_other += group_I[items_P[posting]] != group_I[items_P[low]]
         if n_other < most:
             continue
-        groups = np.unique(group_I[items_P[low:high]])
-        for group in groups:
-            counts_B[benchmark_I[group]] += 1
-        for posting in range(low, high):
-            is_own_P[posting] = counts_B[benchmark_I[items_P[posting]]] <= most
-        for group in groups:
-            counts_B[benchmark_I[group]] = 0
+        # benchmark and group in one number
+        pairs = np.unique(benchmark_I[items_P[low:high]] * len(group_I) + group_I[items_P[low:high]])
+        for pair in pairs:
+            counts_B[pair // len(group_I)] += 1
+            if counts_B[pair // len(group_I)] > most:
+                is_own_P[low:high] = False
+        for pair in pairs:
+            counts_B[pair // len(group_I)] = 0
     return is_own_P
+
+
+@njit(nogil=True, cache=True)
+def unite_benchmarks(offsets_G1, items_P, is_own_P, benchmark_I, family_B):
+    """Give benchmarks that have a template in common the same number in `family_B`."""
+    for ngram in range(len(offsets_G1) - 1):
+        low, high = offsets_G1[ngram], offsets_G1[ngram + 1]
+        if low == high or is_own_P[low]:
+            continue
+        first = family_B[benchmark_I[items_P[low]]]
+        for posting in range(low + 1, high):
+            other = family_B[benchmark_I[items_P[posting]]]
+            if other != first:
+                for benchmark in range(len(family_B)):
+                    if family_B[benchmark] == other:
+                        family_B[benchmark] = first
 
 
 @njit(nogil=True, cache=True)

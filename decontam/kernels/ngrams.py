@@ -40,7 +40,7 @@ class NgramTable(NamedTuple):
     places_P: npt.NDArray[np.int32]
     """Where in the item it is, in tokens."""
     is_own_P: npt.NDArray[np.bool_]
-    """Whether an n-gram says which item of the benchmark it is; one that several have is a template."""
+    """Whether an n-gram says which item of its benchmark it is; one that several have is a template."""
 
     @property
     def n_ngrams(self) -> int:

@@ -1,6 +1,8 @@
 """What the engine computes, said slowly and obviously: the oracle of its tests."""
 
 import unicodedata
+from collections import defaultdict
+from functools import lru_cache
 from itertools import pairwise, permutations
 from typing import NamedTuple
 
@@ -98,6 +100,7 @@ def read(text, rule):
     return TOKENIZERS[rule.tokenizer].encode(stripped(text, fold_case=rule.fold_case), add_special_tokens=False).ids
 
 
+@lru_cache(maxsize=100)
 def size_of(reference, rule):
     if rule.tokenizer != "words":
         return rule.ngram_size
@@ -115,6 +118,7 @@ def of_script(named, text):
     return [label for script, label in named if any(unicodedata.name(c, "").startswith(script) for c in text)]
 
 
+@lru_cache(maxsize=100)
 def searched(reference, rule):
     """The n-grams of question and answer, and those of the other forms of an item, which are all that is looked for."""
     question, both = parts(reference, rule)
@@ -158,23 +162,44 @@ def orders(question, pieces, labels, size):
     return found
 
 
+@lru_cache(maxsize=100)
 def group(reference, rule):
     """Items of one text are one."""
     question, both = parts(reference, rule)
     return tuple(question if len(question) >= size_of(reference, rule) else both)
 
 
+def holders_of(ngram, size, items, rule):
+    """The different items that have an n-gram, by benchmark."""
+    found = defaultdict(set)
+    for item in items:
+        if size_of(item, rule) == size and ngram in set().union(*searched(item, rule)):
+            found[item.benchmark].add(group(item, rule))
+    return found
+
+
+@lru_cache(maxsize=100)
+def families(items, rule):
+    """Sets of benchmarks that have a template in common."""
+    found = [{item.benchmark} for item in items]
+    for size in rule.sizes:
+        for ngram in set().union(*(one for item in items for one in searched(item, rule))):
+            holders = holders_of(ngram, size, items, rule)
+            if max(map(len, holders.values()), default=0) > rule.template_items:
+                touched = [family for family in found if family & set(holders)]
+                found = [family for family in found if family not in touched] + [set().union(*touched)]
+    return found
+
+
 def is_own(ngram, reference, items, rule):
-    """Whether few enough other items of the benchmark have an n-gram."""
-    size = size_of(reference, rule)
-    holders = {
-        group(item, rule)
-        for item in items
-        if item.benchmark == reference.benchmark
-        and size_of(item, rule) == size
-        and ngram in set().union(*searched(item, rule))
-    }
-    return not rule.template_items or len(holders) <= rule.template_items
+    """Whether few enough items of any family of benchmarks have an n-gram."""
+    if not rule.template_items:
+        return True
+    holders = holders_of(ngram, size_of(reference, rule), items, rule)
+    for family in families(tuple(items), rule):
+        if len(set().union(*(holders[name] for name in family))) > rule.template_items:
+            return False
+    return True
 
 
 def verdict(text, reference, items, rule):

@@ -59,7 +59,7 @@ APPLES = Reference("b/0", "小明有十五个苹果，他给了小红三个，�
 CAPITAL = Reference("c/0", "What is the capital of France?", "Paris", "c")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(data=st.data(), items=references, rule=rules)
 def test_verdicts_are_those_of_the_slow_reading(data, items, rule):
     text = data.draw(texts_with_items(items))

@@ -204,14 +204,14 @@ def test_items_of_one_template_are_all_counted_and_the_strongest_shown(tmp_path)
     pairs = [match.rule for match in index.find_all_matches(document)]
     assert len(pairs) == 41
     assert results.references.n_documents_ngram.tolist() == [2] * 41
-    # the template says nothing of the items that are made from it; the other benchmark's item has it for itself
-    assert results.references.n_documents_strict.tolist() == [0] * 7 + [1] + [0] * 32 + [2]
-    assert results.references.n_documents_template.tolist() == [2] * 7 + [1] + [2] * 32 + [0]
+    # what is a template in one benchmark says nothing of the item of another, either
+    assert results.references.n_documents_strict.tolist() == [0] * 7 + [1] + [0] * 33
+    assert results.references.n_documents_template.tolist() == [2] * 7 + [1] + [2] * 33
     by_name = {row["benchmark"]: row for row in results.counts}
     moral = by_name["moral"]
     assert (moral["n_contaminated_strict"], moral["n_contaminated_qwen2"]) == (1, 1)
     assert (moral["n_template"], moral["n_any_ngram"]) == (39, 40)
-    assert (by_name["other"]["n_contaminated_strict"], by_name["other"]["n_documents"]) == (1, 2)
+    assert (by_name["other"]["n_template"], by_name["other"]["n_documents"]) == (1, 2)
     first = results.matches[results.matches.document_row == 0]
     assert 16 <= len(first) <= 17
     assert "moral/7" in set(first.reference_id)
