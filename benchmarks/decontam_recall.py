@@ -110,16 +110,15 @@ def measure(items: Sequence[Reference], novels: dict[str, str], most: int) -> tu
     chosen = sorted(rng.sample(range(len(items)), min(most, len(items))))
     cells, n_right, n_wrong = [], 0, 0
     for way in WAYS.values():
-        found_by = index.forms._asdict().get(way.form)
         counts = Counter[tuple[str, bool]]()
         batch = [(item, way.write(items[item], rng)) for item in chosen if way.form != "other" or items[item].forms]
         for item, text in batch:
             found = rules_of(index, planted(text, novels, rng))
-            kind = testable(found_by, index, item, has_choices=bool(items[item].choices), way=way)
+            kind = testable(index, item, has_choices=bool(items[item].choices), way=way)
             counts[kind, kind == "ngram" and found.get(item) in (STRICT, QWEN2)] += 1
             counts[f"any {kind}", found.get(item) in (STRICT, QWEN2, WHOLE)] += 1
             strict = [other for other, rule in found.items() if rule in (STRICT, QWEN2)]
-            right = [other for other in strict if other == item or holds(text, items[other].text)]
+            right = [other for other in strict if is_in(text, items[item], items[other])]
             n_right, n_wrong = n_right + len(right), n_wrong + len(strict) - len(right)
         n_testable = counts["ngram", True] + counts["ngram", False]
         n_whole = counts["any whole", True], counts["any whole", True] + counts["any whole", False]
@@ -127,7 +126,7 @@ def measure(items: Sequence[Reference], novels: dict[str, str], most: int) -> tu
     return cells, f"{n_right / (n_right + n_wrong):.3f}" if n_right + n_wrong else "–"
 
 
-def testable(found_by: object, index: ReferenceIndex, item: int, *, has_choices: bool, way: Way) -> str:
+def testable(index: ReferenceIndex, item: int, *, has_choices: bool, way: Way) -> str:
     """Return by what an item is to be found in a way: ngram, whole or nothing."""
     if not way.form:
         return "ngram" if index.testable[item] else "nothing"
@@ -153,10 +152,10 @@ def planted(text: str, novels: dict[str, str], rng: random.Random) -> str:
     return f"{passage[: PASSAGE // 2]}\n{text}\n{passage[PASSAGE // 2 :]}"
 
 
-def holds(text: str, question: str) -> bool:
-    """Whether a text has all words of a question in a row."""
-    words, wanted = (re.sub(r"[\W_]+", " ", one.lower()) for one in (text, question))
-    return f" {wanted.strip()} " in f" {words.strip()} "
+def is_in(text: str, planted_item: Reference, other: Reference) -> bool:
+    """Whether a text holds an item: the planted one, one with the same words, or one whose whole question is in it."""
+    words, own, wanted = (re.sub(r"[\W_]+", " ", one.lower()).strip() for one in (text, planted_item.text, other.text))
+    return own == wanted or f" {wanted} " in f" {words} "
 
 
 def text_of(data_dir: Path, name: str) -> str:

@@ -59,7 +59,7 @@ def _notes(counts: Sequence[Mapping[str, Any]], size: int) -> Iterator[str]:
     if short := total("n_references") - total("n_testable"):
         yield f"{short:,} items have fewer than {size} tokens: not testable, searched for in full only"
     if whole := total("n_testable_whole_question"):
-        yield f"{whole:,} questions have fewer than {size} tokens: without the answer they are searched for in full only"
+        yield f"{whole:,} questions have fewer than {size} tokens: without the answer they are found in full only"
     if lost := total("n_references") - total("n_testable_question"):
         yield f"{lost:,} questions can't be found without the answer: they are even shorter, or in other items"
     if total("n_template"):
