@@ -18,6 +18,7 @@ import tempfile
 from multiprocessing import Process
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from lib.decontam_corpus import write_corpus
 from lib.measure import Cost, measure, python, show, title
@@ -47,7 +48,8 @@ def ngrams(text):
 known = set()
 for line in open(sys.argv[2], encoding="utf-8"):
     item = json.loads(line)
-    known |= ngrams(item["text"] + " " + item["answer"])
+    answer = item["answer"] if isinstance(item["answer"], str) else " ".join(item["answer"])
+    known |= ngrams(item["text"] + " " + answer)
 found = 0
 for path in sorted(Path(sys.argv[1]).glob("*.jsonl")):
     for line in open(path, encoding="utf-8"):
@@ -135,7 +137,12 @@ def compare(folder: Path, items: Path, scratch: Path, args: argparse.Namespace, 
 
 
 def planted_items(items: Path) -> list[tuple[str, str]]:
-    return [(row["id"], f"{row['text']}\n{row['answer']}") for row in read(items)]
+    return [(row["id"], f"{row['text']}\n{_as_text(row['answer'])}") for row in read(items)]
+
+
+def _as_text(answer: str | list[str]) -> str:
+    """Return an answer, or choices, a line each."""
+    return answer if isinstance(answer, str) else "\n".join(answer)
 
 
 def our_command(corpus: Path, items: Path, out: str, workers: int, tokens: str | None) -> list[str]:
@@ -161,7 +168,9 @@ def decon_cost(interpreter: str, corpus: Path, items: Path, scratch: Path) -> Co
                 "split": "test",
                 "fingerprint": row["id"],
             }
-            file.write(json.dumps({**told, "question": row["text"], "answer": row["answer"], "doc_id": i}) + "\n")
+            file.write(
+                json.dumps({**told, "question": row["text"], "answer": _as_text(row["answer"]), "doc_id": i}) + "\n"
+            )
     command = ["taskset", "-c", "0", interpreter, "-c", DECON, str(corpus), str(evals), str(scratch / "out"), "1"]
     return measure(command)
 
@@ -180,7 +189,7 @@ def a_part(folder: Path, part: Path, megabytes: int) -> Path:
 
 def write_items(path: Path, data_dir: Path) -> int:
     """Write the items of the three benchmarks, as `read_references` takes them."""
-    rows = []
+    rows: list[tuple[str, str, str | list[str]]] = []
     for i, line in enumerate((data_dir / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()):
         row = json.loads(line)
         rows.append((f"gsm8k/{i}", row["question"], row["answer"]))
@@ -189,9 +198,7 @@ def write_items(path: Path, data_dir: Path) -> int:
     rows += [(f"humaneval/{i}", row["prompt"], row["canonical_solution"]) for i, row in enumerate(found)]
     for table in sorted((data_dir / "mmlu" / "test").glob("*.csv")):
         with table.open(encoding="utf-8", newline="") as file:
-            rows += [
-                (f"mmlu/{table.stem}/{i}", row[0], "\n".join(row[1:5])) for i, row in enumerate(csv.reader(file)) if i
-            ]
+            rows += [(f"mmlu/{table.stem}/{i}", row[0], row[1:5]) for i, row in enumerate(csv.reader(file)) if i]
     with path.open("w", encoding="utf-8") as file:
         for name, text, answer in rows:
             benchmark = name.split("/")[0]
@@ -199,7 +206,7 @@ def write_items(path: Path, data_dir: Path) -> int:
     return len(rows)
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

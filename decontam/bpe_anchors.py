@@ -20,6 +20,7 @@ from decontam.kernels.grams import SIZES, gram_keys
 from decontam.kernels.words import split
 from decontam.normalize import CODE_POINT, Folded
 from decontam.resolved import fold_resolved
+from decontam.rule import Rule
 
 Ints = npt.NDArray[np.int64]
 ANCHOR, STEP = 6, 2
@@ -127,6 +128,18 @@ def read_items(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, *, fold_c
         *(np.concatenate([one.ids for one in parts]), stops[::2].copy(), stops[1::2].copy(), places),
         *(np.concatenate(word_stops)[1::2].astype(np.int64), "".join(one.stripped for one in parts), is_exact),
     )
+
+
+def count_tokens(batches: Iterable[Sequence[str]], tokenizer: BpeTokens, rule: Rule) -> Ints:
+    """Return how many tokens each text has; each ends with what keeps it apart (`resolved.BETWEEN`)."""
+    found = [np.empty(0, np.int64)]
+    for texts in batches:
+        folded = fold_resolved("".join(texts), fold_case=rule.fold_case, markup=rule.markup)
+        _, begins, sizes = _read_batch(folded, tokenizer, 0)
+        counts = np.concatenate(([0], np.cumsum(sizes)))
+        stops = counts[np.searchsorted(begins, np.cumsum([len(text) for text in texts]))]
+        found.append(np.diff(stops, prepend=0))
+    return np.concatenate(found).astype(np.int64)
 
 
 class _Batch(NamedTuple):

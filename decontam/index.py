@@ -20,15 +20,17 @@ import numpy.typing as npt
 from decontam.bpe import BpeVocabulary
 from decontam.errors import DecontamError
 from decontam.files import beside
-from decontam.items import bpe_anchors, fewest_tokens, index_ngrams, index_short_items, place_items, read_tokens
+from decontam.item_ngrams import ItemNgrams, Testable, bpe_anchors, index_items, testable_forms, word_anchors
+from decontam.items import read_tokens
 from decontam.kernels import anchors
 from decontam.kernels.compare import DocumentMatches
 from decontam.matching import Match, SearchTables, as_matches, find_in_texts
 from decontam.normalize import TEXT_VERSION, fold_table
 from decontam.references import Reference
 from decontam.rule import Rule
+from decontam.short_items import find_short_items
 
-_VERSION = 2
+_VERSION = 3
 """Of what matches are found; part of the fingerprint. A change of it makes every stopped scan begin again."""
 
 Bytes = npt.NDArray[np.uint8]
@@ -43,6 +45,10 @@ class ReferenceIndex:
     """The items, in the order in which they were given."""
     tables: SearchTables
     """Their tokens and n-grams."""
+    testable: npt.NDArray[np.bool_]
+    """Whether each item has an n-gram that could be found."""
+    forms: Testable
+    """By what each item is found in each form."""
     anchor_set: anchors.AnchorSet
     """What is searched for in raw bytes."""
 
@@ -55,20 +61,17 @@ class ReferenceIndex:
         """
         references, rule = tuple(references), rule or Rule()
         _check_ids(references)
-        read = read_tokens(references, rule)
-        items = place_items(read, rule)
-        ngrams = tuple(index_ngrams(items, size) for size in sorted(set(rule.sizes)))
-        is_whole_I = items.is_short_I & (items.n_tokens_I >= rule.min_whole)
-        n_first = fewest_tokens(items, is_whole_I, rule.min_whole)
-        short_items = index_short_items(items, is_whole_I, n_first)
-        if read.bpe is not None:
-            anchor_set = bpe_anchors(read.bpe, items, ngrams[0].size, is_whole_I, rule)
+        read, benchmark_I = read_tokens(references, rule), _number_benchmarks(references)
+        found: ItemNgrams = index_items(read.items, benchmark_I, rule)
+        short_items = find_short_items(read.items, found.group_I, benchmark_I, rule)
+        if read.bpe is None:
+            anchor_set = word_anchors(read, found, short_items, rule)
         else:
-            bounds = items.starts_I, items.stops_I, items.is_short_I
-            anchor_set = anchors.build_anchors(read.hashes_T, *bounds, ngram_size=min(rule.sizes), whole=n_first)
+            anchor_set = bpe_anchors(read, read.bpe, short_items, rule)
         anchor_set = anchor_set._replace(reads_markup=rule.markup)
-        tables = SearchTables(rule, items, _number_benchmarks(references), read.vocabulary, ngrams, short_items)
-        return cls(references, tables, anchor_set)
+        tables = SearchTables(rule, read.items, benchmark_I, read.vocabulary, found.tables, short_items)
+        forms = testable_forms(references, read.items, found, short_items)
+        return cls(references, tables, found.has_ngram_I, forms, anchor_set)
 
     @property
     def rule(self) -> Rule:
@@ -94,11 +97,6 @@ class ReferenceIndex:
     def n_ngrams(self) -> int:
         """Distinct n-grams; `Match.ngram_ids` are below."""
         return sum(table.n_ngrams for table in self.tables.ngrams)
-
-    @property
-    def testable(self) -> npt.NDArray[np.bool_]:
-        """Whether each item has an n-gram that could be found."""
-        return ~self.tables.items.is_short_I
 
     @property
     def n_tokens(self) -> Ints:

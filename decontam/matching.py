@@ -18,25 +18,30 @@ from decontam.kernels.compare import (
     LCS,
     LONGEST,
     N_COLUMNS,
+    N_ITEM_COLUMNS,
     N_SHARED,
     N_SHORTER,
+    PART,
     RULE,
+    RULE_OF_ITEM,
     TEXT,
-    WITH_ANSWER,
     DocumentMatches,
     Targets,
     Texts,
     compare_texts,
 )
-from decontam.kernels.ngrams import NgramTable
+from decontam.kernels.ngrams import Hits, NgramTable
 from decontam.kernels.words import UNKNOWN, Vocabulary, number_words, read_texts, split
 from decontam.normalize import fold, fold_table
 from decontam.references import Reference
 from decontam.resolved import BETWEEN, fold_resolved, resolve
 from decontam.rule import RULES, WHOLE, Rule, RuleName
+from decontam.short_items import ShortItems
 
 Ints = npt.NDArray[np.int64]
-ReferencePart = Literal["question", "question+answer"]
+ReferencePart = Literal["question", "question+answer", "other form"]
+PARTS: tuple[ReferencePart, ...] = ("question", "question+answer", "other form")
+"""Parts of an item by the numbers that rows have for them."""
 _FOLDED_CHARACTERS = 1 << 20
 """Of a text that is folded by NFKC at once."""
 
@@ -48,7 +53,8 @@ class Match:
     reference_id: str
     benchmark: str
     reference_part: ReferencePart
-    """The part of the item for which the strongest rule applies; the question if it applies to both."""
+    """The part of the item for which the strongest rule applies; the question if it applies to both. Another form has
+    lettered choices, say; what is compared then is question and answer."""
     rule: RuleName
     """The strongest rule that applies; qwen2 implies strict."""
     n_shared_ngrams: int
@@ -79,8 +85,8 @@ class SearchTables:
     """The numbers of the tokens that items have."""
     ngrams: tuple[NgramTable, ...]
     """The items' n-grams, a table for each size."""
-    short_items: NgramTable | None
-    """The first tokens of items that are found in full; None: there are no such items."""
+    short_items: ShortItems | None
+    """Questions and items that are found in full; None: there are none."""
 
     @property
     def targets(self) -> Targets:
@@ -116,9 +122,9 @@ def find_in_texts(tables: SearchTables, texts: Sequence[str], *, limit: int | No
             found.append(_renumbered(compared, n_ngrams))
         n_ngrams += table.n_ngrams
     if tables.short_items is not None:
-        hits = tables.short_items.find(read.ids, ids_T)
+        hits = tables.short_items.windows.find(read.ids, ids_T)
         if len(hits.positions):
-            found.append(_find_short_items(tables, read, tables.short_items.postings(hits)))
+            found.append(_find_short_items(tables, read, tables.short_items, hits))
     return found[0] if len(found) == 1 else _merged(found)
 
 
@@ -131,7 +137,7 @@ def as_matches(found: DocumentMatches, references: Sequence[Reference]) -> Itera
         yield Match(
             reference_id=reference.id,
             benchmark=reference.benchmark,
-            reference_part="question+answer" if row[WITH_ANSWER] else "question",
+            reference_part=PARTS[row[PART]],
             rule=RULES[row[RULE]],
             n_shared_ngrams=row[N_SHARED],
             longest_match=row[LONGEST],
@@ -216,27 +222,31 @@ def _renumbered(found: DocumentMatches, n_before: int) -> DocumentMatches:
     return found._replace(ngrams=found.ngrams + n_before, every_ngram=found.every_ngram + np.array([0, n_before]))
 
 
-def _find_short_items(tables: SearchTables, read: Texts, postings: tuple[Ints, ...]) -> DocumentMatches:
-    """Return the short items that occur in texts in full, or at least their questions."""
-    texts = np.searchsorted(read.starts_D1, postings[1], "right") - 1
+def _find_short_items(tables: SearchTables, read: Texts, short: ShortItems, hits: Hits) -> DocumentMatches:
+    """Return the short questions and items that occur in texts in full."""
+    found_items, at, places, _ = short.windows.postings(hits)
+    firsts = at - places
+    texts = np.searchsorted(read.starts_D1, at, "right") - 1
     candidates: dict[tuple[int, int], list[int]] = {}
-    for text, item, position in zip(texts.tolist(), postings[0].tolist(), postings[1].tolist(), strict=True):
-        candidates.setdefault((text, item), []).append(position)
+    for text, item, first in zip(texts.tolist(), found_items.tolist(), firsts.tolist(), strict=True):
+        candidates.setdefault((text, item), []).append(first)
     rows, spans, stops = list[list[int]](), list[tuple[int, int]](), list[int]()
     for (text, item), positions in sorted(candidates.items()):
-        if found := _find_in_full(tables, item, read.ids, positions):
+        if found := _find_in_full(tables.items, short, item, read.ids, positions):
             runs = _runs(found.positions, found.n_tokens)
             spans += [(int(read.begins[first]), int(read.ends[stop - 1])) for first, stop in runs]
             rows.append(_row_of_short_item(text, item, found))
             stops.append(len(spans))
     table, none = np.array(rows, np.int64).reshape(-1, N_COLUMNS), np.empty(0, np.int64)
+    every = np.zeros((len(table), N_ITEM_COLUMNS), np.int64)
+    every[:, :RULE_OF_ITEM], every[:, RULE_OF_ITEM] = table[:, [TEXT, ITEM]], table[:, RULE]
     return DocumentMatches(
         rows_R=table,
         span_stops_R=np.array(stops, np.int64),
         spans=np.array(spans, np.int64).reshape(-1, 2),
         ngram_stops_R=np.zeros(len(table), np.int64),
         ngrams=none,
-        every_item=table[:, [TEXT, ITEM, RULE]],
+        every_item=every,
         every_ngram=none.reshape(0, 2),
     )
 
@@ -253,23 +263,24 @@ class _InFull(NamedTuple):
 
 
 def _find_in_full(
-    tables: SearchTables, item: int, ids: npt.NDArray[np.int32], positions: Sequence[int]
+    items: Items, short: ShortItems, item: int, ids: npt.NDArray[np.int32], positions: Sequence[int]
 ) -> _InFull | None:
     """Return where a short item occurs with its answer, else where its question does; None: nowhere."""
-    items = tables.items
     start = int(items.starts_I[item])
-    for with_answer, stops_I in ((True, items.stops_I), (False, items.question_stops_I)):
+    both, question = (True, items.stops_I, short.is_item_I), (False, items.question_stops_I, short.is_question_I)
+    for with_answer, stops_I, is_searched_I in (both, question):
         size = int(stops_I[item]) - start
+        if not is_searched_I[item]:
+            continue
         tokens = items.ids_T[start : start + size]
-        found = [at for at in positions if np.array_equal(ids[at : at + size], tokens)]
-        if found and size >= tables.rule.min_whole:
+        if found := [at for at in positions if at >= 0 and np.array_equal(ids[at : at + size], tokens)]:
             return _InFull(with_answer, size, found)
     return None
 
 
 def _row_of_short_item(text: int, item: int, found: _InFull) -> list[int]:
     row = [0] * N_COLUMNS
-    row[TEXT], row[ITEM], row[WITH_ANSWER], row[RULE] = text, item, int(found.with_answer), WHOLE
+    row[TEXT], row[ITEM], row[PART], row[RULE] = text, item, int(found.with_answer), WHOLE
     row[LONGEST], row[LCS], row[N_SHORTER] = found.n_tokens, -1, 1
     return row
 
@@ -279,13 +290,27 @@ def _merged(found: Sequence[DocumentMatches]) -> DocumentMatches:
     none = np.empty(0, np.int64)
     if not found:
         rows, pairs = none.reshape(0, N_COLUMNS), none.reshape(0, 2)
-        return DocumentMatches(rows, none, pairs, none, none, none.reshape(0, 3), pairs)
+        return DocumentMatches(rows, none, pairs, none, none, none.reshape(0, N_ITEM_COLUMNS), pairs)
     rows = np.concatenate([one.rows_R for one in found])
-    order = np.lexsort((rows[:, ITEM], rows[:, TEXT]))
+    order = _strongest_of_each(rows, RULE)
     spans = _ragged([one.span_stops_R for one in found], [one.spans for one in found], order)
     ngrams = _ragged([one.ngram_stops_R for one in found], [one.ngrams for one in found], order)
     every_item, every_ngram = (np.concatenate([one[i] for one in found]) for i in (-2, -1))
+    every_item = every_item[_strongest_of_each(every_item, RULE_OF_ITEM)]
     return DocumentMatches(rows[order], *spans, *ngrams, every_item, every_ngram)
+
+
+def _strongest_of_each(rows: Ints, column: int) -> Ints:
+    """Return which rows to keep, in the order of texts and items: the one with the strongest rule, where there are two.
+
+    A short question may stand in a text in full that shares an n-gram with the item, too.
+    """
+    strength = np.array([RULES.index(rule) for rule in ("qwen2", "strict", "whole", "template")]).argsort()
+    order = np.lexsort((strength[rows[:, column]], rows[:, ITEM], rows[:, TEXT]))
+    pairs = rows[order][:, [TEXT, ITEM]]
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+    return order[is_first]
 
 
 def _ragged(stops: Sequence[Ints], values: Sequence[Ints], order: Ints) -> tuple[Ints, Ints]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from decontam.columns import Ints, flags, lists, numbers, strings
+from decontam.columns import Ints, lists, numbers, strings
 from decontam.files import beside
 from decontam.kernels.compare import (
     ITEM,
@@ -19,9 +19,9 @@ from decontam.kernels.compare import (
     LONGEST,
     N_SHARED,
     N_SHORTER,
+    PART,
     RULE,
     TEXT,
-    WITH_ANSWER,
     DocumentMatches,
 )
 from decontam.records import Part, Problem
@@ -55,7 +55,7 @@ PROBLEM_SCHEMA = pa.schema([("path", pa.string()), ("row", pa.int64()), ("kind",
 _SCHEMA = pa.schema(
     [
         *(MATCH_SCHEMA.field(name) for name in ("document_row", "document_begin", "document_end")),
-        *(("item", pa.int32()), ("with_answer", pa.bool_()), ("rule", pa.int8())),
+        *(("item", pa.int32()), ("reference_part", pa.int8()), ("rule", pa.int8())),
         *(MATCH_SCHEMA.field(name) for name in ("n_shared_ngrams", "longest_match", "lcs_length", "lcs_ratio")),
         *(MATCH_SCHEMA.field("spans"), ("excerpt", pa.large_string()), MATCH_SCHEMA.field("excerpt_begin")),
         ("ngram_ids", pa.list_(pa.int32())),
@@ -65,6 +65,11 @@ _SCHEMA = pa.schema(
 FORMAT = 4
 """Of part files; another one is not read."""
 _FACTS, _NGRAMS = b"qwen2eval.part", b"qwen2eval.ngrams"
+
+
+COUNTED = (*RULES, "ngram")
+"""By what documents are counted for each item: the rules, and an n-gram of question and answer, a template or not."""
+_NGRAM = len(RULES)
 
 
 class Documents(NamedTuple):
@@ -84,7 +89,7 @@ class Counts(NamedTuple):
     of_ngram: Ints
     """(n-grams of the index,)"""
     of_item: Ints
-    """(rules, items), the rules as in RULES; those of the qwen2 rule are strict, too."""
+    """(COUNTED, items); those of the qwen2 rule are strict, too."""
 
 
 @dataclass
@@ -107,7 +112,7 @@ class PartResult:
     @classmethod
     def empty(cls, part: Part, *, n_items: int, n_ngrams: int) -> Self:
         """Return the result before anything is read."""
-        counts = Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(RULES), n_items), np.int64))
+        counts = Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(COUNTED), n_items), np.int64))
         return cls(part, counts, rest=[cls(one, counts) for one in part.rest])
 
     @property
@@ -122,10 +127,11 @@ class PartResult:
 
     def add(self, found: DocumentMatches, documents: Documents) -> None:
         """Keep what documents hold."""
-        _, items, rules = found.every_item.T
+        _, items, rules, has_ngram = found.every_item.T
         np.add.at(self.counts.of_ngram, found.every_ngram[:, 1], 1)
         np.add.at(self.counts.of_item, (np.where(rules == QWEN2, STRICT, rules), items), 1)
         np.add.at(self.counts.of_item, (QWEN2, items[rules == QWEN2]), 1)
+        np.add.at(self.counts.of_item, (_NGRAM, items[has_ngram > 0]), 1)
         self.n_documents_matched += len(np.unique(found.every_item[:, 0]))
         if len(found.rows_R):
             self.tables.append(_table(found, documents))
@@ -195,7 +201,7 @@ def _table(found: DocumentMatches, documents: Documents) -> pa.Table:
     spans = [numbers(one, pa.int64()) for one in found.spans.T]
     columns = [
         *(numbers(one[rows], pa.int64()) for one in (documents.rows, documents.begins, documents.ends)),
-        *(numbers(column(ITEM), pa.int32()), flags(column(WITH_ANSWER)), numbers(column(RULE), pa.int8())),
+        *(numbers(column(ITEM), pa.int32()), numbers(column(PART), pa.int8()), numbers(column(RULE), pa.int8())),
         *(numbers(column(name), pa.int32()) for name in (N_SHARED, LONGEST)),
         numbers(column(LCS), pa.int32(), is_null=no_lcs),
         numbers(column(LCS) / column(N_SHORTER), pa.float64(), is_null=no_lcs),
@@ -234,7 +240,7 @@ def read_part_result(path: Path, *, n_items: int, n_ngrams: int) -> PartResult:
     table = pq.read_table(path, use_threads=False, pre_buffer=False)
     facts, metadata = json.loads(table.schema.metadata[_FACTS]), table.schema
     table, problems, results = table.replace_schema_metadata(), _read_problems(path, facts), list[PartResult]()
-    counts = Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(RULES), n_items), np.int64))
+    counts = Counts(np.zeros(n_ngrams, np.int64), np.zeros((len(COUNTED), n_items), np.int64))
     for one in facts["files"]:
         name, begin, end, size, stamp, _ = one["part"]
         n_rows, n_documents, n_documents_matched, n_bytes = one["counts"]

@@ -23,12 +23,30 @@ class Reference:
     """What follows the question: the answer, or the choices."""
     benchmark: str = ""
     """What counts are summed up by."""
+    choices: tuple[str, ...] = ()
+    """The choices one by one, which may stand in any order and be lettered or numbered; `answer` is all of them, a line
+    each. (): there are none."""
+    forms: tuple[str, ...] = ()
+    """Other texts of the item that are searched for by themselves, as a task's prompt or a program's tests."""
+
+    def __post_init__(self) -> None:
+        # saved as JSON, they come back as lists
+        object.__setattr__(self, "choices", tuple(self.choices))
+        object.__setattr__(self, "forms", tuple(self.forms))
+        if self.choices and not self.answer:
+            object.__setattr__(self, "answer", "\n".join(self.choices))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What follows the question, piece by piece: the choices, or the answer."""
+        return self.choices if self.choices and self.answer == "\n".join(self.choices) else (self.answer,)
 
 
 def read_references(path: Path, *, text_field: str = "text", answer_field: str | None = None) -> list[Reference]:
     """Read a jsonl file (plain, .gz, .zst, .bz2 or .xz), one item a line.
 
     An item's id is its `id`, else `<file name>/<line, from 0>`; its benchmark is its `benchmark`, else the file's name.
+    A list of texts as the answer are choices.
 
     Raises:
         DecontamError: no such file, broken JSON, a line without the text field, or an id that is there twice.
@@ -37,12 +55,14 @@ def read_references(path: Path, *, text_field: str = "text", answer_field: str |
     found: dict[str, Reference] = {}
     for number, row in _rows(path):
         text, answer = row.get(text_field), "" if answer_field is None else row.get(answer_field)
+        choices = _choices(answer)
+        answer = "\n".join(choices) if choices else answer
         for field, value in ((text_field, text), (answer_field, answer)):
             if not isinstance(value, str):
                 known = ", ".join(map(repr, row)) or "none"
                 raise DecontamError(f"{path}, line {number + 1}: no text in field {field!r}; its fields are {known}")
         reference = Reference(
-            str(row.get("id", f"{name}/{number}")), str(text), str(answer), str(row.get("benchmark", name))
+            str(row.get("id", f"{name}/{number}")), str(text), str(answer), str(row.get("benchmark", name)), choices
         )
         if reference.id in found:
             raise DecontamError(
@@ -50,6 +70,12 @@ def read_references(path: Path, *, text_field: str = "text", answer_field: str |
             )
         found[reference.id] = reference
     return list(found.values())
+
+
+def _choices(answer: object) -> tuple[str, ...]:
+    """Return the texts of a list; () for all else."""
+    is_list = isinstance(answer, list) and all(isinstance(choice, str) for choice in answer)
+    return tuple(answer) if is_list and isinstance(answer, list) else ()
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

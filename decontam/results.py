@@ -29,7 +29,9 @@ from decontam.columns import Ints, flags, numbers, strings
 from decontam.errors import DecontamError
 from decontam.files import beside
 from decontam.index import ReferenceIndex
-from decontam.part_result import MATCH_SCHEMA, PROBLEM_SCHEMA, PartResult, problem_table
+from decontam.item_ngrams import FoundBy
+from decontam.matching import PARTS
+from decontam.part_result import COUNTED, FORMAT, MATCH_SCHEMA, PROBLEM_SCHEMA, PartResult, problem_table
 from decontam.records import Problem
 from decontam.rule import RULES
 from decontam.walk import Expanded
@@ -139,6 +141,7 @@ def finish(
     # written last: a folder with a manifest is a finished scan
     manifest = {
         "version": _version(),
+        "format": FORMAT,
         "rule": index.rule.as_dict(),
         **scanned,
         "inputs": [{"path": path, "stamp": stamp} for path, stamp in sums.stamps.items()],
@@ -180,7 +183,7 @@ class _Names(NamedTuple):
         return cls(strings(ids), strings([item.benchmark for item in index.references]), ranks)
 
 
-_RULE_NAMES, _PARTS = strings(RULES), strings(["question", "question+answer"])
+_RULE_NAMES, _PARTS = strings(RULES), strings(PARTS)
 
 
 def _matches(table: pa.Table, path: str, first_row: int, n_documents_of: Ints, names: _Names) -> pa.Table:
@@ -193,7 +196,7 @@ def _matches(table: pa.Table, path: str, first_row: int, n_documents_of: Ints, n
         "document_row": numbers(rows + first_row, pa.int64()),
         "benchmark": names.benchmarks.take(item),
         "reference_id": names.ids.take(item),
-        "reference_part": _PARTS.take(table["with_answer"].combine_chunks().cast(pa.int8())),
+        "reference_part": _PARTS.take(table["reference_part"].combine_chunks()),
         "rule": _RULE_NAMES.take(table["rule"].combine_chunks()),
         "min_df": _least(table["ngram_ids"].combine_chunks(), n_documents_of),
     }
@@ -218,7 +221,7 @@ class _Sums:
 
     benchmark_I: Ints
     n_documents_of_item: Ints
-    """(rules, items)"""
+    """(COUNTED, items)"""
     n_documents: Ints
     """(benchmarks,); a document is in one part."""
     shards: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -230,7 +233,7 @@ class _Sums:
     def of(cls, index: ReferenceIndex) -> Self:
         """Return sums of nothing."""
         n_benchmarks = int(index.benchmark_I.max()) + 1
-        of_item = np.zeros((len(RULES), len(index.references)), np.int64)
+        of_item = np.zeros((len(COUNTED), len(index.references)), np.int64)
         return cls(index.benchmark_I, of_item, np.zeros(n_benchmarks, np.int64))
 
     def counting(self, parts: Iterable[PartResult]) -> Iterator[PartResult]:
@@ -269,13 +272,19 @@ def _counts(index: ReferenceIndex, sums: _Sums) -> list[dict[str, Any]]:
         )
         counts["n_references"] += 1
         counts["n_testable"] += testable
-    has_rule = sums.n_documents_of_item > 0
+    strict, qwen2, whole, template, ngram = sums.n_documents_of_item > 0
     for number, counts in enumerate(found.values()):
-        n_items = dict(zip(RULES, has_rule[:, index.benchmark_I == number].sum(axis=1).tolist(), strict=True))
-        counts["n_contaminated_strict"] = n_items["strict"]
-        counts["n_contaminated_qwen2"] = n_items["qwen2"] if index.rule.name == "qwen2" else None
-        counts["n_whole"] = n_items["whole"]
+        is_own = index.benchmark_I == number
+        counts["n_contaminated_strict"] = int(strict[is_own].sum())
+        counts["n_contaminated_qwen2"] = int(qwen2[is_own].sum()) if index.rule.name == "qwen2" else None
+        # by what an item is found that no n-gram of its own is found of
+        counts["n_whole"] = int((whole & ~strict)[is_own].sum())
+        counts["n_template"] = int((template & ~strict & ~whole)[is_own].sum())
+        counts["n_any_ngram"] = int(ngram[is_own].sum())
         counts["n_documents"] = int(sums.n_documents[number])
+        for form, found_by in index.forms._asdict().items():
+            counts[f"n_testable_{form}"] = int((found_by[is_own] > FoundBy.NOTHING).sum())
+        counts["n_testable_whole_question"] = int((index.forms.question[is_own] == FoundBy.WHOLE).sum())
     return list(found.values())
 
 
@@ -302,12 +311,17 @@ def _references(index: ReferenceIndex, sums: _Sums) -> pa.Table:
     texts = {
         name: strings([one.encode("utf-8", "replace").decode() for one in column]) for name, column in columns.items()
     }
-    found = zip(RULES, sums.n_documents_of_item, strict=True)
+    found = zip(COUNTED, sums.n_documents_of_item, strict=True)
+    words = {FoundBy.NO_FORM: None, FoundBy.NOTHING: "nothing", FoundBy.WHOLE: "whole", FoundBy.NGRAM: "ngram"}
     return pa.Table.from_pydict(
         {
             **texts,
             "n_tokens": numbers(index.n_tokens, pa.int32()),
             "testable": flags(index.testable),
+            **{
+                f"found_by_{form}": pa.array([words[FoundBy(value)] for value in found_by.tolist()], pa.string())
+                for form, found_by in index.forms._asdict().items()
+            },
             **{f"n_documents_{rule}": numbers(of_rule, pa.int64()) for rule, of_rule in found},
         }
     )

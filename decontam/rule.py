@@ -12,12 +12,13 @@ from typing import Any, Literal, Self
 from decontam.errors import DecontamError
 
 _MOST_TOKENS = 100_000
-RuleName = Literal["qwen2", "strict", "whole"]
+RuleName = Literal["qwen2", "strict", "whole", "template"]
 """Which rule applies to a document and an item. qwen2: an n-gram and the longest common subsequence, so strict, too;
-whole: an item too short for an n-gram occurs in the document in full."""
-RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole")
+whole: a question or item too short for an n-gram occurs in the document in full; template: all shared n-grams are such
+that other items of the benchmark have them, too, so they don't say which item it is, or whether it is one."""
+RULES: tuple[RuleName, ...] = ("strict", "qwen2", "whole", "template")
 """The rules by the numbers that tables have for them; part files hold these numbers, so the order stays."""
-STRICT, QWEN2, WHOLE = range(3)
+STRICT, QWEN2, WHOLE, TEMPLATE = range(4)
 """Places in RULES."""
 
 
@@ -46,10 +47,13 @@ class Rule:
     """Whether HTML's tags and entities, and escapes with a backslash, are read as what they stand for; else their names
     are words."""
     min_whole: int = 5
-    """Items with fewer tokens than an n-gram are searched for in full if they have at least so many."""
+    """Questions and items with fewer tokens than an n-gram are searched for in full if they have at least so many."""
+    template_items: int = 1
+    """An n-gram that more than so many different items of a benchmark have is a template: it is no evidence for any of
+    them. Benchmarks that have a template in common count as one. 0: no n-gram is a template."""
 
     def __post_init__(self) -> None:
-        for name, low in (("ngram_size", 2), ("min_lcs", 0), ("min_whole", 2)):
+        for name, low in (("ngram_size", 2), ("min_lcs", 0), ("min_whole", 2), ("template_items", 0)):
             _check(low <= getattr(self, name) <= _MOST_TOKENS, name, getattr(self, name), f"{low} to {_MOST_TOKENS:,}")
         if (size := self.ngram_size_cjk) is not None:
             _check(2 <= size <= _MOST_TOKENS, "ngram_size_cjk", size, f"2 to {_MOST_TOKENS:,}")

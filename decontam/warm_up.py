@@ -18,9 +18,14 @@ _OTHER = "The harbour master counts the boats, and writes their names into a boo
 
 def main() -> None:
     """Scan a document of each kind, with items that are there whole and in part."""
-    items = [Reference("warm/0", _ITEM, "Nine", "warm"), Reference("warm/1", _ITEM_CJK, "", "warm")]
+    items = [
+        Reference("warm/0", _ITEM, "Nine", "warm"),
+        Reference("warm/1", _ITEM_CJK, "", "warm"),
+        Reference("warm/2", "Which boat leaves the island first?", benchmark="warm", choices=("the ferry", "the gull")),
+    ]
     part = " ".join(_ITEM.split()[:15])
     texts = [_ITEM, _ITEM_CJK, f"{_OTHER} {part} {_OTHER}", f"{_OTHER} \u2028 \U0001f6a2 \\ {_ITEM.upper()}"]
+    texts.append(items[2].text)
     with tempfile.TemporaryDirectory() as folder:
         jsonl, plain = Path(folder, "corpus.jsonl"), Path(folder, "corpus.txt")
         lines = [json.dumps({"id": i, "text": text}, ensure_ascii=i % 2 == 0) for i, text in enumerate(texts)]

@@ -86,9 +86,9 @@ class TaskContaminationInfo(Record):
     n_docs: int
     """All that were asked."""
     n_clean: int
-    """That share no n-gram with the corpus."""
+    """Of which the corpus holds no n-gram of their own."""
     n_contaminated: int
-    """That do."""
+    """Of which it does, or the whole of a question that is shorter than an n-gram."""
     n_contaminated_qwen2: int | None
     """By n-gram and longest common subsequence; None: the scan didn't ask."""
     n_not_testable: int
@@ -99,6 +99,12 @@ class TaskContaminationInfo(Record):
     """One for each metric and filter."""
     evidence: tuple[ShownMatch, ...]
     """The longest matches."""
+    n_template: int | None = field(default=None, metadata=OPTIONAL)
+    """Clean ones of which the corpus holds what other docs have, too; None: an older scan didn't ask."""
+    n_with_templates: int | None = field(default=None, metadata=OPTIONAL)
+    """That share an n-gram with the corpus, be it such a template or not; None: an older scan didn't ask."""
+    n_questions_found_whole: int | None = field(default=None, metadata=OPTIONAL)
+    """Contaminated ones, of which the corpus holds the whole short question and no n-gram; None: not asked."""
 
 
 @dataclass(frozen=True)

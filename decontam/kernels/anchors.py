@@ -27,6 +27,7 @@ from decontam.kernels.hashing import (
     mixed,
     new_hash,
     rotated,
+    set_bits,
     with_point,
 )
 from decontam.kernels.json_syntax import (
@@ -67,7 +68,7 @@ class AnchorSet(NamedTuple):
     step: int
     """Every so many words there is an anchor."""
     whole: int
-    """Words in a row by which short items are found, anywhere; 0: there are none."""
+    """Words in a row by which texts that are found in full are found, anywhere; 0: there are none."""
     bits: npt.NDArray[np.uint64]
     keys: npt.NDArray[np.uint64]
     """The set, as in `hashing.holds`."""
@@ -91,7 +92,7 @@ def build_anchors(
     hashes: npt.NDArray[np.uint64],
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
-    is_short: npt.NDArray[np.bool_],
+    windows: npt.NDArray[np.int64],
     *,
     ngram_size: int,
     whole: int,
@@ -99,17 +100,21 @@ def build_anchors(
     """Make the set from the items' word hashes.
 
     Args:
-        starts: where items begin among the hashes; `stops`: one past their ends.
-        is_short: items that are found in full.
+        starts: where runs with n-grams begin among the hashes; `stops`: one past their ends.
+        windows: where the words begin by which short items are found.
         ngram_size: the smallest of the rule; a smaller one is exact, too.
-        whole: the first words by which short items are found; no short item has fewer. 0: there are none.
+        whole: how many of these words there are for each short item.
     """
     k = anchor_size(ngram_size)
-    n_keys = int(np.maximum(stops - starts, 0).sum()) + len(starts)
-    bits = np.zeros(1 << max(10, (10 * n_keys // 64).bit_length()), np.uint64)
+    # runs of an item have much in common, so the set is made first, and then the bits as its size asks
+    n_keys = int(np.maximum(stops - starts - k + 1, 0).sum()) + len(windows)
     keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
-    whole_bits = np.zeros(1 << max(10, (16 * int(is_short.sum()) // 64).bit_length()), np.uint64)
-    _insert_runs(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits)
+    n_keys = _insert_runs(hashes, starts, stops, k, keys)
+    bits = np.zeros(1 << max(10, (10 * (n_keys + len(windows)) // 64).bit_length()), np.uint64)
+    whole_bits = np.zeros(1 << max(10, (16 * len(windows) // 64).bit_length()), np.uint64)
+    _set_bits(keys, bits)
+    _insert_windows(hashes, windows, whole, bits, keys, whole_bits)
+    whole = whole if len(windows) else 0
     step = min(ngram_size - k + 1, _LARGEST_STEP)
     return AnchorSet(k, step, whole, bits, keys, whole_bits, np.empty(0, np.uint64), False, True)
 
@@ -137,8 +142,9 @@ def build_bpe_anchors(
     keys = np.zeros(1 << max(4, (5 * n_keys // 4).bit_length()), np.uint64)
     whole_bits = np.zeros(1 << max(10, (16 * len(pairs) // 64).bit_length()), np.uint64)
     gram_bits = np.zeros(1 << max(10, (16 * len(grams) // 64).bit_length()) if len(grams) else 0, np.uint64)
-    _insert_runs(hashes, starts, stops, np.zeros(len(starts), np.bool_), k, 0, bits, keys, whole_bits)
-    _insert_runs(hashes, pairs, pairs + 2, np.ones(len(pairs), np.bool_), k, 2, bits, keys, whole_bits)
+    _insert_runs(hashes, starts, stops, k, keys)
+    _set_bits(keys, bits)
+    _insert_windows(hashes, pairs, 2, bits, keys, whole_bits)
     fill_grams(grams, bits, keys, gram_bits)
     return AnchorSet(k, step, 2 if len(pairs) else 0, bits, keys, whole_bits, gram_bits, is_all, True)
 
@@ -167,16 +173,29 @@ def flag_texts(buffer, begins, ends, anchors, case, folds):
 
 
 @njit(nogil=True, cache=True)
-def _insert_runs(hashes, starts, stops, is_short, k, whole, bits, keys, whole_bits):
-    for item in range(len(starts)):
-        if not is_short[item]:
-            for at in range(starts[item], stops[item] - k + 1):
-                insert(_run_key(hashes, at, k), bits, keys)
-        elif whole and whole <= stops[item] - starts[item]:
-            key = _whole_key(hashes, starts[item], whole)
-            insert(mixed(key ^ WHOLE_SALT), bits, keys)
-            place = bit_place(key, len(whole_bits))
-            whole_bits[place >> _SIX] |= _ONE << (place & _SIX_BITS)
+def _insert_runs(hashes, starts, stops, k, keys):
+    """Put the k words in a row of runs into the table, without their bits; return how many are distinct."""
+    n, ignored = 0, np.zeros(1, np.uint64)
+    for run in range(len(starts)):
+        for at in range(starts[run], stops[run] - k + 1):
+            n += insert(_run_key(hashes, at, k), ignored, keys)
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _set_bits(keys, bits):
+    for key in keys:
+        if key:
+            set_bits(key, bits)
+
+
+@njit(nogil=True, cache=True)
+def _insert_windows(hashes, windows, size, bits, keys, whole_bits):
+    for at in windows:
+        key = _whole_key(hashes, at, size)
+        insert(mixed(key ^ WHOLE_SALT), bits, keys)
+        place = bit_place(key, len(whole_bits))
+        whole_bits[place >> _SIX] |= _ONE << (place & _SIX_BITS)
 
 
 @njit(nogil=True, cache=True)

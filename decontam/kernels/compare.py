@@ -21,12 +21,13 @@ from decontam.kernels.hits import (
     group_by_item,
     has_new_places,
     has_same_hits,
+    is_template,
     longest_in_a_row,
     n_inside_part,
     only_run,
 )
 from decontam.kernels.lcs import LANES, lcs_length, lcs_lengths
-from decontam.rule import QWEN2, STRICT
+from decontam.rule import QWEN2, STRICT, TEMPLATE
 
 Ints = npt.NDArray[np.int64]
 
@@ -35,8 +36,9 @@ TEXT = 0
 """Which of the texts."""
 ITEM = 1
 """Which of the items."""
-WITH_ANSWER = 2
-"""0: the row is about the question alone, for which the same rule applies; 1: about question and answer."""
+PART = 2
+"""0: the row is about the question alone, for which the same rule applies; 1: about question and answer; 2: another
+form of the item was found, and question and answer are compared."""
 RULE = 3
 """The strongest rule that applies, a place in `rule.RULES`."""
 N_SHARED = 4
@@ -50,6 +52,11 @@ N_SHORTER = 7
 N_COLUMNS = 8
 RULE_OF_ITEM = 2
 """Third column of `every_item`: the strongest rule that applies, as RULE."""
+HAS_NGRAM = 3
+"""Fourth column: whether question and answer have an n-gram of the text, be it a template or not."""
+N_ITEM_COLUMNS = 4
+OTHER_FORM = 2
+"""Value of PART."""
 
 _ROUNDING = 1e-9
 """A threshold that is a whole number may be computed a little above it (0.55 * 20 is 11.000000000000002)."""
@@ -107,7 +114,7 @@ class DocumentMatches(NamedTuple):
     ngrams: Ints
     """Numbers of the shared n-grams, ascending for each row."""
     every_item: Ints
-    """(…, 3): text, item and rule, for all items for which a rule applies, whether they have a row or not."""
+    """(…, 4): text, item, rule and HAS_NGRAM, for all items for which a rule applies, with a row or without."""
     every_ngram: Ints
     """(…, 2): text and n-gram, for all n-grams of items that a text has, once."""
 
@@ -136,14 +143,14 @@ class _Bag(NamedTuple):
 
 
 class _Runs(NamedTuple):
-    """What the last item's two parts have in n-grams: items made from one template mostly have the same."""
+    """What the last item's three parts have in n-grams: items made from one template mostly have the same."""
 
     n_inside: Ints
-    """(2,): n-grams of the part; -1: nothing is known."""
+    """(3,): n-grams of the part; -1: nothing is known."""
     n_shared: Ints
-    """(2,): distinct ones."""
+    """(3,): distinct ones."""
     longest: Ints
-    """(2,): tokens of the longest run."""
+    """(3,): tokens of the longest run."""
 
 
 class _Lcs(NamedTuple):
@@ -185,7 +192,7 @@ def compare_texts(texts, positions, ngrams, table, targets, limit):
             set of places in the text: what a filter cuts out of the text then depends on no other row.
     """
     rows, spans, grams = np.empty((64, N_COLUMNS), np.int64), np.empty((64, 2), np.int64), np.empty((256, 1), np.int64)
-    items, every = np.empty((64, 3), np.int64), np.empty((256, 2), np.int64)
+    items, every = np.empty((64, N_ITEM_COLUMNS), np.int64), np.empty((256, 2), np.int64)
     n_rows, n_spans, n_grams, n_items, n_every, first = 0, 0, 0, 0, 0, 0
     span_stops, gram_stops = np.empty((64, 1), np.int64), np.empty((64, 1), np.int64)
     scratch = _scratch(len(targets.starts_I), targets.n_words)
@@ -202,17 +209,17 @@ def compare_texts(texts, positions, ngrams, table, targets, limit):
         )
         items, every = _with_room(items, n_items + len(hits.items)), _with_room(every, n_every + last - first)
         for i in range(len(hits.items)):
-            items[n_items, TEXT], items[n_items, ITEM], items[n_items, RULE_OF_ITEM] = (
-                text,
-                facts[i, ITEM],
-                facts[i, RULE],
-            )
+            items[n_items, TEXT], items[n_items, ITEM] = text, facts[i, ITEM]
+            items[n_items, RULE_OF_ITEM] = facts[i, RULE]
+            last_place = targets.stops_I[hits.items[i]] - targets.starts_I[hits.items[i]] - table.size
+            of_item = slice(hits.offsets[i], hits.offsets[i + 1])
+            items[n_items, HAS_NGRAM] = hits.places[of_item].min() <= last_place
             n_items += 1
         for number in np.unique(ngrams[first:last]):
             every[n_every, 0], every[n_every, 1] = text, number
             n_every += 1
         for i in _strongest(hits, facts, targets.benchmark_I, limit):
-            if len(hits.items) > limit and facts[i, RULE] == STRICT:
+            if len(hits.items) > limit and facts[i, RULE] != QWEN2:
                 _compute_left_out_lcs(ids, hits, facts, i, table.size, targets, scratch.slots)
             of_item = slice(hits.offsets[i], hits.offsets[i + 1])
             rows, spans = _with_room(rows, n_rows + 1), _with_room(spans, n_spans + len(hits.positions[of_item]))
@@ -268,30 +275,35 @@ def _compare_text(ids, positions, ngrams, table, targets, limit, scratch):
     is_exact = len(hits.items) <= limit
     known = _question_lcs(ids, hits, size, targets, scratch, is_exact)
     bag = _Bag(ids, _widest(hits.items, targets, size), np.full(2, -1, np.int64), scratch.bag)
-    runs = _Runs(np.full(2, -1, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64))
+    runs = _Runs(np.full(3, -1, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64))
     for i in range(len(hits.items)):
         if not (i and has_same_hits(hits.offsets, hits.positions, hits.places, i)):
             runs.n_inside[:] = -1
         _compare_item(i, ids, hits, facts, known, bag, runs, size, targets, scratch.slots, is_exact)
+        item, start = hits.items[i], targets.starts_I[hits.items[i]]
+        n_question, n_tokens = targets.question_stops_I[item] - start, targets.stops_I[item] - start
+        if is_template(hits, i, runs.longest, n_question, n_tokens, size):
+            facts[i, RULE] = TEMPLATE
     _empty_bag(bag)
     return hits, facts
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _compare_item(i, ids, hits, facts, known, bag, runs, size, targets, slots, is_exact):
-    """Write the row of one item: of its question, unless only question and answer together fulfil the rule."""
+    """Write the row of one item: of the first of its parts that fulfils the rule, else of the first that is there."""
     item, has_lcs, is_found = hits.items[i], targets.min_lcs > 0 or targets.min_lcs_ratio > 0, False
     start, n_question = targets.starts_I[item], targets.question_stops_I[item] - targets.starts_I[item]
     low, high = hits.offsets[i], hits.offsets[i + 1]
-    facts[i, ITEM], facts[i, N_SHORTER] = item, 1
-    for with_answer in range(2):
-        n_tokens = targets.stops_I[item] - start if with_answer else n_question
-        n_inside = n_inside_part(hits.places, low, high, n_tokens - size)
-        if not n_inside or (is_found and (facts[i, RULE] == QWEN2 or n_tokens == n_question)):
+    facts[i, ITEM], facts[i, N_SHORTER], n_inside = item, 1, np.int64(0)
+    for part in range(3):
+        n_tokens, n_before = targets.stops_I[item] - start if part else n_question, n_inside
+        n_inside = high - low if part == OTHER_FORM else n_inside_part(hits.places, low, high, n_tokens - size)
+        is_same = n_inside == n_before if part == OTHER_FORM else n_tokens == n_question
+        if not n_inside or (is_found and (facts[i, RULE] == QWEN2 or is_same)):
             continue
         lcs = _Lcs(-1, min(len(ids), n_tokens), False)
         wanted = max(targets.min_lcs, int(np.ceil(targets.min_lcs_ratio * lcs.n_shorter - _ROUNDING)))
-        if has_lcs and not with_answer and known[i, 0] >= 0:
+        if has_lcs and not part and known[i, 0] >= 0:
             lcs = _Lcs(
                 known[i, 0], known[i, 1], _is_enough(known[i, 0], known[i, 1], targets.min_lcs, targets.min_lcs_ratio)
             )
@@ -301,18 +313,18 @@ def _compare_item(i, ids, hits, facts, known, bag, runs, size, targets, slots, i
                 bag, hits.positions[low], hits.positions[high - 1], targets.ids_T, start, n_tokens, wanted
             )
         ):
-            lcs = _best_lcs(ids, hits, i, n_tokens, size, targets, slots)
+            lcs = _best_lcs(ids, hits, i, n_tokens, part, size, targets, slots)
         elif has_lcs:
             lcs = _Lcs(0, lcs.n_shorter, False)
         if is_found and not lcs.is_enough:
             continue
-        if n_inside != runs.n_inside[with_answer]:
-            _count_runs(hits, i, n_tokens, size, runs, with_answer)
-            runs.n_inside[with_answer] = n_inside
-        facts[i, WITH_ANSWER] = is_found or with_answer == 1
+        if n_inside != runs.n_inside[part]:
+            _count_runs(hits, i, n_tokens, size, runs, part)
+            runs.n_inside[part] = n_inside
+        facts[i, PART] = part
         facts[i, RULE] = QWEN2 if lcs.is_enough else STRICT
         facts[i, LCS], facts[i, N_SHORTER] = lcs.length, lcs.n_shorter
-        facts[i, N_SHARED], facts[i, LONGEST] = runs.n_shared[with_answer], runs.longest[with_answer]
+        facts[i, N_SHARED], facts[i, LONGEST] = runs.n_shared[part], runs.longest[part]
         is_found = True
         if not has_lcs:
             break
@@ -335,13 +347,13 @@ def _may_be_enough(bag, first, last, ids_T, start, n_tokens, wanted):
 
 
 @njit(nogil=True, cache=True)
-def _count_runs(hits, i, n_tokens, size, runs, with_answer):
+def _count_runs(hits, i, n_tokens, size, runs, part):
     """Count the distinct n-grams of a part of an item, and the tokens of its longest run."""
     of_item = slice(hits.offsets[i], hits.offsets[i + 1])
-    is_inside = hits.places[of_item] + size <= n_tokens
-    runs.n_shared[with_answer] = len(np.unique(hits.numbers[of_item][is_inside]))
+    is_inside = (hits.places[of_item] + size <= n_tokens) | (part == OTHER_FORM)
+    runs.n_shared[part] = len(np.unique(hits.numbers[of_item][is_inside]))
     n_in_a_row = longest_in_a_row(hits.positions[of_item][is_inside], hits.places[of_item][is_inside])
-    runs.longest[with_answer] = n_in_a_row + size - 1
+    runs.longest[part] = n_in_a_row + size - 1
 
 
 @njit(nogil=True, cache=True)
@@ -357,7 +369,7 @@ def _question_lcs(ids, hits, size, targets, scratch, is_exact):
     chosen, starts, sizes = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     lows, highs, n = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64), 0
     # arrays taken out of their tuples once: numba counts references each time
-    items, offsets, positions, places, _ = hits
+    items, offsets, positions, places, _, _ = hits
     ids_T, starts_I, stops_I = targets.ids_T, targets.starts_I, targets.question_stops_I
     for i in range(len(items)):
         start = starts_I[items[i]]
@@ -428,11 +440,11 @@ def _n_in_common(counts, ids_T, start, stop):
 
 
 @njit(nogil=True, cache=True)
-def _best_lcs(ids, hits, i, n_tokens, size, targets, slots):
+def _best_lcs(ids, hits, i, n_tokens, part, size, targets, slots):
     """Return the best subsequence of the first tokens of an item and a window of the text: one for each run."""
     start, of_item = targets.starts_I[hits.items[i]], slice(hits.offsets[i], hits.offsets[i + 1])
     tokens = targets.ids_T[start : start + n_tokens]
-    positions = hits.positions[of_item][hits.places[of_item] + size <= n_tokens]
+    positions = hits.positions[of_item][(hits.places[of_item] + size <= n_tokens) | (part == OTHER_FORM)]
     best, is_first, begin = _Lcs(0, 1, False), True, 0
     for j in range(len(positions)):
         # a run ends where the next n-gram neither overlaps nor touches
@@ -456,8 +468,8 @@ def _compute_left_out_lcs(ids, hits, facts, i, size, targets, slots):
     """Compute the subsequence of a row that was left out, since it is surely too short: the row shows its length."""
     if targets.min_lcs > 0 or targets.min_lcs_ratio > 0:
         item = hits.items[i]
-        stop = targets.stops_I[item] if facts[i, WITH_ANSWER] else targets.question_stops_I[item]
-        best = _best_lcs(ids, hits, i, stop - targets.starts_I[item], size, targets, slots)
+        stop = targets.stops_I[item] if facts[i, PART] else targets.question_stops_I[item]
+        best = _best_lcs(ids, hits, i, stop - targets.starts_I[item], facts[i, PART], size, targets, slots)
         facts[i, LCS], facts[i, N_SHORTER] = best.length, best.n_shorter
 
 
@@ -470,7 +482,8 @@ def _strongest(hits, facts, benchmark_I, limit):
     keys = np.empty(n, np.int64)
     for i in range(n):
         # rule first, then the number of n-grams, most first
-        keys[i] = (QWEN2 - facts[i, RULE]) * (1 << 40) - facts[i, N_SHARED]
+        weakness = 2 if facts[i, RULE] == TEMPLATE else QWEN2 - facts[i, RULE]
+        keys[i] = weakness * (1 << 40) - facts[i, N_SHARED]
     # mergesort is stable: equal ones stay in the order of the items, whatever the number of workers
     order, is_kept = np.argsort(keys, kind="mergesort"), np.zeros(n, np.bool_)
     seen_benchmark = np.zeros(benchmark_I.max() + 1, np.bool_)

@@ -134,10 +134,16 @@ def rotated(key, n):
 
 
 @njit(nogil=True, cache=True)
-def insert(key, bits, keys):
-    """Put a mixed key into the set; return whether it is new. The caller sees to it that places are left."""
+def set_bits(key, bits):
+    """Set the bits of a mixed key, as `holds` looks at them."""
     at_word = (key >> _SHIFT_32) & np.uint64(len(bits) - 1)
     bits[at_word] |= (_ONE << ((key >> _ONE) & _SIX_BITS)) | (_ONE << ((key >> np.uint64(7)) & _SIX_BITS))
+
+
+@njit(nogil=True, cache=True)
+def insert(key, bits, keys):
+    """Put a mixed key into the set; return whether it is new. The caller sees to it that places are left."""
+    set_bits(key, bits)
     mask = np.uint64(len(keys) - 1)
     at = (key >> np.uint64(13)) & mask
     while keys[at] != _ZERO:

@@ -28,6 +28,8 @@ class Hits(NamedTuple):
     """Where they begin in the item, in tokens."""
     numbers: Ints
     """Numbers of the n-grams."""
+    is_own: npt.NDArray[np.bool_]
+    """Whether they say which item of its benchmark it is."""
 
 
 @njit(nogil=True, cache=True)
@@ -51,14 +53,16 @@ def group_by_item(positions, ngrams, table, scratch):
         offsets[i + 1] = offsets[i] + counts[items[i]]
         counts[items[i]] = 0
     at, places, numbers = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    is_own = np.empty(n, np.bool_)
     for i in range(len(ngrams)):
         for posting in range(table.offsets_G1[ngrams[i]], table.offsets_G1[ngrams[i] + 1]):
             cursor = cursors[table.items_P[posting]]
             at[cursor], places[cursor], numbers[cursor] = positions[i], table.places_P[posting], ngrams[i]
+            is_own[cursor] = table.is_own_P[posting]
             cursors[table.items_P[posting]] += 1
     for item in items:
         cursors[item] = 0
-    return Hits(items, offsets, at, places, numbers)
+    return Hits(items, offsets, at, places, numbers, is_own)
 
 
 @njit(nogil=True, cache=True)
@@ -80,6 +84,23 @@ def n_inside_part(places, low, high, last_place):
     for j in range(low, high):
         n += places[j] <= last_place
     return n
+
+
+@njit(nogil=True, cache=True)
+def is_template(hits, i, longest, n_question, n_tokens, size):
+    """Whether item i shares only n-grams that others have, too, and its question is not in the text in full.
+
+    Args:
+        longest: tokens of the longest run of the question, and of question and answer, where they share n-grams.
+        n_question: tokens of the question; where that has no n-gram, question and answer must be there in full.
+        n_tokens: tokens of question and answer.
+        size: tokens of an n-gram.
+    """
+    low, high = hits.offsets[i], hits.offsets[i + 1]
+    if hits.is_own[low:high].any():
+        return False
+    part, wanted = (0, n_question) if n_question >= size else (1, n_tokens)
+    return n_inside_part(hits.places, low, high, wanted - size) == 0 or longest[part] < wanted
 
 
 @njit(nogil=True, cache=True)

@@ -39,6 +39,8 @@ class NgramTable(NamedTuple):
     """Which item each posting is in."""
     places_P: npt.NDArray[np.int32]
     """Where in the item it is, in tokens."""
+    is_own_P: npt.NDArray[np.bool_]
+    """Whether an n-gram says which item of its benchmark it is; one that several have is a template."""
 
     @property
     def n_ngrams(self) -> int:
@@ -57,12 +59,6 @@ class NgramTable(NamedTuple):
         return columns
 
 
-def ngram_starts(starts_I: Ints, stops_I: Ints, size: int) -> npt.NDArray[np.int32]:
-    """Return where the n-grams of items begin in all items' tokens, ascending; items too short have none."""
-    starts: npt.NDArray[np.int32] = _starts(starts_I, stops_I, size)
-    return starts
-
-
 def build_ngrams(ids_T: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], starts_I: Ints, size: int) -> NgramTable:
     """Make the table of the n-grams that begin at `starts`, places in all items' tokens, ascending.
 
@@ -74,7 +70,20 @@ def build_ngrams(ids_T: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], st
     number_P, first_G = _number(ids_T, starts, size, places, bits)
     counts = np.bincount(number_P, minlength=len(first_G))
     offsets_G1 = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    return NgramTable(size, places, bits, first_G, offsets_G1, *_postings(number_P, starts, starts_I, offsets_G1))
+    items_P, places_P = _postings(number_P, starts, starts_I, offsets_G1)
+    is_own_P = np.ones(len(items_P), np.bool_)
+    return NgramTable(size, places, bits, first_G, offsets_G1, items_P, places_P, is_own_P)
+
+
+def without_postings(table: NgramTable, is_kept_P: npt.NDArray[np.bool_]) -> NgramTable:
+    """Return a table with some of its postings; an n-gram may have none then."""
+    kept = np.concatenate(([0], np.cumsum(is_kept_P)))
+    return table._replace(
+        offsets_G1=kept[table.offsets_G1].astype(np.int64),
+        items_P=table.items_P[is_kept_P],
+        places_P=table.places_P[is_kept_P],
+        is_own_P=table.is_own_P[is_kept_P],
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -94,19 +103,6 @@ def _expanded(positions, ngrams, offsets_G1, items_P, places_P):
             items[n], at[n], places[n], numbers[n] = items_P[posting], positions[i], places_P[posting], ngrams[i]
             n += 1
     return items, at, places, numbers
-
-
-@njit(nogil=True, cache=True)
-def _starts(starts_I, stops_I, size):
-    n = 0
-    for item in range(len(starts_I)):
-        n += max(0, stops_I[item] - starts_I[item] - size + 1)
-    starts, n = np.empty(n, np.int32), 0
-    for item in range(len(starts_I)):
-        for start in range(starts_I[item], stops_I[item] - size + 1):
-            starts[n] = start
-            n += 1
-    return starts
 
 
 @njit(nogil=True, cache=True)

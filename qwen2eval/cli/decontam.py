@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from decontam import Results, Rule
     from decontam.scan import Runner
 
-_RULE_OPTIONS = ("tokenizer", "ngram_size", "ngram_size_cjk", "min_lcs", "min_lcs_ratio", "sequence", "min_whole")
+_RULE_OPTIONS = (
+    *("tokenizer", "ngram_size", "ngram_size_cjk", "min_lcs", "min_lcs_ratio", "sequence", "min_whole"),
+    "template_items",
+)
 
 
 def add_decontam_verbs(verbs: Subparsers) -> None:
@@ -409,7 +412,15 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
         dest="min_whole",
         type=int,
         metavar="TOKENS",
-        help="minimum length, in tokens, of items that are shorter than an n-gram and must occur in full [default: 5]",
+        help="minimum length, in tokens, of questions and items that are shorter than an n-gram and must occur in full "
+        "[default: 5]",
+    )
+    add(
+        "--template_items",
+        type=int,
+        metavar="N",
+        help="n-grams that more than N items of a benchmark have are templates, and no evidence by themselves; "
+        "0: no n-gram is a template [default: 1]",
     )
     add("--no_fold_case", action="store_true", help="treat upper and lower case letters as different")
     add(

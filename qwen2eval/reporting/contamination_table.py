@@ -48,6 +48,8 @@ class ContaminationRow:
     """95 %; "" where unknown."""
     not_testable: str | None
     """Docs that are too short for the rule, in words; None: there are none."""
+    remarks: tuple[str, ...]
+    """What else is to be said of how docs were found."""
     delta: str
     delta_interval: str
     is_sure: bool
@@ -81,7 +83,8 @@ def match_evidence(task: str, match: ShownMatch) -> Evidence:
         facts.append(f"common subsequence {match.lcs_length:,} tokens, {numbers.format_percent(match.lcs_ratio)}")
     if match.min_df is not None:
         facts.append(f"rarest n-gram in {match.min_df:,} document{'s' if match.min_df != 1 else ''}")
-    rule = "occurs in full" if match.rule == "whole" else f"{match.rule} rule"
+    named = {"whole": "occurs in full", "template": "template"}
+    rule = named.get(match.rule, f"{match.rule} rule")
     return Evidence(
         doc=f"{task} {match.doc_id}",
         place=clip(f"{match.document_path}, record {match.document_row}", limit=300),
@@ -148,6 +151,8 @@ def print_contamination(info: RunInfo, *, console: Console) -> None:
     for name, task in (info.contamination.tasks if info.contamination else {}).items():
         if words := _not_testable(task):
             console.print(Text(visible(f"{name}: {words}; they count in the original score only.")))
+        for words in _remarks(task):
+            console.print(Text(visible(f"{name}: {words}.")))
     for warning in contamination_warnings(info.contamination):
         console.print(Text(f"warning  {visible(warning)}", style="yellow"))
 
@@ -182,6 +187,7 @@ def _row(name: str, task: TaskContaminationInfo, scores: SubsetScores, metric: S
         n_clean=numbers.format_count(task.n_clean),
         n_contaminated=numbers.format_count(task.n_contaminated),
         not_testable=_not_testable(task),
+        remarks=_remarks(task),
         delta=sign + _value(delta, in_percent=in_percent),
         delta_interval=_interval(delta, in_percent=in_percent),
         is_sure=delta.ci_low is not None and delta.ci_high is not None and not delta.ci_low <= 0 <= delta.ci_high,
@@ -204,6 +210,19 @@ def _not_testable(task: TaskContaminationInfo) -> str | None:
     if not count:
         return None
     return f"{count:,} not testable" + (f", {n_whole:,} of them occur in full" if n_whole else "")
+
+
+def _remarks(task: TaskContaminationInfo) -> tuple[str, ...]:
+    """Say which docs were found in another way than by n-grams of their own; () where none was."""
+    found = []
+    if task.n_questions_found_whole:
+        found.append(f"{task.n_questions_found_whole:,} found by the whole of a short question")
+    if task.n_template:
+        found.append(
+            f"{task.n_template:,} share only a template with the corpus and count as clean; "
+            f"with templates {numbers.format_count(task.n_with_templates)} docs share an n-gram"
+        )
+    return tuple(found)
 
 
 def _warning(task: TaskContaminationInfo) -> str | None:

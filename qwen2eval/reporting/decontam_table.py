@@ -1,7 +1,8 @@
 """What `qwen2eval decontam` prints of a scan."""
 
 from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from decontam import Results
     from decontam.filter_plan import FilterSummary
 
-_COLUMNS = ("Benchmark", "Items", "Testable", "13-gram", "LCS rule", "Whole", "Documents")
+_COLUMNS = ("Benchmark", "Items", "Testable", "13-gram", "LCS rule", "Whole", "Template", "Documents")
 
 
 def print_scan(results: "Results", *, file: TextIO) -> None:
@@ -24,12 +25,20 @@ def print_scan(results: "Results", *, file: TextIO) -> None:
     console = Console(file=file, highlight=False, emoji=False)
     rule, totals = results.manifest["rule"], results.manifest["totals"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
+    width = min(24, max((len(visible(row["benchmark"])) for row in results.counts), default=0))
     for name in (*_COLUMNS[:3], f"{rule['ngram_size']}-gram", *_COLUMNS[4:]):
-        table.add_column(name, justify="left" if name == "Benchmark" else "right", no_wrap=name != "Benchmark")
+        is_name, is_share = name == "Benchmark", name in (f"{rule['ngram_size']}-gram", "LCS rule")
+        # a share may stand below its count where the terminal is narrow
+        table.add_column(
+            name,
+            justify="left" if is_name else "right",
+            no_wrap=not (is_name or is_share),
+            min_width=width if is_name else 8 if is_share else None,
+        )
     for row in results.counts:
         counts = (format_count(row[name]) for name in ("n_references", "n_testable"))
         found = (_share(row[name], row["n_testable"]) for name in ("n_contaminated_strict", "n_contaminated_qwen2"))
-        last = (format_count(row[name]) for name in ("n_whole", "n_documents"))
+        last = (format_count(row[name]) for name in ("n_whole", "n_template", "n_documents"))
         table.add_row(Text(visible(row["benchmark"])), *counts, *found, *last)
     console.print(table)
     console.print()
@@ -41,12 +50,29 @@ def print_scan(results: "Results", *, file: TextIO) -> None:
         console.print(Text(f"{len(results.manifest['again']):,} links lead to what was read under another name"))
     if n_empty := sum(int(row["n_documents"]) + int(row["n_problems"]) == 0 for row in results.shards.values()):
         console.print(Text(f"{n_empty:,} of {_files(len(results.shards))} hold no document: see shards.csv"))
-    short = sum(row["n_references"] - row["n_testable"] for row in results.counts)
-    if short:
-        size = rule["ngram_size"]
-        console.print(Text(f"{short:,} items have fewer than {size} tokens: not testable, searched for in full only"))
+    for note in _notes(results.counts, rule["ngram_size"]):
+        console.print(Text(note))
     line = Text.assemble(("matches  ", "bold"), visible(str(results.path / "matches.parquet")))
     console.print(line, soft_wrap=True)
+
+
+def _notes(counts: Sequence[Mapping[str, Any]], size: int) -> Iterator[str]:
+    """Say what can't be found, and by what else items were found."""
+
+    def total(name: str) -> int:
+        return sum(row[name] for row in counts)
+
+    if short := total("n_references") - total("n_testable"):
+        yield f"{short:,} items have fewer than {size} tokens: not testable, searched for in full only"
+    if whole := total("n_testable_whole_question"):
+        yield f"{whole:,} questions have fewer than {size} tokens: without the answer they are found in full only"
+    if lost := total("n_references") - total("n_testable_question"):
+        yield f"{lost:,} questions can't be found without the answer: they are even shorter, or in other items"
+    if total("n_template"):
+        yield (
+            f"Template: only text was found that other items of the benchmark have, too. "
+            f"{total('n_any_ngram'):,} items share any {size}-gram of their question and answer, templates included"
+        )
 
 
 def print_filter(summary: "FilterSummary", *, output: str, file: TextIO) -> None:

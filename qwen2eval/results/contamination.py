@@ -7,8 +7,8 @@ too. Docs that are shorter than an n-gram are neither: they count in the origina
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from qwen2eval.planning.planned import TaskPlan
     from qwen2eval.run_folder.folder import Run
 
-Status = Literal["clean", "contaminated", "not_testable"]
+Status = Literal["clean", "contaminated", "not_testable", "template"]
+CLEAN: tuple[Status, ...] = ("clean", "template")
+"""What counts as clean: of a doc in "template" the corpus holds only what other docs of the task have, too."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class TaskContamination:
     """By doc_id: rows of the scan's matches; a document with many items in it has rows for some of them only."""
     n_found_whole: int
     """Docs that are shorter than an n-gram and occur in the corpus in full."""
+    n_questions_found_whole: int = 0
+    """Testable docs of which the corpus holds the whole short question, and no n-gram of their own."""
+    n_with_templates: int | None = None
+    """Docs that share an n-gram with the corpus, be it a template or not; None: an older scan didn't count them."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +149,11 @@ def join(
 def subset_scores(name: str, samples: TaskSamples, task: TaskContamination, *, seed: int) -> list[Score]:
     """Return the scores of a task's clean and contaminated docs, aggregated as the original ones are."""
     scores = []
-    for subset in ("clean", "contaminated"):
+    for subset, marks in (("clean", CLEAN), ("contaminated", ("contaminated",))):
         part = replace(
             samples,
             by_filter={
-                filter_name: [sample for sample in docs if task.strict[sample.doc_id] == subset]
+                filter_name: [sample for sample in docs if task.strict[sample.doc_id] in marks]
                 for filter_name, docs in samples.by_filter.items()
             },
         )
@@ -175,6 +181,8 @@ class _Item(NamedTuple):
     qwen2: Status
     is_whole: bool
     """Found in full, although shorter than an n-gram."""
+    has_ngram: bool | None
+    """Whether the corpus holds an n-gram of it, be it a template or not; None: an older scan didn't say."""
 
 
 class _Scanned:
@@ -195,10 +203,11 @@ class _Scanned:
         self._has_lcs = bool(rule["min_lcs"] or rule["min_lcs_ratio"])
         self._items: dict[str, dict[tuple[str, str], _Item]] = defaultdict(dict)
         for row in results.references.to_dict("records"):
-            strict, qwen2 = (
-                _status(bool(row["testable"]), bool(row[f"n_documents_{rule}"])) for rule in ("strict", "qwen2")
-            )
-            item = _Item(str(row["id"]), strict, qwen2, bool(row["n_documents_whole"]))
+            strict, qwen2 = (_status(row, rule) for rule in ("strict", "qwen2"))
+            # folders of older scans lack the last column
+            n_with_ngram = row.get("n_documents_ngram")
+            has_ngram = None if n_with_ngram is None else bool(n_with_ngram)
+            item = _Item(str(row["id"]), strict, qwen2, _is_only_whole(row), has_ngram)
             self._items[str(row["benchmark"])].setdefault((str(row["text"]), str(row["answer"])), item)
         self._matches: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in results.matches.to_dict("records"):
@@ -218,7 +227,7 @@ class _Scanned:
             )
         found: dict[int, _Item] = {}
         for doc_id, doc in zip(plan.doc_ids, plan.docs, strict=True):
-            reference = reference_of(name, doc_id, plan.task, doc)
+            reference = reference_of(name, doc_id, plan.task, doc, has_forms=False)
             item = items.get((_plain(reference.text), _plain(reference.answer)))
             if item is None:
                 raise ConfigError(
@@ -230,7 +239,11 @@ class _Scanned:
             strict={doc_id: item.strict for doc_id, item in found.items()},
             qwen2={doc_id: item.qwen2 for doc_id, item in found.items()} if self._has_lcs else None,
             matches={doc_id: self._matches.get(item.id, []) for doc_id, item in found.items()},
-            n_found_whole=sum(item.is_whole for item in found.values()),
+            n_found_whole=sum(item.is_whole and item.strict == "not_testable" for item in found.values()),
+            n_questions_found_whole=sum(item.is_whole and item.strict != "not_testable" for item in found.values()),
+            n_with_templates=None
+            if any(item.has_ngram is None for item in found.values())
+            else sum(bool(item.has_ngram) for item in found.values()),
         )
 
 
@@ -244,13 +257,15 @@ def _own_task(run: "Run", name: str, found: TaskContaminationInfo) -> TaskContam
     matches: dict[int, list[Row]] = defaultdict(list)
     for row in run.match_rows(name):
         matches[row["doc_id"]].append(row)
-    return TaskContamination(strict, qwen2 or None, matches, found.n_found_whole)
+    counts = found.n_found_whole, found.n_questions_found_whole or 0, found.n_with_templates
+    return TaskContamination(strict, qwen2 or None, matches, *counts)
 
 
 def _describe_task(
     name: str, samples: TaskSamples, scores: Sequence[Score], task: TaskContamination, *, seed: int
 ) -> TaskContaminationInfo:
-    counts = {status: sum(s == status for s in task.strict.values()) for status in ("clean", "contaminated")}
+    counts = Counter(task.strict.values())
+    n_clean = sum(counts[status] for status in CLEAN)
     by_subset = {(s.metric, s.filter, s.subset): s for s in scores if s.task == name}
     rows = []
     for (metric, filter_name, subset), original in by_subset.items():
@@ -264,13 +279,16 @@ def _describe_task(
         rows.append(SubsetScores(metric, filter_name, _part_score(original), clean, contaminated, difference))
     return TaskContaminationInfo(
         n_docs=len(task.strict),
-        n_clean=counts["clean"],
+        n_clean=n_clean,
         n_contaminated=counts["contaminated"],
         n_contaminated_qwen2=None
         if task.qwen2 is None
         else sum(status == "contaminated" for status in task.qwen2.values()),
-        n_not_testable=len(task.strict) - counts["clean"] - counts["contaminated"],
+        n_not_testable=counts["not_testable"],
         n_found_whole=task.n_found_whole,
+        n_template=counts["template"],
+        n_with_templates=task.n_with_templates,
+        n_questions_found_whole=task.n_questions_found_whole,
         scores=tuple(rows),
         evidence=most_telling(match_rows(task.matches)),
     )
@@ -286,7 +304,7 @@ def _delta(
     """Return the error of clean - original of a metric, and the difference itself."""
     scored = [sample for sample in docs if sample.metrics is not None and metric in sample.metrics]
     items = [sample.metrics[metric] for sample in scored if sample.metrics is not None]
-    is_clean = [task.strict[sample.doc_id] == "clean" for sample in scored]
+    is_clean = [task.strict[sample.doc_id] in CLEAN for sample in scored]
     if not any(is_clean):
         return UNKNOWN, None
     aggregation = samples.plan.task.aggregation(metric)
@@ -318,10 +336,18 @@ def _as_float(aggregate: Aggregate, items: list[MetricItem]) -> float:
     return float(aggregate(items))
 
 
-def _status(is_testable: bool, is_found: bool) -> Status:
-    if not is_testable:
+def _status(row: Mapping[Hashable, Any], rule: str) -> Status:
+    """Return what a row of a scan's references.parquet says; folders of older scans have no templates."""
+    if not row["testable"]:
         return "not_testable"
-    return "contaminated" if is_found else "clean"
+    if row[f"n_documents_{rule}"] or (rule == "strict" and _is_only_whole(row)):
+        return "contaminated"
+    return "template" if row.get("n_documents_template") and not row["n_documents_strict"] else "clean"
+
+
+def _is_only_whole(row: Mapping[Hashable, Any]) -> bool:
+    """Whether an item was found in full, and by no n-gram of its own."""
+    return bool(row["n_documents_whole"]) and not row["n_documents_strict"]
 
 
 def _plain(text: str) -> str:

@@ -76,7 +76,7 @@ class TaskSamples:
     """The task, with its docs and requests."""
     by_filter: dict[str, list[DocSample]] = field(default_factory=dict)
     contamination: Mapping[int, str] | None = None
-    """By doc_id: clean, contaminated or not_testable by the n-gram rule; None: no corpus was searched."""
+    """By doc_id: clean, contaminated, not_testable or template by the n-gram rule; None: no corpus was searched."""
     contamination_qwen2: Mapping[int, str] | None = None
     """The same by n-gram and longest common subsequence."""
     without_value: tuple[str, ...] = ()

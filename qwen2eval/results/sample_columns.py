@@ -130,7 +130,8 @@ CONTAMINATION_COLUMNS = (
     SampleColumn(
         "contamination",
         "string",
-        "By the n-gram rule: `clean`, `contaminated` or `not_testable`; null: no corpus was searched.",
+        "By the n-gram rule: `clean`, `contaminated`, `not_testable`, or `template` (clean: only text of other docs "
+        "was found); null: no corpus was searched.",
         lambda at: None if at.samples.contamination is None else at.samples.contamination[at.sample.doc_id],
     ),
     SampleColumn(

@@ -36,7 +36,7 @@ def most_telling(rows: Iterable[Row]) -> tuple[ShownMatch, ...]:
     Args:
         rows: as `match_rows` makes them.
     """
-    found = (row for row in _longest(rows).values() if row["rule"] != "whole")
+    found = (row for row in _longest(rows).values() if row["rule"] not in ("whole", "template"))
     longest = sorted(found, key=lambda row: (-row["longest_match"], row["doc_id"]))
     return tuple(shown_match(row) for row in longest[:N_EVIDENCE])
 
@@ -76,7 +76,7 @@ def shown_match(match: Row) -> ShownMatch:
 
 
 def _longest(rows: Iterable[Row]) -> dict[int, Row]:
-    """Return each doc's match with the longest run, matches of n-grams before those of short items."""
+    """Return each doc's match with the longest run: of its own n-grams, else of a short item, else of a template."""
     found: dict[int, Row] = {}
     for row in rows:
         before = found.get(row["doc_id"])
@@ -85,8 +85,9 @@ def _longest(rows: Iterable[Row]) -> dict[int, Row]:
     return found
 
 
-def _rank(row: Row) -> tuple[bool, int]:
-    return row["rule"] != "whole", int(row["longest_match"])
+def _rank(row: Row) -> tuple[int, int]:
+    strength = {"template": 0, "whole": 1}.get(row["rule"], 2)
+    return strength, int(row["longest_match"])
 
 
 def _count(value: float | None) -> int | None:

@@ -209,7 +209,7 @@ class EvalTask:
     def hash(self) -> str:
         """Return a sha256 of everything in its YAML that decides prompts and scores."""
         config = self.config_dict()
-        config["metadata"] = {k: v for k, v in self.metadata.items() if k not in RUN_METADATA}
+        config["metadata"] = {k: v for k, v in self.metadata.items() if k not in (*RUN_METADATA, "reference_forms")}
         return hashlib.sha256(json.dumps(config, sort_keys=True, default=_stable_text).encode()).hexdigest()
 
     def override(self, config: "RunConfig") -> None:
@@ -305,6 +305,13 @@ class EvalTask:
             if query is not None:
                 return query
         return self.lm_eval.doc_to_text(doc)
+
+    def own_prompt(self, doc: Doc) -> str | None:
+        """Return a doc's prompt without examples; None where it is no text, drawn at random, or sized for a model."""
+        if self.sized is not None or self._has_many_prompts or self.is_multimodal or self.draws_at_random:
+            return None
+        prompt = self.lm_eval.doc_to_text(doc)
+        return prompt if isinstance(prompt, str) else None
 
     # What is asked
 

@@ -14,6 +14,8 @@ from qwen2eval.tasks.registry import load_tasks
 if TYPE_CHECKING:
     from decontam import Reference
 
+MOST_CHARACTERS = 20_000
+"""Of a prompt that is searched for: a longer one is mostly a text that many docs share."""
 _SUFFIXES = tuple(
     f".{name}{packed}" for name in ("jsonl", "ndjson", "json") for packed in ("", ".gz", ".zst", ".bz2", ".xz")
 )
@@ -103,27 +105,49 @@ def task_references(name: str, task: EvalTask) -> "list[Reference]":
     return [reference_of(name, doc_id, task, doc) for doc_id, doc in enumerate(task.docs)]
 
 
-def reference_of(name: str, doc_id: int, task: EvalTask, doc: Doc) -> "Reference":
-    """Return a doc as a reference.
+def reference_of(name: str, doc_id: int, task: EvalTask, doc: Doc, *, has_forms: bool = True) -> "Reference":
+    """Return a doc as a reference; without its other forms where only question and answer are asked for.
 
-    The task's `metadata.reference_fields` say what is compared: the first is the question, the other fields follow it.
-    A task without them gives lm-eval's `doc_to_decontamination_query`, or else its prompt without examples; and its
-    target.
+    The task's `metadata.reference_fields` say what is compared: the first is the question, the other fields follow it;
+    a list of texts that follows it alone is the choices. A task without them gives lm-eval's
+    `doc_to_decontamination_query`, or else its prompt without examples; and its target. The prompt and the fields of
+    `metadata.reference_forms` are searched for, too.
     """
     from decontam import Reference
 
+    forms = _other_forms(name, doc_id, task, doc) if has_forms else ()
     fields = task.metadata.get("reference_fields")
     if fields:
         fields = [fields] if isinstance(fields, str) else list(fields)
-        if missing := [field for field in fields if field not in doc]:
-            raise TaskFileError(
-                f"Task {name!r}: metadata.reference_fields names {missing[0]!r}, which doc {doc_id} lacks; it has "
-                + ", ".join(doc)
-            )
+        _check_fields("reference_fields", fields, name, doc_id, doc)
         texts = [_as_text(doc[field]) for field in fields]
-        return Reference(f"{name}/{doc_id}", texts[0], "\n".join(texts[1:]), name)
+        choices = _choices(doc[fields[1]]) if len(fields) == 2 else ()
+        return Reference(f"{name}/{doc_id}", texts[0], "\n".join(texts[1:]), name, choices, forms)
     answer = task.choices(doc) if task.has_choices else task.target(doc)
-    return Reference(f"{name}/{doc_id}", _as_text(task.question(doc)), _as_text(answer), name)
+    choices = _choices(answer)
+    return Reference(f"{name}/{doc_id}", _as_text(task.question(doc)), _as_text(answer), name, choices, forms)
+
+
+def _other_forms(name: str, doc_id: int, task: EvalTask, doc: Doc) -> tuple[str, ...]:
+    """Return the prompt without examples, and the texts of `metadata.reference_forms`."""
+    fields = list(task.metadata.get("reference_forms") or ())
+    _check_fields("reference_forms", fields, name, doc_id, doc)
+    prompt = task.own_prompt(doc)
+    found = [*(_as_text(doc[field]) for field in fields), prompt if prompt and len(prompt) <= MOST_CHARACTERS else ""]
+    return tuple(text for text in found if text)
+
+
+def _check_fields(key: str, fields: Sequence[str], name: str, doc_id: int, doc: Doc) -> None:
+    if missing := [field for field in fields if field not in doc]:
+        raise TaskFileError(
+            f"Task {name!r}: metadata.{key} names {missing[0]!r}, which doc {doc_id} lacks; it has " + ", ".join(doc)
+        )
+
+
+def _choices(value: object) -> tuple[str, ...]:
+    """Return the choices in a value: a list of two texts or more; () for all else."""
+    is_list = isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(one, str) for one in value)
+    return tuple(value) if is_list and isinstance(value, list | tuple) else ()
 
 
 def _as_text(value: object) -> str:

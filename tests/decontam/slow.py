@@ -3,7 +3,9 @@
 import html
 import re
 import unicodedata
-from itertools import pairwise
+from collections import defaultdict
+from functools import lru_cache
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 SPACELESS = (
@@ -148,12 +150,123 @@ def read(text, rule):
     return TOKENIZERS[rule.tokenizer].encode(left, add_special_tokens=False).ids
 
 
+@lru_cache(maxsize=100)
 def size_of(reference, rule):
     if rule.tokenizer != "words":
         return rule.ngram_size
     both = tokens(reference.text + "\n\n" + reference.answer, fold_case=rule.fold_case, markup=rule.markup)
     n_single = sum(token.is_single for token in both)
     return rule.sizes[1] if 2 * n_single > len(both) else rule.sizes[0]
+
+
+LABELS = [("", "ABCDEFGH"), ("", "12345678"), ("CJK", "甲乙丙丁戊己庚辛"), ("DEVANAGARI", "कखगघङचछज")]
+ANSWERS = [("", "Answer"), ("", "A"), ("CJK", "答案"), ("CJK", "答")]
+"""What stands before choices and answers, and in which script's questions only."""
+
+
+def of_script(named, text):
+    return [label for script, label in named if any(unicodedata.name(c, "").startswith(script) for c in text)]
+
+
+@lru_cache(maxsize=100)
+def searched(reference, rule):
+    """The n-grams of question and answer, and those of the other forms of an item, which are all that is looked for."""
+    question, both = parts(reference, rule)
+    size = size_of(reference, rule)
+    pieces = [read(part, rule) for part in reference.parts]
+    others = set().union(*(ngrams(read(form, rule), size) for form in reference.forms))
+    if len(question) < size and any(reference.parts):
+        for label in of_script(ANSWERS, reference.text):
+            if label == "A" and len(pieces) > 1:
+                continue
+            for piece in pieces:
+                run = question + read(label, rule) + piece
+                starts = range(len(run) - size + 1) if len(pieces) == 1 else range(min(1, len(run) - size + 1))
+                last_label = len(question) + len(read(label, rule)) - 1
+                others |= {tuple(run[i : i + size]) for i in starts if i <= last_label and i + size > len(question)}
+        if len(pieces) > 1:
+            for labels in ["", *of_script(LABELS, reference.text)]:
+                others |= orders(question, pieces, [read(label, rule) for label in labels[: len(pieces)]], size)
+    return ngrams(both, size), others
+
+
+def orders(question, pieces, labels, size):
+    """N-grams with a label of the choices in their order, and the first n-gram in all other orders, if they are few."""
+    labels = labels or [[] for _ in pieces]
+    run, is_label = list(question), [False] * len(question)
+    for label, piece in zip(labels, pieces, strict=True):
+        run, is_label = run + label + piece, is_label + [True] * len(label) + [False] * len(piece)
+    found = {tuple(run[i : i + size]) for i in range(len(run) - size + 1) if any(is_label[i : i + size])}
+    begins = set()
+    for order in permutations(range(len(pieces))):
+        n, chosen = len(question), ()
+        for label, choice in zip(labels, order, strict=True):
+            if n < size:
+                n, chosen = n + len(label) + len(pieces[choice]), (*chosen, choice)
+        if n >= size:
+            begins.add(chosen)
+    if len(begins) <= 24:
+        for chosen in begins:
+            run = question + [x for label, i in zip(labels, chosen, strict=False) for x in label + pieces[i]]
+            found.add(tuple(run[:size]))
+    return found
+
+
+@lru_cache(maxsize=100)
+def group(reference, rule):
+    """Items of one text are one."""
+    question, both = parts(reference, rule)
+    return tuple(question if len(question) >= size_of(reference, rule) else both)
+
+
+def holders_of(ngram, size, items, rule):
+    """The different items that have an n-gram, by benchmark."""
+    found = defaultdict(set)
+    for item in items:
+        if size_of(item, rule) == size and ngram in set().union(*searched(item, rule)):
+            found[item.benchmark].add(group(item, rule))
+    return found
+
+
+@lru_cache(maxsize=100)
+def families(items, rule):
+    """Sets of benchmarks that have a template in common."""
+    found = [{item.benchmark} for item in items]
+    for size in rule.sizes:
+        for ngram in set().union(*(one for item in items for one in searched(item, rule))):
+            holders = holders_of(ngram, size, items, rule)
+            if max(map(len, holders.values()), default=0) > rule.template_items:
+                touched = [family for family in found if family & set(holders)]
+                found = [family for family in found if family not in touched] + [set().union(*touched)]
+    return found
+
+
+def is_own(ngram, reference, items, rule):
+    """Whether few enough items of any family of benchmarks have an n-gram."""
+    if not rule.template_items:
+        return True
+    holders = holders_of(ngram, size_of(reference, rule), items, rule)
+    for family in families(tuple(items), rule):
+        if len(set().union(*(holders[name] for name in family))) > rule.template_items:
+            return False
+    return True
+
+
+def verdict(text, reference, items, rule):
+    """By which rule a text holds an item; None: by none."""
+    document, size = read(text, rule), size_of(reference, rule)
+    question, both = parts(reference, rule)
+    of_item, of_forms = (one & ngrams(document, size) for one in searched(reference, rule))
+    own = {ngram for ngram in of_item | of_forms if is_own(ngram, reference, items, rule)}
+    full = question if len(question) >= size else both
+    is_full = bool(of_item) and tuple(full) in ngrams(document, len(full))
+    if own or is_full:
+        if rule.name == "qwen2" and is_qwen2(text, reference, rule, of_item | (of_forms & own)):
+            return "qwen2"
+        return "strict"
+    if is_whole(text, reference, items, rule):
+        return "whole"
+    return "template" if of_item else None
 
 
 def parts(reference, rule):
@@ -169,11 +282,10 @@ def is_strict(text, reference, rule):
     return bool(ngrams(read(text, rule), size) & ngrams(both, size))
 
 
-def windows(document, item, size, rule):
+def windows(document, item, size, rule, shared):
     """The sequences of the document: all of it, or around each run of shared n-grams."""
     if rule.sequence == "document":
         return [document]
-    shared = ngrams(item, size)
     places = [i for i in range(len(document) - size + 1) if tuple(document[i : i + size]) in shared]
     starts = [places[0], *(b for a, b in pairwise(places) if b - a > size)]
     stops = [*(a for a, b in pairwise(places) if b - a > size), places[-1]]
@@ -181,23 +293,28 @@ def windows(document, item, size, rule):
     return [document[max(0, a - margin) : b + size + margin] for a, b in zip(starts, stops, strict=True)]
 
 
-def is_qwen2(text, reference, rule):
+def is_qwen2(text, reference, rule, shared):
     """Whether a part of the item shares an n-gram, and a long enough subsequence, with the text."""
     document, size = read(text, rule), size_of(reference, rule)
-    for item in parts(reference, rule):
-        if not ngrams(document, size) & ngrams(item, size):
+    question, both = parts(reference, rule)
+    for item, asked in ((question, ngrams(question, size)), (both, ngrams(both, size)), (both, shared)):
+        if not shared & asked:
             continue
-        for sequence in windows(document, item, size, rule):
+        for sequence in windows(document, item, size, rule, shared & asked):
             length = lcs(sequence, item)
             if length >= rule.min_lcs and length >= rule.min_lcs_ratio * min(len(sequence), len(item)) - 1e-9:
                 return True
     return False
 
 
-def is_whole(text, reference, rule):
-    """Whether a short item, or its question, stands in the text as a whole."""
-    question, both = parts(reference, rule)
+def is_whole(text, reference, items, rule):
+    """Whether a short item, or its question, stands in the text as a whole, and in no other item of the benchmark."""
     document = read(text, rule)
-    if len(both) >= size_of(reference, rule) or len(both) < rule.min_whole:
-        return False
-    return any(len(part) >= rule.min_whole and tuple(part) in ngrams(document, len(part)) for part in (question, both))
+    others = [item for item in items if item.benchmark == reference.benchmark]
+    others = {group(item, rule): parts(item, rule)[1] for item in others if group(item, rule) != group(reference, rule)}
+    for part in parts(reference, rule):
+        if rule.min_whole <= len(part) < size_of(reference, rule) and tuple(part) in ngrams(document, len(part)):
+            holders = {name for name, other in others.items() if tuple(part) in ngrams(other, len(part))}
+            if not rule.template_items or len(holders) < rule.template_items:
+                return True
+    return False

@@ -92,7 +92,15 @@ def test_counts_and_shards(tmp_path, index):
         "n_contaminated_strict": 1,
         "n_contaminated_qwen2": 1,
         "n_whole": 1,
+        "n_template": 0,
+        "n_any_ngram": 1,
         "n_documents": 3,
+        "n_testable_question": 7,
+        "n_testable_question_answer": 7,
+        "n_testable_lettered": 0,
+        "n_testable_any_order": 0,
+        "n_testable_other": 0,
+        "n_testable_whole_question": 1,
     }
     shards = (tmp_path / "out" / "shards.csv").read_text().splitlines()
     assert shards[1].endswith(f"a.jsonl,4,3,{len(as_jsonl([ITEMS[1].text] * 2 + [ITEMS[-1].text, 'nothing'])) - 4},3,0")
@@ -233,11 +241,15 @@ def test_items_of_one_template_are_all_counted_and_the_strongest_shown(tmp_path)
     results = scan([tmp_path / "a.jsonl"], index, output=tmp_path / "out")
     pairs = [match.rule for match in index.find_all_matches(document)]
     assert len(pairs) == 41
-    assert results.references.n_documents_strict.tolist() == [2] * 41
-    assert results.references.n_documents_qwen2.sum() > 1
+    assert results.references.n_documents_ngram.tolist() == [2] * 41
+    # what is a template in one benchmark says nothing of the item of another, either
+    assert results.references.n_documents_strict.tolist() == [0] * 7 + [1] + [0] * 33
+    assert results.references.n_documents_template.tolist() == [2] * 7 + [1] + [2] * 33
     by_name = {row["benchmark"]: row for row in results.counts}
-    assert by_name["moral"]["n_contaminated_strict"] == 40
-    assert (by_name["other"]["n_contaminated_strict"], by_name["other"]["n_documents"]) == (1, 2)
+    moral = by_name["moral"]
+    assert (moral["n_contaminated_strict"], moral["n_contaminated_qwen2"]) == (1, 1)
+    assert (moral["n_template"], moral["n_any_ngram"]) == (39, 40)
+    assert (by_name["other"]["n_template"], by_name["other"]["n_documents"]) == (1, 2)
     first = results.matches[results.matches.document_row == 0]
     assert 16 <= len(first) <= 17
     assert "moral/7" in set(first.reference_id)

@@ -318,3 +318,59 @@ def test_a_document_with_many_items_contaminates_them_all_and_has_evidence_of_ea
         assert set(samples[samples.contamination == "contaminated"].doc_id) == wanted
         assert len({row["doc_id"] for row in run.match_rows("quiz")}) == len(wanted)
         assert main(["score", str(run.path)]) == 0
+
+
+@pytest.fixture(scope="module")
+def moral_run(tmp_path_factory):
+    """A corpus with one of 60 items made from a template, and with another one's short question."""
+    folder = tmp_path_factory.mktemp("moral")
+    header = "For which of these two scenes does the teller clearly do wrong by the standards of the town?"
+    rows = [
+        {"question": f"{header} {make_question(i)}", "choices": ["wrong", "right", "both"], "gold": i % 3, "topic": "t"}
+        for i in range(60)
+    ]
+    rows[59]["question"] = "Which of them waters the grey mare?"
+    rows[59]["choices"] = [f"the old man from house number {i} in that street" for i in range(3)]
+    write_rows(folder / "train.jsonl", rows[:3])
+    write_rows(folder / "test.jsonl", rows)
+    metadata = {"version": 1.0, "reference_fields": ["question", "choices"]}
+    write_task(folder, "moral", like="pick", num_fewshot=0, metadata=metadata)
+    place = write_corpus(folder / "a.jsonl", [rows[7]["question"], rows[59]["question"]])
+    return run_here(folder, folder / "runs", "--corpus", place, tasks="moral"), Path(place)
+
+
+def test_docs_of_a_template_stay_clean_and_are_counted(moral_run, capsys):
+    run, _ = moral_run
+    marks = run.samples("moral").sort_values("doc_id").contamination.tolist()
+    assert marks == ["template"] * 7 + ["contaminated"] + ["template"] * 51 + ["contaminated"]
+    told = run.info.contamination.tasks["moral"]
+    assert (told.n_docs, told.n_contaminated, told.n_contaminated_qwen2, told.n_clean) == (60, 2, 1, 58)
+    assert (told.n_template, told.n_with_templates, told.n_questions_found_whole) == (58, 59, 1)
+    scores = run.scores.set_index(["metric", "subset"])
+    assert scores.loc[("acc", "clean")].n_docs == 58
+    assert scores.loc[("acc", "contaminated")].n_docs == 2
+    assert main(["score", str(run.path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "58 share only a template with the corpus and count as clean" in shown
+    assert "with templates 59 docs share an n-gram" in shown
+    assert "1 found by the whole of a short question" in shown
+    assert load_run(run.path).info.contamination.tasks["moral"] == told
+
+
+def test_a_folder_of_an_older_scan_is_read(moral_run, tmp_path):
+    """It has no templates and says nothing of forms."""
+    run, corpus = moral_run
+    found = tmp_path / "found"
+    folder = str(corpus.parent)
+    scanned = ["decontam", "scan", str(corpus), "--references", "moral", "--include_path", folder, "--offline"]
+    assert main([*scanned, "--template_items", "0", "--output", str(found)]) == 0
+    table = pd.read_parquet(found / "references.parquet")
+    new = [
+        name for name in table if name.startswith("found_by_") or name in ("n_documents_template", "n_documents_ngram")
+    ]
+    table.drop(columns=new).to_parquet(found / "references.parquet")
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    assert main(["decontam", "apply", str(copy), "--matches", str(found)]) == 0
+    told = load_run(copy).info.contamination.tasks["moral"]
+    assert (told.n_contaminated, told.n_with_templates) == (60, None)
+    assert main(["decontam", "show", str(found)]) == 0
