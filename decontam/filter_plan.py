@@ -54,6 +54,8 @@ class Target(NamedTuple):
     """The strongest that holds."""
     items: tuple[tuple[str, tuple[Span, ...]], ...] = ()
     """The text of each item, with where its n-grams are."""
+    markup: bool = False
+    """Whether markup is no text, as the rule of the scan says."""
 
 
 @dataclass
@@ -138,6 +140,7 @@ def find_targets(results: Results, options: FilterOptions) -> dict[str, dict[int
             by_document[row["document_path"], int(row["document_row"])].append({str(k): v for k, v in row.items()})
     names = zip(results.references.id, results.references.text, results.references.answer, strict=True)
     texts = {name: f"{text}\n{answer}" for name, text, answer in names}
+    markup = bool(results.manifest["rule"].get("markup"))
     found: dict[str, dict[int, Target]] = defaultdict(dict)
     for (path, number), rows in by_document.items():
         items = tuple((texts[row["reference_id"]], _spans(row)) for row in rows)
@@ -145,7 +148,7 @@ def find_targets(results: Results, options: FilterOptions) -> dict[str, dict[int
         benchmarks = tuple(sorted({row["benchmark"] for row in rows}))
         strongest = min((row["rule"] for row in rows), key=rules.index)
         excerpt = rows[0]["excerpt"], int(rows[0]["excerpt_begin"])
-        found[path][number] = Target(spans, *excerpt, benchmarks, strongest, items)
+        found[path][number] = Target(spans, *excerpt, benchmarks, strongest, items, markup)
     return dict(found)
 
 
@@ -164,7 +167,8 @@ def spans_to_cut(text: str, target: Target, options: FilterOptions) -> list[Span
         raise DecontamError("the document has changed since the scan: scan again")
     if options.action == "drop":
         return list(target.spans)
-    spans = [span for item, own in target.items for span in with_rest_of_item(text, own, item)]
+    rests = (with_rest_of_item(text, own, item, markup=target.markup) for item, own in target.items)
+    spans = [span for rest in rests for span in rest]
     return widened(spans, options.margin, len(text))
 
 

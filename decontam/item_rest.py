@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from decontam.json_edit import Span
 from decontam.kernels.words import split
-from decontam.normalize import fold
+from decontam.resolved import fold_resolved
 
 _MOST_GAP = 6
 """Words between two words of the item that are none of its own."""
@@ -32,11 +32,12 @@ _ANSWER = (
     r"(?:the\ )?(?:(?:final\ |correct\ |right\ )?(?:answer|ans|solution|key)"
     r"|答案|正确答案|回答|答え|답|antwort|réponse|respuesta|risposta|ответ)(?:\ is|\ key|は|是)?"
 )
+_TAG = r"</?[a-z][^<>]{0,80}>"
 _KEY = re.compile(
     rf"""
-    \W*?\n?\W*                                     # what ends the item
+    (?:[^\w<]|{_TAG}){{0,40}}?                           # what ends the item
     (?:
-        {_ANSWER}\ *[:\uff1a=]?\W{{0,4}}(?:option\ |choice\ )?
+        {_ANSWER}\ *[:\uff1a=]?(?:[^\w<]|{_TAG}){{0,6}}?(?:option\ |choice\ )?
         (?:[A-J]\b|[-+]?\d[\d.,]*\b)               # a letter or a number
         [\])*.]{{0,4}}
       | (?<=\n)[(\[*]{{0,3}}[A-J][)\]*.:]{{0,4}}[ \t]*(?=\n|$)     # a letter alone in its line
@@ -69,27 +70,28 @@ class _Words(NamedTuple):
         return _Words(self.hashes[own], self.begins[own], self.ends[own], self.texts[own], frozenset())
 
 
-def with_rest_of_item(text: str, spans: Sequence[Span], item: str) -> list[Span]:
+def with_rest_of_item(text: str, spans: Sequence[Span], item: str, *, markup: bool = False) -> list[Span]:
     r"""Return spans that also take what stands of the item before, between and behind them.
 
     Args:
         text: of the document.
         spans: where the item's n-grams are in it, in characters, ascending.
         item: its question and its answer or choices.
+        markup: whether markup is no text, as the rule of the scan says.
 
     >>> text = "So: what is the colour of tar in the sun?\nA. red\nB. black\nAnswer: B\nNext."
     >>> item = "What is the colour of tar in the sun?\nred\nblack"
     >>> [text[begin:end] for begin, end in with_rest_of_item(text, [(4, 40)], item)]
     ['what is the colour of tar in the sun?\nA. red\nB. black\nAnswer: B']
     """
-    wanted = _words(item)
-    return _joined([_one_with_rest(text, span, wanted, 2 * len(item) + 200) for span in _joined(spans)])
+    wanted, room = _words(item, markup=markup), 2 * len(item) + 200
+    return _joined([_one_with_rest(text, span, wanted, room, markup=markup) for span in _joined(spans)])
 
 
-def _one_with_rest(text: str, span: Span, item: _Words, room: int) -> Span:
+def _one_with_rest(text: str, span: Span, item: _Words, room: int, *, markup: bool) -> Span:
     """Return one span with the rest of its item, which is looked for in so many characters on both sides."""
     first = max(0, span[0] - room)
-    words = _words(text[first : span[1] + room])
+    words = _words(text[first : span[1] + room], markup=markup)
     inside = [i for i, begin in enumerate(words.begins) if span[0] <= first + begin < span[1]]
     if not inside:
         return span
@@ -101,8 +103,8 @@ def _one_with_rest(text: str, span: Span, item: _Words, room: int) -> Span:
     return start, _behind_choices_and_key(text, stop)
 
 
-def _words(text: str) -> _Words:
-    folded = fold(text, fold_case=True)
+def _words(text: str, *, markup: bool) -> _Words:
+    folded = fold_resolved(text, fold_case=True, markup=markup)
     words = split(folded)
     begins, ends = folded.begins[words.begins].tolist(), folded.ends[words.ends - 1].tolist()
     texts = [text[begin:end].lower() for begin, end in zip(begins, ends, strict=True)]

@@ -21,6 +21,10 @@ _SUFFIXES = tuple(
 )
 
 
+_TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".zip")
+"""What may hold items; other files beside them, such as a README, may not."""
+
+
 def load_references(
     names: Sequence[str],
     *,
@@ -86,7 +90,7 @@ def _files_below(name: str) -> list[Path]:
     """Return a folder's jsonl files; what can't be read is an error, since its items would pass for searched.
 
     Raises:
-        ConfigError: a folder below that can't be listed, or a link to nothing.
+        ConfigError: a folder below that can't be listed, a link to nothing, or a table that isn't jsonl.
     """
     from decontam import DecontamError
     from decontam.walk import expand
@@ -97,6 +101,9 @@ def _files_below(name: str) -> list[Path]:
         return []
     if faults := [one for one in found.unread if one.kind == "unreadable"]:
         raise ConfigError(f"--references {name!r}: {faults[0].path}: {faults[0].detail}")
+    everything = (*found.files, *(one.path for one in found.unread))
+    if tables := [path for path in everything if Path(path).suffix.lower() in _TABLES]:
+        raise ConfigError(f"--references {name!r}: {tables[0]} is not jsonl: convert it, or leave it out")
     return sorted(Path(file) for file in found.files if file.lower().endswith(_SUFFIXES))
 
 

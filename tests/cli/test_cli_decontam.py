@@ -79,6 +79,22 @@ def test_references_may_be_compressed(tmp_path, references, capsys, suffix, pack
         assert json.loads(capsys.readouterr().out)["totals"]["n_matches"] == 1
 
 
+@pytest.mark.parametrize("name", ["more.csv", "gone.jsonl"])
+def test_references_that_would_not_be_searched_are_an_error(tmp_path, references, capsys, name):
+    folder = tmp_path / "items"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(Path(references).read_bytes())
+    (folder / "README.md").write_text("About these items.")
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(["x"]))
+    assert main(scan_args(tmp_path, f"{folder}/")) == 0
+    if name == "more.csv":
+        (folder / name).write_text("id,text")
+    else:
+        (folder / name).symlink_to("nowhere")
+    assert main(scan_args(tmp_path, f"{folder}/")) == 64
+    assert name in capsys.readouterr().err
+
+
 def test_strict_input_stops(tmp_path, references, capsys):
     (tmp_path / "a.jsonl").write_bytes(b"broken\n")
     assert main(scan_args(tmp_path, references, "--strict_input")) == 64

@@ -1,6 +1,7 @@
 """What is cut with an item's n-grams: its choices and its answer, in the forms in which corpora hold them."""
 
 import json
+import re
 
 import pytest
 
@@ -33,6 +34,9 @@ FORMS = {
     "no choices": f"{QUESTION}\n答案：B\n",
     "changed word": f"{QUESTION.replace('twelve', 'ten')}\n{LETTERED}\nAnswer: B\n",
     "changed begin": f"{QUESTION.replace('gardener', 'farmer')}\n{LETTERED}\nAnswer: B\n",
+    "HTML": f"<p>{QUESTION}</p><ol>"
+    + "".join(f"<li>{letter}) {choice}</li>\n" for letter, choice in zip("abcd", CHOICES, strict=True))
+    + "</ol><p><b>Answer:</b> c</p>",
     "word problem": f"{WORD_PROBLEM.text}\nAnswer: 19\n",
     "solved word problem": f"{WORD_PROBLEM.text} Let us see.\n{WORD_PROBLEM.answer}\n",
 }
@@ -59,6 +63,7 @@ def test_choices_and_answer_go_with_the_question(tmp_path, index, name):
     assert left.endswith(AFTER)
     # signs may stay, and what is no part of the item
     kept = left.removeprefix(BEFORE).removesuffix(AFTER)
+    kept = re.sub(r"</?\w+>", "", kept)
     for of_nobody in ("Question:", "Let us see", "A farmer"):
         kept = kept.replace(of_nobody, "", 1)
     assert not any(char.isalnum() for char in kept), kept
