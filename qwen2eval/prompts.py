@@ -35,18 +35,13 @@ _WORDS = (
 CUTTING_PATTERNS = (_WORDS % "", _WORDS % "{1,3}")
 
 
-def before_plain_text(system: str | None, delimiter: str = "\n\n") -> str | None:
-    r"""Return a system message as it comes before plain text: with a line between, which lm-eval leaves out.
+def before_plain_text(system: str | None) -> str | None:
+    r"""Return a system message as it comes before plain text: with a blank line between, which lm-eval leaves out.
 
-    Args:
-        delimiter: what is between the parts of a prompt; a blank line, if it is no line.
-
-    >>> before_plain_text("Be brief."), before_plain_text("Be brief. "), before_plain_text("Be brief.", " ")
-    ('Be brief.\n\n', 'Be brief. \n\n', 'Be brief.\n\n')
+    >>> before_plain_text("Be brief."), before_plain_text("Be brief.\n"), before_plain_text(None)
+    ('Be brief.\n\n', 'Be brief.\n', None)
     """
-    if not system or system.endswith("\n"):
-        return system
-    return system + (delimiter if "\n" in delimiter else "\n\n")
+    return system if not system or system.endswith("\n") else f"{system}\n\n"
 
 
 class PromptText:

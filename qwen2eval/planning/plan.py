@@ -107,11 +107,11 @@ def _has_data(task: EvalTask) -> bool:
 
 def _system_role_warning(config: RunConfig, tasks: Iterable[EvalTask], spec: ModelSpec) -> list[str]:
     """Say whose system message a template without a system role gets in another place."""
-    described = [task.name for task in tasks if task.has_description]
+    described_tasks = [task.name for task in tasks if task.config_dict().get("description")]
     moved = ["--system_instruction"] if config.system_instruction else []
-    if described:
-        others = f" and {len(described) - 1:,} others" if len(described) > 1 else ""
-        moved.append(f"the description of {described[0]}{others}")
+    if described_tasks:
+        others = f" and {len(described_tasks) - 1:,} others" if len(described_tasks) > 1 else ""
+        moved.append(f"the description of {described_tasks[0]}{others}")
     if not moved:
         return []
     what = " and ".join(moved)

@@ -187,11 +187,6 @@ class EvalTask:
         return bool(getattr(self.lm_eval, "faithful", False))
 
     @property
-    def has_description(self) -> bool:
-        """Whether its prompts begin with a description, which is a system message under a chat template."""
-        return bool(self.lm_eval.get_config("description"))
-
-    @property
     def is_unsafe(self) -> bool:
         """Whether lm-eval says that its scorer runs what the model wrote."""
         return bool(getattr(self.lm_eval.config, "unsafe_code", False))
@@ -220,8 +215,9 @@ class EvalTask:
         """
         task = self.lm_eval
         if config.gen_kwargs and task.get_config("output_type") == "generate_until":
-            own_kwargs = task.get_config("generation_kwargs") or {}
-            task.set_config(key="generation_kwargs", value=with_flags(own_kwargs, config.gen_kwargs))
+            task.set_config(
+                "generation_kwargs", with_flags(task.get_config("generation_kwargs") or {}, config.gen_kwargs)
+            )
         own = task.get_config("num_fewshot")
         if config.num_fewshot and (own == 0 or self.output_type == "loglikelihood_rolling"):
             why = "is defined with 0 examples (num_fewshot: 0)" if own == 0 else "scores texts, which have no examples"
@@ -328,22 +324,17 @@ class EvalTask:
             Exception: any error of the task author's templates.
         """
         self._examples.leave_out(doc)
+        system = form.system_instruction if form.apply_chat_template else before_plain_text(form.system_instruction)
         prompt: Prompt = self.lm_eval.fewshot_context(
             doc,
             num_fewshot=self.lm_eval.config.num_fewshot or 0,
-            system_instruction=self._system_text(form),
+            system_instruction=system,
             apply_chat_template=form.apply_chat_template,
             fewshot_as_multiturn=form.fewshot_as_multiturn,
             chat_template=form.chat_template,
             gen_prefix=self.lm_eval.doc_to_prefix(doc),
         )
         return prompt
-
-    def _system_text(self, form: PromptForm) -> str | None:
-        """Return the run's system message; before plain text with a line after it."""
-        if form.apply_chat_template:
-            return form.system_instruction
-        return before_plain_text(form.system_instruction, str(self.lm_eval.get_config("fewshot_delimiter") or ""))
 
     @property
     def ignores_examples(self) -> bool:
