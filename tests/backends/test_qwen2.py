@@ -262,7 +262,7 @@ def test_a_gguf_file_answers_as_its_folder(folder, ours, tmp_path):
     pytest.importorskip("gguf")
     from tests.model.gguf_files import write_gguf
 
-    file = write_gguf(tmp_path / "tiny.gguf", folder)
+    file = write_gguf(tmp_path / "tiny.gguf", folder).rename(tmp_path / "TINY.GGUF")
     backend = open_backend(file, tokenizer=str(folder))
     requests = [scoring(context, choice) for context in CONTEXTS for choice in CHOICES]
     same_scores(ask(backend, requests), ask(ours, requests))
