@@ -30,8 +30,9 @@ from qwen2eval.results.write import write_run
 from qwen2eval.run_folder.folder import Run, load_run
 from qwen2eval.run_info import HealthInfo, RunInfo
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
-from qwen2eval.tasks.lm_eval_task import EvalTask, PromptForm, doc_hash
+from qwen2eval.tasks.lm_eval_task import EvalTask, PromptForm
 from qwen2eval.tasks.registry import LoadedTasks, load_tasks
+from qwen2eval.tasks.task_values import doc_hash
 from qwen2eval.thoughts import Thinking
 
 _FINISH_REASONS: dict[object, FinishReason] = {"stop": "stop", "length": "length"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer, Doc
-from qwen2eval.tasks.lm_eval_task import doc_hash
+from qwen2eval.tasks.task_values import doc_hash
 
 if TYPE_CHECKING:
     from qwen2eval.sandbox import Execution

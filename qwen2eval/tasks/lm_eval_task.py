@@ -495,11 +495,3 @@ def metadata_of(task: "Task | Group") -> dict[str, Any]:
 def _stable_text(value: object) -> str:
     """Return what JSON doesn't know as text, without addresses in memory: those differ in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
-
-
-def doc_hash(doc: Doc) -> str:
-    """Return lm-eval's hash of a doc."""
-    from lm_eval.utils import handle_non_serializable
-
-    text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()

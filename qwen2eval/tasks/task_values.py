@@ -1,7 +1,10 @@
-"""What a task says of its metrics and its data, as plain values."""
+"""What a task says of its metrics, its data and its docs, as plain values."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
+from qwen2eval.requests import Doc
 from qwen2eval.tasks.metric_spec import Aggregate
 
 
@@ -25,3 +28,11 @@ class DataInfo:
     """Of the files, or of the hub's fingerprints; None: not known."""
     warning: str | None
     """What a reader of the score must know of the data; None: nothing."""
+
+
+def doc_hash(doc: Doc) -> str:
+    """Return lm-eval's hash of a doc."""
+    from lm_eval.utils import handle_non_serializable
+
+    text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -16,8 +16,8 @@ from qwen2eval.evaluate import plan
 from qwen2eval.sandbox import Sandbox
 from qwen2eval.scoring.programs import code_blocks, extract_contest, with_imports
 from qwen2eval.tasks.code.livecodebench.data import unpack_tests
-from qwen2eval.tasks.lm_eval_task import doc_hash
 from qwen2eval.tasks.registry import load_tasks
+from qwen2eval.tasks.task_values import doc_hash
 
 
 def write_rows(path, rows):
