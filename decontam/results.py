@@ -312,14 +312,14 @@ def _references(index: ReferenceIndex, sums: _Sums) -> pa.Table:
         name: strings([one.encode("utf-8", "replace").decode() for one in column]) for name, column in columns.items()
     }
     found = zip(COUNTED, sums.n_documents_of_item, strict=True)
-    words = {FoundBy.NO_FORM: None, FoundBy.NOTHING: "nothing", FoundBy.WHOLE: "whole", FoundBy.NGRAM: "ngram"}
+    words: dict[int, str | None] = {-1: None, 0: "nothing", 1: "whole", 2: "ngram"}  # of FoundBy
     return pa.Table.from_pydict(
         {
             **texts,
             "n_tokens": numbers(index.n_tokens, pa.int32()),
             "testable": flags(index.testable),
             **{
-                f"found_by_{form}": pa.array([words[FoundBy(value)] for value in found_by.tolist()], pa.string())
+                f"found_by_{form}": pa.array([words[value] for value in found_by.tolist()], pa.string())
                 for form, found_by in index.forms._asdict().items()
             },
             **{f"n_documents_{rule}": numbers(of_rule, pa.int64()) for rule, of_rule in found},
