@@ -176,7 +176,7 @@ def _scan(
     """Read a response from left to right: thoughts, and the answer after the last one."""
     start = at = 0
     has_thought, ignored = False, -1
-    if closing is None and (first := _OPEN.match(text, _skip_space(text, 0))) and end is None:
+    if closing is None and (first := _OPEN.match(text, len(text) - len(text.lstrip()))) and end is None:
         closing = _closing_of(first)
     while True:
         if closing is not None:
@@ -244,7 +244,10 @@ def _first_stop(text: str, until: Iterable[str], start: int, begins: int) -> int
 
 
 def _skip_space(text: str, at: int) -> int:
-    return len(text) - len(text[at:].lstrip())
+    """Return where the text behind white space begins; a line's indentation is part of it, as of a function's body."""
+    end = len(text) - len(text[at:].lstrip())
+    line = text.rfind("\n", at, end) + 1
+    return line if line and end - line > 1 and end < len(text) else end
 
 
 def _before_space(text: str, at: int) -> int:

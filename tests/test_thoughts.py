@@ -52,6 +52,8 @@ def test_a_prompt_may_open_the_thought_or_close_it(begin, end):
         ("\n7", ""),  # as in lm-eval: nothing was thought
         ("<think></think>\n7\n8", "7"),
         ("<think>\n\n</think>\n\n7", "7"),
+        ("<think>5?</think>\n\n    return 7", "    return 7"),  # the indentation is the program's
+        ("  \n    <think>5?</think> 7", "7"),
         ("<think>5?</think>Or 5. <think>No.\n</think>7\n", "7"),
         ("<think>5?</think>6\n<think>7", "6"),
         ("<think>5?</think>6 <think>7", ""),
