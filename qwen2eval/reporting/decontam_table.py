@@ -25,7 +25,7 @@ def print_scan(results: "Results", *, file: TextIO) -> None:
     console = Console(file=file, highlight=False, emoji=False)
     rule, totals = results.manifest["rule"], results.manifest["totals"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True, show_edge=False)
-    width = min(24, max((len(visible(row["benchmark"])) for row in results.counts), default=0))
+    width = min(10, max((len(visible(row["benchmark"])) for row in results.counts), default=0))
     for name in (*_COLUMNS[:3], f"{rule['ngram_size']}-gram", *_COLUMNS[4:]):
         is_name, is_share = name == "Benchmark", name in (f"{rule['ngram_size']}-gram", "LCS rule")
         # a share may stand below its count where the terminal is narrow
