@@ -342,7 +342,7 @@ def _status(row: Mapping[Hashable, Any], rule: str) -> Status:
         return "not_testable"
     if row[f"n_documents_{rule}"] or (rule == "strict" and _is_only_whole(row)):
         return "contaminated"
-    return "template" if row.get("n_documents_template") and not row["n_documents_strict"] else "clean"
+    return "template" if rule == "strict" and row.get("n_documents_template") else "clean"
 
 
 def _is_only_whole(row: Mapping[Hashable, Any]) -> bool:

@@ -29,7 +29,7 @@ def found(made):
             for m in index.find_matches(d.text)
             if m.rule == rule.name or rule.name == "strict"
         }
-        for rule in (Rule.strict(), Rule())
+        for rule in (Rule.strict(template_items=0), Rule())
         for index in [ReferenceIndex.build(references, rule)]
     }
 

@@ -47,14 +47,14 @@ def test_the_13_gram_rule_finds_all_that_was_planted_word_for_word(docs):
     assert found.recall > 0.95
 
 
-def test_the_lcs_rule_is_more_precise_on_near_misses(docs):
+def test_near_misses_share_only_a_template(docs):
     asked = pd.concat([docs[task] for task in METRICS])
     ngram, lcs = flags(asked, rule="contamination"), flags(asked, rule="contamination_qwen2")
     print(f"13-gram {ngram}; LCS {lcs}")  # noqa: T201 - shown by pytest -s
-    assert lcs.precision > 0.95 > 0.8 > ngram.precision
+    assert min(lcs.precision, ngram.precision) > 0.95
     assert lcs.recall > 0.95
     near = asked["kind"] == "near_miss"
-    assert (asked.loc[near, "contamination"] == "contaminated").all()
+    assert (asked.loc[near, "contamination"] == "template").all()
     assert (asked.loc[near, "contamination_qwen2"] == "clean").all()
 
 
