@@ -101,7 +101,7 @@ def test_the_lcs_is_rapidfuzzs(items, documents):
     for text, _, _ in documents:
         words = slow.words(text)
         for match in index.find_all_matches(text):
-            if match.rule != "whole":
+            if match.rule not in ("whole", "template"):
                 item = slow.parts(by_id[match.reference_id], Rule())[match.reference_part == "question+answer"]
                 length = LCSseq.similarity(words, item)
                 assert match.lcs_length == length
