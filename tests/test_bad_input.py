@@ -38,7 +38,8 @@ def refused(capsys):
 
 
 def requests(run):
-    return run.info.requests.to_json()
+    """Return the counts; when stored answers were given is left out."""
+    return {key: value for key, value in run.info.requests.to_json().items() if key.startswith("n_")}
 
 
 # what was asked for is not there
@@ -374,7 +375,8 @@ def test_requests_that_a_server_fails_are_unscored_and_asked_again(tmp_path, tas
     server.reset()
     mended = run_here(tasks_dir, tmp_path / "runs", tasks="say", **served)
     assert requests(mended) == {"n_total": 6, "n_from_store": 4, "n_answered": 1, "n_failed": 0}
-    assert [ONE_DOC in server.prompt_text(body) for body in server.requests] == [True]
+    # before stored answers are used, three of them are asked for again
+    assert [ONE_DOC in server.prompt_text(body) for body in server.requests] == [False, False, False, True]
     assert mended.scores["n_unscored"].unique().tolist() == [0]
 
 
@@ -393,7 +395,6 @@ def test_empty_answers_are_answers_that_are_counted(tmp_path, tasks_dir, server,
     assert made.info.health["say"].n_empty == 1
     assert "empty" in [flag.check for flag in made.info.health["say"].flags]
     assert made.scores["n_unscored"].unique().tolist() == [0]
-    server.reset()
     assert requests(run_here(tasks_dir, tmp_path / "runs", tasks="say", **served))["n_from_store"] == 5
 
 
