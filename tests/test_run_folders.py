@@ -64,7 +64,7 @@ def test_an_old_run_is_scored_again(folder):
     assert main(["score", str(folder)]) == 70  # mmlu had no data
     after, before = load_run(folder), load_run(OLD)
     assert_same_results(after, before)
-    # What a metric is, and how many thought, older runs did not say
+    # What a metric is, how many thought, and what is a template, older runs did not say
     metrics = [metric for task in after.info.scored_tasks.values() for metric in task.metrics.values()]
     assert {(metric.unit, metric.low, metric.high) for metric in metrics} == {("share", 0.0, 1.0)}
     assert without_metrics(after.info) == without_metrics(before.info)
@@ -73,7 +73,10 @@ def test_an_old_run_is_scored_again(folder):
 def without_metrics(info):
     health = {name: replace(one, n_thoughts=None, n_unfinished_thoughts=None) for name, one in info.health.items()}
     tasks = {name: replace(task, metrics={}) for name, task in info.tasks.items()}
-    return replace(info, tasks=tasks, health=health)
+    later = dict.fromkeys(("n_template", "n_with_templates", "n_questions_found_whole"))
+    found = {name: replace(one, **later) for name, one in info.contamination.tasks.items()}
+    contamination = replace(info.contamination, tasks=found)
+    return replace(info, tasks=tasks, health=health, contamination=contamination)
 
 
 def test_an_old_run_tells_how_long_a_plan_takes(folder):
