@@ -142,7 +142,7 @@ class ResponseStore:
         Args:
             replaces: whether an answer that is already stored is replaced; else it is not changed.
         """
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         rows = [
             (model_id, *key, kind, a.logprob, a.is_greedy, a.response, a.finish_reason, a.n_response_tokens, now)
             for key, a in answers

@@ -56,7 +56,7 @@ def _print_all(console: Console, run: Run) -> None:
 
 def _print_stored(console: Console, requests: RequestCounts) -> None:
     """Say that not all answers are new, where that is so."""
-    if requests.n_from_store:
+    if requests.stored_from is not None:
         n_all = requests.n_from_store + requests.n_answered + requests.n_failed
         text = store_text(requests).replace(" from", f" of {n_all:,} answers from", 1)
         _print_wrapped(console, "answers  ", f"{text}; `run --fresh` asks the model again", style="bold")

@@ -126,7 +126,7 @@ def describe_run(
         groups={name: GroupInfo(tuple(group.task_names)) for name, group in plan.groups.items()},
         health={name: describe_health(task_samples) for name, task_samples in samples.items()},
         warnings=tuple(plan.warnings),
-        requests=count_requests(plan, answers, asked.usage),
+        requests=count_requests(plan, answers, asked.usage, clock.started),
         environment=describe_environment(),
         seeds=SeedInfo(**vars(config.seeds)),
         timings=clock.timings(),
@@ -140,13 +140,18 @@ def describe_health(samples: TaskSamples) -> HealthInfo:
     return replace(health, flags=(*health.flags, *flags))
 
 
-def count_requests(plan: Plan, answers: Mapping[str, TaskAnswers], usage: Mapping[str, int]) -> RequestCounts:
+def count_requests(
+    plan: Plan, answers: Mapping[str, TaskAnswers], usage: Mapping[str, int], started: datetime
+) -> RequestCounts:
     """Return what was asked of the model.
 
     Args:
         usage: the backend's own counts.
+        started: when the run began; answers that another task of it got since then are not old.
     """
-    times = [answer.answered_at for got in answers.values() for answer in got.by_request.values() if answer.answered_at]
+    begin = started.isoformat(timespec="milliseconds")
+    given = (answer.answered_at for got in answers.values() for answer in got.by_request.values())
+    times = [at for at in given if at and at < begin]
     return RequestCounts(
         stored_from=min(times, default=None),
         stored_to=max(times, default=None),
