@@ -157,3 +157,36 @@ def test_log_probabilities_of_a_model_that_thinks_are_refused_in_the_plan(tasks_
     plan = make_plan(config, load_spec(RunConfig(model="dummy")))
     assert list(plan.tasks) == ["say"]
     assert "needs log-probabilities" in str(plan.failures["pick"])
+
+
+@pytest.mark.parametrize(
+    ("key", "body"),
+    [
+        ("process_docs", "import sys\ndef f(docs):\n    sys.exit('no data')\n"),
+        ("process_docs", "raise SystemExit('no package')\ndef f(docs):\n    return docs\n"),
+        ("aggregation", "def f(items):\n    raise SystemExit(3)\n"),
+        ("process_results", "def f(doc, results):\n    raise SystemExit\n"),
+    ],
+    ids=["process_docs", "module", "aggregation", "process_results"],
+)
+def test_a_task_that_calls_exit_ends_itself_and_not_the_run(tmp_path, tasks_dir, key, body):
+    """The process ended with what the task's code said, and no other task was scored."""
+    write_task(tasks_dir, "own", like="say", filter_list=None)
+    tag, file = scorer(tasks_dir, "own_code", body), tasks_dir / "own.yaml"
+    text = file.read_text()
+    file.write_text(
+        text.replace("aggregation: mean", f"aggregation: {tag}") if key == "aggregation" else text + f"{key}: {tag}\n"
+    )
+    made = run_here(tasks_dir, tmp_path / "runs", tasks="own,say", exit_code=70)
+    assert "SystemExit" in made.info.tasks["own"].error
+    assert made.scores.query("task == 'say'")["value"].notna().all()
+
+
+def test_ctrl_c_in_a_tasks_code_ends_the_run(tasks_dir):
+    write_task(tasks_dir, "own", like="say", filter_list=None)
+    tag = scorer(tasks_dir, "own_code", "def f(docs):\n    raise KeyboardInterrupt\n")
+    with (tasks_dir / "own.yaml").open("a") as file:
+        file.write(f"process_docs: {tag}\n")
+    config = RunConfig(model="dummy", tasks=("own", "say"), include_path=(str(tasks_dir),))
+    with pytest.raises(KeyboardInterrupt):
+        make_plan(config, load_spec(config))

@@ -9,7 +9,7 @@ from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
 from qwen2eval.data.locate import merge_missing_data
-from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError, in_one_line, summarize_names
+from qwen2eval.errors import TASK_ERRORS, ConfigError, Qwen2EvalError, TaskFileError, in_one_line, summarize_names
 from qwen2eval.generation import checkpoint_notes, described, read_flags
 from qwen2eval.planning.group_checks import group_warnings
 from qwen2eval.planning.planned import Plan, TaskPlan
@@ -215,7 +215,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
     # Templates and scorers are the task author's: what they raise is this task's failure
     except ImportError as err:
         raise missing_package(name, err) from err
-    except Exception as err:
+    except TASK_ERRORS as err:
         raise TaskFileError(f"Task {name!r} fails on its own docs: {in_one_line(err)}") from err
     return planned
 

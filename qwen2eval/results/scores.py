@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.columns import ArrowType, Column, Value, row_of
+from qwen2eval.errors import TASK_ERRORS
 from qwen2eval.results.sample import DocSample, TaskSamples, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
@@ -152,7 +153,7 @@ def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) 
         value = as_number(aggregate(items))
         return None if value is None or math.isnan(value) else value
     # The aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
-    except Exception:
+    except TASK_ERRORS:
         if is_part:
             return None
         raise
@@ -196,7 +197,7 @@ def _estimate(
     try:
         return bootstrap_estimate(aggregation.function, items, seed=seed)
     # An aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
-    except (ValueError, ZeroDivisionError, TypeError, IndexError):
+    except TASK_ERRORS:
         return UNKNOWN
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen2eval.errors import TaskFileError
+from qwen2eval.errors import TASK_ERRORS, TaskFileError
 from qwen2eval.requests import Doc
 from qwen2eval.tasks import lm_eval_internals as internals
 
@@ -106,7 +106,7 @@ class OtherItems:
             words = "" if isinstance(asked, int) else " ".join(str(asked).split())
             listed = [] if choices is None else sorted(map(str, self._task.doc_to_choice(doc, choices)))
         # Any error of the task's own template: examples may lack a column that only items have
-        except Exception:  # noqa: BLE001
+        except TASK_ERRORS:
             return None
         question = (words, *listed)
         return question if any(question) else None

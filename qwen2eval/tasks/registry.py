@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
 from qwen2eval.data.hub_files import hub_or_cache
-from qwen2eval.errors import ConfigError, MissingDataError, Qwen2EvalError, TaskFileError, TaskNotFoundError
+from qwen2eval.errors import (
+    TASK_ERRORS,
+    ConfigError,
+    MissingDataError,
+    Qwen2EvalError,
+    TaskFileError,
+    TaskNotFoundError,
+)
 from qwen2eval.tasks.build_errors import check_metrics, explained
 from qwen2eval.tasks.eval_group import EvalGroup
 from qwen2eval.tasks.index import TaskEntry, entries_of, lm_eval_entries, read_task_yaml, scan, shipped_entries
@@ -236,7 +243,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     except Qwen2EvalError:
         raise
     # Functions and data sets that a task file names may raise anything: then that task fails, not the run
-    except Exception as err:
+    except TASK_ERRORS as err:
         raise explained(entry, err) from err
     # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each
     # hash of the task and in results.json
