@@ -132,8 +132,10 @@ def test_a_filter_that_fails_on_one_answer_leaves_that_doc_out(tmp_path, tasks_d
     assert made.samples("own")["error"][0] == "the scorer failed in a filter: IndexError: list index out of range"
 
 
-def test_an_aggregation_without_a_number_is_an_error_and_no_zero(tmp_path, tasks_dir):
-    body = "def f(items):\n    return 0.5 if any(items) else float('nan')\n"
+@pytest.mark.parametrize("result", ["float('nan')", "float('inf')", "-float('inf')", "__import__('math').exp(800)"])
+def test_an_aggregation_without_a_number_is_an_error_and_no_zero(tmp_path, tasks_dir, result):
+    """Infinity was a score, and health was ok."""
+    body = f"def f(items):\n    return 0.5 if any(items) else {result}\n"
     write_task(tasks_dir, "own", like="say", filter_list=None)
     tag, file = scorer(tasks_dir, "own_code", body), tasks_dir / "own.yaml"
     file.write_text(file.read_text().replace("aggregation: mean", f"aggregation: {tag}"))

@@ -125,6 +125,8 @@ def _check_aggregations(planned: TaskPlan, pairs: Sequence[_Pair]) -> list[str]:
             result = planned.task.aggregation(metric).function(values)
         except (ImportError, NameError, AttributeError, TypeError):
             raise
+        except OverflowError:
+            continue
         except TASK_ERRORS:
             if is_whole and len(values) > 1:
                 raise
