@@ -28,7 +28,7 @@ def check_metrics(task: "Task") -> None:
 
 def explained(entry: TaskEntry, err: BaseException) -> Qwen2EvalError:
     """Return what went wrong while lm-eval built a task, in words for its user."""
-    said = f"{type(err).__name__}: {err}"
+    said = f"{type(err).__name__}: {err}".removesuffix(": ")
     network = (
         "ConnectionError",
         "OfflineModeIsEnabled",
