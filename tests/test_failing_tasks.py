@@ -192,3 +192,26 @@ def test_ctrl_c_in_a_tasks_code_ends_the_run(tasks_dir):
     config = RunConfig(model="dummy", tasks=("own", "say"), include_path=(str(tasks_dir),))
     with pytest.raises(KeyboardInterrupt):
         make_plan(config, load_spec(config))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("task: []", "Group 'own' (FILE) has no tasks"),
+        ("task: say", "Group 'own' (FILE) has no tasks"),
+        ("task: [say, picc]", "Group 'own' (FILE) has the member 'picc', which does not exist. Did you mean 'pick'?"),
+        ("task: [{task: picc, num_fewshot: 1}]", "has the member 'picc', which does not exist"),
+        ("task: [{group: inner, task: [say, picc]}]", "Group 'inner' (FILE) has the member 'picc'"),
+        ("task: [say, own]", "Group 'own' (FILE) holds itself: own > own. Take 'own' out"),
+        ("task: [other]", "holds itself: own > other > own"),
+        ("task: [7]", "has the member 7, which is no name"),
+    ],
+)
+def test_a_group_that_cannot_be_built_names_the_member(tasks_dir, text, said):
+    """They were a traceback, a TypeError without the name, and a RecursionError."""
+    (tasks_dir / "own.yaml").write_text(f"group: own\n{text}\n")
+    (tasks_dir / "other.yaml").write_text("group: other\ntask: [own]\n")
+    config = RunConfig(model="dummy", tasks=("own", "say"), include_path=(str(tasks_dir),))
+    message = str(make_plan(config, load_spec(config)).failures["own"])
+    assert said.replace("FILE", str(tasks_dir / "own.yaml")) in message
+    assert "\n" not in message

@@ -26,6 +26,7 @@ from qwen2eval.errors import (
 )
 from qwen2eval.tasks.build_errors import check_metrics, explained
 from qwen2eval.tasks.eval_group import EvalGroup
+from qwen2eval.tasks.group_members import check_members
 from qwen2eval.tasks.index import TaskEntry, entries_of, lm_eval_entries, read_task_yaml, scan, shipped_entries
 from qwen2eval.tasks.lm_eval_internals import forget_metadata, load_entry
 from qwen2eval.tasks.lm_eval_task import EvalTask
@@ -232,6 +233,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
     if config.reference_implementation:
         metadata["faithful"] = True
+    check_members(entry, known)
     try:
         with ExitStack() as while_loading:
             if _runs_programs(entry, known):
@@ -245,6 +247,8 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     # Functions and data sets that a task file names may raise anything: then that task fails, not the run
     except TASK_ERRORS as err:
         raise explained(entry, err) from err
+    if not tasks:
+        raise TaskFileError(f"Group {entry.name!r} ({entry.path}) has no tasks: name them in `task:`, as a list")
     # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each
     # hash of the task and in results.json
     for part in (*built["tasks"].values(), *built["groups"].values()):
