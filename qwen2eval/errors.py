@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from qwen2eval.exit_codes import ExitCode
 
+TASK_ERRORS = (Exception, SystemExit)
+"""What a task's own code may raise: `sys.exit` in it ends the task, not the run. Ctrl-C ends the run."""
+
 
 class Qwen2EvalError(Exception):
     """Anything that a user can act on: the message says what, which, and what to do."""
@@ -85,7 +88,7 @@ def summarize_names(names: Sequence[str], *, most: int = 3) -> str:
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
-def in_one_line(err: Exception, *, most: int = 300) -> str:
+def in_one_line(err: BaseException, *, most: int = 300) -> str:
     r"""Return what a library or a task's own code raised, for a message of one line.
 
     >>> in_one_line(RuntimeError("CUDA error:\n  out of luck")), in_one_line(AssertionError())

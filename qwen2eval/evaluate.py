@@ -12,7 +12,15 @@ from qwen2eval.answers.store import STORE_FILE, ResponseStore
 from qwen2eval.backends import Backend, load_spec, open_model
 from qwen2eval.config import RunConfig
 from qwen2eval.demo.shipped import with_demo_corpus
-from qwen2eval.errors import BackendError, ModelError, Qwen2EvalError, StoreError, TaskFileError, in_one_line
+from qwen2eval.errors import (
+    TASK_ERRORS,
+    BackendError,
+    ModelError,
+    Qwen2EvalError,
+    StoreError,
+    TaskFileError,
+    in_one_line,
+)
 from qwen2eval.judges.asking import ask_judge, planned_judge
 from qwen2eval.planning.plan import make_plan
 from qwen2eval.planning.planned import Plan
@@ -106,7 +114,7 @@ def ask_model(plan: Plan, clock: Clock, *, quiet: bool = False) -> Asked:
             with clock.time("model_seconds"):
                 backend = open_model(part.config, part.spec)
         # Libraries may raise anything for what they can't load
-        except Exception as err:
+        except TASK_ERRORS as err:
             known = err if isinstance(err, Qwen2EvalError) else _cannot_be_opened(part.spec.name, err)
             if not answers:
                 raise known from err
@@ -151,12 +159,12 @@ def answer_tasks(plan: Plan, backend: Backend, store: ResponseStore, *, quiet: b
             except Qwen2EvalError as err:
                 plan.failures[name] = err
             # A backend, its libraries and a task's own turns may raise anything: the other tasks are asked
-            except Exception as err:  # noqa: BLE001
+            except TASK_ERRORS as err:
                 plan.failures[name] = _stopped(name, err)
     return answers
 
 
-def _stopped(name: str, err: Exception) -> BackendError:
+def _stopped(name: str, err: BaseException) -> BackendError:
     """Return what stopped a task in the middle of its answers, in one line."""
     return BackendError(
         f"Task {name!r} stopped while it was answered: {in_one_line(err)}. Its finished answers are kept: the same "
@@ -164,7 +172,7 @@ def _stopped(name: str, err: Exception) -> BackendError:
     )
 
 
-def _cannot_be_opened(name: str, err: Exception) -> ModelError:
+def _cannot_be_opened(name: str, err: BaseException) -> ModelError:
     return ModelError(f"Model {name!r} can't be opened: {in_one_line(err)}")
 
 
@@ -205,7 +213,7 @@ def _task_code(plan: Plan, name: str) -> Iterator[None]:
     """Record any error of a task author's filters and aggregations as that task's failure."""
     try:
         yield
-    except Exception as err:  # noqa: BLE001
+    except TASK_ERRORS as err:
         plan.failures[name] = TaskFileError(f"Task {name!r} can't be scored: {in_one_line(err)}")
 
 

@@ -4,6 +4,7 @@ A flag wins over the task, and the task over the checkpoint's generation_config.
 argument that would not act is refused where a user gives it; where a task or a checkpoint has it, it is left out.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ def read_flags(given: GenKwargs) -> dict[str, Any]:
     """Return what `--gen_kwargs` asks for, under lm-eval's names.
 
     Raises:
-        ConfigError: an argument that would not act, or two that contradict each other.
+        ConfigError: an argument that would not act, a value that is not possible, or two that contradict each other.
 
     >>> read_flags({"max_new_tokens": 3, "temperature": 0.7})
     {'max_gen_toks': 3, 'temperature': 0.7, 'do_sample': True}
@@ -46,15 +47,15 @@ def read_flags(given: GenKwargs) -> dict[str, Any]:
         if own in flags and flags[own] != value:
             raise ConfigError(f"--gen_kwargs gives {own} twice, as {name} and under another name: give it once")
         flags[own] = value
+    check_values(flags, where="--gen_kwargs")
     temperature, do_sample = flags.get("temperature"), flags.get("do_sample")
     if temperature is not None:
-        heat = _number("temperature", temperature)
-        if do_sample is not None and bool(do_sample) != (heat > 0):
+        if do_sample is not None and do_sample != (temperature > 0):
             raise ConfigError(
-                f"--gen_kwargs do_sample={str(bool(do_sample)).lower()} and temperature={temperature} contradict each "
+                f"--gen_kwargs do_sample={str(do_sample).lower()} and temperature={temperature} contradict each "
                 "other: sampling needs a temperature over 0, and greedy decoding has none"
             )
-        if heat > 0:
+        if temperature > 0:
             flags["do_sample"] = True
     return flags
 
@@ -140,8 +141,60 @@ def checkpoint_notes(settings: Mapping[str, Setting]) -> list[str]:
     return [f"{name}={one.value}" for name, one in settings.items() if one.source == "generation_config.json"]
 
 
-def _number(name: str, value: object) -> float:
-    try:
-        return float(str(value))
-    except ValueError:
-        raise ConfigError(f"--gen_kwargs {name}={value!r} is not a number") from None
+def check_values(gen_kwargs: GenKwargs, *, where: str) -> None:
+    """Refuse values that no backend can use, or that would act as others than they look.
+
+    Args:
+        gen_kwargs: under lm-eval's names or others.
+        where: they stand, for the message.
+
+    Raises:
+        ConfigError: one is out of its range.
+    """
+    for name, value in gen_kwargs.items():
+        allowed = _ALLOWED.get(ALIASES.get(name, name))
+        if value is not None and allowed is not None and not allowed.holds(value):
+            raise ConfigError(f"{where} {name}={value!r} is not {allowed}")
+
+
+class _Range(NamedTuple):
+    """Which numbers an argument takes."""
+
+    low: float
+    high: float = math.inf
+    is_whole: bool = False
+    is_low_out: bool = False
+    """Whether `low` itself is not allowed."""
+
+    def holds(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int if self.is_whole else int | float):
+            return False
+        return (self.low < value if self.is_low_out else self.low <= value) and value <= self.high and value != math.inf
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.is_whole else "a number"
+        low = f"{'over' if self.is_low_out else 'of at least'} {self.low:g}"
+        return f"{kind} {low}" + ("" if self.high == math.inf else f" and at most {self.high:g}")
+
+
+class _Flag(NamedTuple):
+    """Yes or no: any text would count as yes."""
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+_ALLOWED: Mapping[str, _Range | _Flag] = {
+    "max_gen_toks": _Range(1, is_whole=True),
+    "do_sample": _Flag(),
+    "temperature": _Range(0),
+    # -1 is vLLM's word for all tokens, 0 transformers'
+    "top_k": _Range(-1, is_whole=True),
+    "top_p": _Range(0, 1, is_low_out=True),
+    "min_p": _Range(0, 1),
+    "typical_p": _Range(0, 1, is_low_out=True),
+    "repetition_penalty": _Range(0, is_low_out=True),
+}

@@ -168,7 +168,9 @@ def _restore_task(run: Run, name: str, loaded: LoadedTasks, config: RunConfig) -
     doc_ids = sorted({row["doc_id"] for row in rows})
     n_repeats = max(row["repeat"] for row in rows) + 1
     plan = TaskPlan(name, task, doc_ids, [docs[i] for i in doc_ids if i < len(docs)], len(docs), n_repeats)
-    plan.thinking = Thinking.read(config.model_args)
+    # Responses with their thoughts beside them have been read; versions before that cut up to think_end_token at once
+    is_read = "thought" in rows[0] or config.model_args.get("think_end_token") is not None
+    plan.thinking = Thinking(is_off=is_read)
     answers, pool = TaskAnswers(), PromptPool()
     for row in rows:
         _check_doc(run, name, docs, row)

@@ -132,8 +132,10 @@ def test_a_filter_that_fails_on_one_answer_leaves_that_doc_out(tmp_path, tasks_d
     assert made.samples("own")["error"][0] == "the scorer failed in a filter: IndexError: list index out of range"
 
 
-def test_an_aggregation_without_a_number_is_an_error_and_no_zero(tmp_path, tasks_dir):
-    body = "def f(items):\n    return 0.5 if any(items) else float('nan')\n"
+@pytest.mark.parametrize("result", ["float('nan')", "float('inf')", "-float('inf')", "__import__('math').exp(800)"])
+def test_an_aggregation_without_a_number_is_an_error_and_no_zero(tmp_path, tasks_dir, result):
+    """Infinity was a score, and health was ok."""
+    body = f"def f(items):\n    return 0.5 if any(items) else {result}\n"
     write_task(tasks_dir, "own", like="say", filter_list=None)
     tag, file = scorer(tasks_dir, "own_code", body), tasks_dir / "own.yaml"
     file.write_text(file.read_text().replace("aggregation: mean", f"aggregation: {tag}"))
@@ -157,3 +159,59 @@ def test_log_probabilities_of_a_model_that_thinks_are_refused_in_the_plan(tasks_
     plan = make_plan(config, load_spec(RunConfig(model="dummy")))
     assert list(plan.tasks) == ["say"]
     assert "needs log-probabilities" in str(plan.failures["pick"])
+
+
+@pytest.mark.parametrize(
+    ("key", "body"),
+    [
+        ("process_docs", "import sys\ndef f(docs):\n    sys.exit('no data')\n"),
+        ("process_docs", "raise SystemExit('no package')\ndef f(docs):\n    return docs\n"),
+        ("aggregation", "def f(items):\n    raise SystemExit(3)\n"),
+        ("process_results", "def f(doc, results):\n    raise SystemExit\n"),
+    ],
+    ids=["process_docs", "module", "aggregation", "process_results"],
+)
+def test_a_task_that_calls_exit_ends_itself_and_not_the_run(tmp_path, tasks_dir, key, body):
+    """The process ended with what the task's code said, and no other task was scored."""
+    write_task(tasks_dir, "own", like="say", filter_list=None)
+    tag, file = scorer(tasks_dir, "own_code", body), tasks_dir / "own.yaml"
+    text = file.read_text()
+    file.write_text(
+        text.replace("aggregation: mean", f"aggregation: {tag}") if key == "aggregation" else text + f"{key}: {tag}\n"
+    )
+    made = run_here(tasks_dir, tmp_path / "runs", tasks="own,say", exit_code=70)
+    assert "SystemExit" in made.info.tasks["own"].error
+    assert made.scores.query("task == 'say'")["value"].notna().all()
+
+
+def test_ctrl_c_in_a_tasks_code_ends_the_run(tasks_dir):
+    write_task(tasks_dir, "own", like="say", filter_list=None)
+    tag = scorer(tasks_dir, "own_code", "def f(docs):\n    raise KeyboardInterrupt\n")
+    with (tasks_dir / "own.yaml").open("a") as file:
+        file.write(f"process_docs: {tag}\n")
+    config = RunConfig(model="dummy", tasks=("own", "say"), include_path=(str(tasks_dir),))
+    with pytest.raises(KeyboardInterrupt):
+        make_plan(config, load_spec(config))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("task: []", "Group 'own' (FILE) has no tasks"),
+        ("task: say", "Group 'own' (FILE) has no tasks"),
+        ("task: [say, picc]", "Group 'own' (FILE) has the member 'picc', which does not exist. Did you mean 'pick'?"),
+        ("task: [{task: picc, num_fewshot: 1}]", "has the member 'picc', which does not exist"),
+        ("task: [{group: inner, task: [say, picc]}]", "Group 'inner' (FILE) has the member 'picc'"),
+        ("task: [say, own]", "Group 'own' (FILE) holds itself: own > own. Take 'own' out"),
+        ("task: [other]", "holds itself: own > other > own"),
+        ("task: [7]", "has the member 7, which is no name"),
+    ],
+)
+def test_a_group_that_cannot_be_built_names_the_member(tasks_dir, text, said):
+    """They were a traceback, a TypeError without the name, and a RecursionError."""
+    (tasks_dir / "own.yaml").write_text(f"group: own\n{text}\n")
+    (tasks_dir / "other.yaml").write_text("group: other\ntask: [own]\n")
+    config = RunConfig(model="dummy", tasks=("own", "say"), include_path=(str(tasks_dir),))
+    message = str(make_plan(config, load_spec(config)).failures["own"])
+    assert said.replace("FILE", str(tasks_dir / "own.yaml")) in message
+    assert "\n" not in message

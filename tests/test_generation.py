@@ -11,6 +11,7 @@ from qwen2eval.generation import applied, described, read_flags, with_flags
 from qwen2eval.planning.plan import make_plan
 from qwen2eval.requests import Request, is_sampled
 from tests.backends.openai_server import save_tiny_model
+from tests.local_tasks import write_task, write_tasks
 
 GREEDY = {"until": ["\n"], "max_gen_toks": 20, "do_sample": False, "temperature": 0.0}
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -57,6 +58,17 @@ def test_who_samples_and_how_hot(task, flags, sampled):
         ({"do_sample": False, "temperature": 0.9}, "contradict each other"),
         ({"do_sample": True, "temperature": 0}, "contradict each other"),
         ({"temperature": "hot"}, "not a number"),
+        ({"temperature": -1}, "temperature=-1 is not a number of at least 0"),
+        ({"temperature": float("nan")}, "temperature=nan is not"),
+        ({"max_gen_toks": 0}, "max_gen_toks=0 is not a whole number of at least 1"),
+        ({"max_tokens": -5}, "max_gen_toks=-5 is not"),
+        ({"max_gen_toks": 3.5}, "max_gen_toks=3.5 is not"),
+        ({"max_gen_toks": True}, "max_gen_toks=True is not"),
+        ({"do_sample": True, "top_p": 0}, "top_p=0 is not a number over 0 and at most 1"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p=1.5 is not"),
+        ({"do_sample": True, "min_p": -0.1}, "min_p=-0.1 is not a number of at least 0 and at most 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty=0 is not a number over 0"),
+        ({"do_sample": "false"}, "do_sample='false' is not true or false"),
     ],
 )
 def test_what_would_not_act_is_refused_at_the_door(flags, message):
@@ -64,11 +76,29 @@ def test_what_would_not_act_is_refused_at_the_door(flags, message):
         RunConfig(gen_kwargs=flags)
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"max_gen_toks": 0}, "max_gen_toks=0 is not a whole number of at least 1"),
+        ({"do_sample": "false"}, "do_sample='false' is not true or false"),
+        ({"do_sample": True, "top_p": 0}, "top_p=0 is not a number over 0"),
+        ({"do_sample": False, "top_p": 0}, None),
+    ],
+)
+def test_a_tasks_own_value_that_cannot_be_fails_that_task(tmp_path, own, said):
+    folder = write_tasks(tmp_path / "tasks")
+    write_task(folder, "own", like="say", generation_kwargs={"until": ["\n"], **own})
+    config = RunConfig(model="dummy", tasks=("own", "say"), include_path=(str(folder),))
+    plan = make_plan(config, load_spec(config))
+    assert "say" in plan.tasks
+    assert ("own" in plan.tasks) if said is None else said in str(plan.failures["own"])
+
+
 @pytest.mark.parametrize("name", ["top_p", "top_k", "min_p"])
 def test_arguments_of_sampling_need_sampling(name):
-    with pytest.raises(ConfigError, match=f"{name}=0.5 acts only where answers are sampled"):
-        with_flags(GREEDY, {name: 0.5})
-    assert with_flags({"do_sample": True}, {name: 0.5})[name] == 0.5
+    with pytest.raises(ConfigError, match=f"{name}=1 acts only where answers are sampled"):
+        with_flags(GREEDY, {name: 1})
+    assert with_flags({"do_sample": True}, {name: 1})[name] == 1
 
 
 def test_nothing_changes_where_nothing_is_given():

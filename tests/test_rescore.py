@@ -203,3 +203,21 @@ def test_a_run_is_scored_again_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("QWEN2EVAL_DATA")
     monkeypatch.chdir("/")
     assert main(["score", str(tmp_path / "runs" / "latest")]) == 0
+
+
+def test_answers_of_a_run_from_before_thoughts_are_not_cut_again(tmp_path, tasks_dir):
+    """Such runs cut up to `think_end_token` when they asked: each whole answer became a thought, and 100 % 0 %."""
+    run = run_here(tasks_dir, tmp_path / "runs", tasks="say")
+    values = run.scores["value"].tolist()
+    assert all(run.samples("say")["response"])
+    info = json.loads((run.path / "run.json").read_text())
+    info["config"]["model_args"] = {"think_end_token": "</think>"}
+    (run.path / "run.json").write_text(json.dumps(info))
+    [samples] = (run.path / "samples").glob("*.parquet")
+    frame = pd.read_parquet(samples)
+    frame.drop(columns=[name for name in frame.columns if "thought" in name]).to_parquet(samples, index=False)
+    # The second time the samples have the column, and null in it
+    for _ in range(2):
+        again = rescore(run.path)
+        assert again.scores["value"].tolist() == values
+        assert again.samples("say")["response"].tolist() == frame["response"].tolist()

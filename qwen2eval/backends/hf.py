@@ -151,7 +151,7 @@ class HfBackend(Backend):
         if self.device != "cpu":
             return GPU_GENERATION_ROWS
         n_tokens = self._answer_tokens(request.gen_kwargs)
-        return max(1, min(CPU_GENERATION_ROWS, int(CPU_GENERATED_TOKENS * self._cpu_share()) // n_tokens))
+        return max(1, min(CPU_GENERATION_ROWS, int(CPU_GENERATED_TOKENS * self._cpu_share()) // max(1, n_tokens)))
 
     def _batch_tokens(self) -> int:
         """Return the tokens of a batch of prompts."""

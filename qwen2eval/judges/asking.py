@@ -17,7 +17,7 @@ from qwen2eval.answers.answering import Asking, answer_task
 from qwen2eval.answers.store import AnswerKey, ResponseStore
 from qwen2eval.backends import ModelSpec, load_spec, open_model
 from qwen2eval.config import RunConfig
-from qwen2eval.errors import BackendError, ConfigError, Qwen2EvalError, TaskFileError
+from qwen2eval.errors import TASK_ERRORS, BackendError, ConfigError, Qwen2EvalError, TaskFileError
 from qwen2eval.planning.planned import Plan, PlannedRequest, TaskPlan
 from qwen2eval.planning.request_key import context_tokens, request_digest
 from qwen2eval.progress import Progress
@@ -214,7 +214,7 @@ def _check_metrics(name: str, task: EvalTask) -> None:
     assert task.judged is not None, "only tasks that can be judged are checked"
     try:
         metrics = task.judged.judge_metrics("")
-    except Exception as err:
+    except TASK_ERRORS as err:
         raise TaskFileError(
             f"Task {name!r}: judge_metrics('') must name the metrics, and fails: {type(err).__name__}: {err}"
         ) from err
@@ -280,7 +280,7 @@ def _questions(name: str, samples: TaskSamples, judge: Judge, spec: ModelSpec) -
         try:
             text = judged.judge_prompt(sample.doc, str(sample.extracted[0]))
         # A task author's method may raise anything on one odd answer: only that answer is not judged
-        except Exception as err:  # noqa: BLE001
+        except TASK_ERRORS as err:
             made.refused[_place(sample)] = Judgement(None, f"judge_prompt failed: {type(err).__name__}: {err}")
             continue
         if judge.config.apply_chat_template and spec.chat_template is not None:
@@ -324,7 +324,7 @@ def _mark(samples: TaskSamples, judgements: Mapping[Place, Judgement], *, why_no
             if judgement.verdict is not None:
                 found = judged.judge_metrics(judgement.verdict)
         # As with judge_prompt
-        except Exception as err:  # noqa: BLE001
+        except TASK_ERRORS as err:
             judgement = judgement._replace(error=f"judge_metrics failed: {type(err).__name__}: {err}")
         sample.judgement = judgement
         # A metric that is not there is counted as not scored

@@ -9,12 +9,13 @@ from qwen2eval.backends.model_spec import ModelSpec
 from qwen2eval.backends.rope import stretched_for
 from qwen2eval.config import RunConfig, Seeds
 from qwen2eval.data.locate import merge_missing_data
-from qwen2eval.errors import ConfigError, Qwen2EvalError, TaskFileError, in_one_line, summarize_names
-from qwen2eval.generation import checkpoint_notes, described, read_flags
+from qwen2eval.errors import TASK_ERRORS, ConfigError, Qwen2EvalError, TaskFileError, in_one_line, summarize_names
+from qwen2eval.generation import SAMPLING_ARGS, check_values, checkpoint_notes, described, read_flags
 from qwen2eval.planning.group_checks import group_warnings
 from qwen2eval.planning.planned import Plan, TaskPlan
 from qwen2eval.planning.preflight import check_scorer
 from qwen2eval.planning.requests import add_requests, pick_docs, prompt_form
+from qwen2eval.requests import is_sampled
 from qwen2eval.tasks.build_errors import missing_package
 from qwen2eval.tasks.lm_eval_internals import compiled_templates
 from qwen2eval.tasks.lm_eval_task import EvalTask
@@ -184,6 +185,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
     """
     if task.is_multimodal:
         raise TaskFileError(f"Task {name!r} asks about images or audio; this version evaluates text only")
+    _check_generation(name, task)
     _check_answer_room(name, task, spec)
     _check_turns(name, task)
     _check_thinking(name, task, config)
@@ -215,7 +217,7 @@ def plan_task(name: str, task: EvalTask, *, config: RunConfig, spec: ModelSpec) 
     # Templates and scorers are the task author's: what they raise is this task's failure
     except ImportError as err:
         raise missing_package(name, err) from err
-    except Exception as err:
+    except TASK_ERRORS as err:
         raise TaskFileError(f"Task {name!r} fails on its own docs: {in_one_line(err)}") from err
     return planned
 
@@ -247,6 +249,14 @@ def _check_thinking(name: str, task: EvalTask, config: RunConfig) -> None:
             f"Task {name!r} needs log-probabilities, and a model does not think before these: run the task without "
             "enable_thinking=true in --model_args"
         )
+
+
+def _check_generation(name: str, task: EvalTask) -> None:
+    """Refuse generation arguments that act and can't; those of sampling may be anything where nothing is sampled."""
+    given, where = task.generation_kwargs or {}, f"Task {name!r}: generation_kwargs"
+    check_values({key: value for key, value in given.items() if key not in SAMPLING_ARGS}, where=where)
+    if is_sampled(given):
+        check_values(given, where=where)
 
 
 def _check_answer_room(name: str, task: EvalTask, spec: ModelSpec) -> None:

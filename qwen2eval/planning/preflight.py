@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qwen2eval.errors import ConfigError, TaskFileError
+from qwen2eval.errors import TASK_ERRORS, ConfigError, TaskFileError
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Doc
 from qwen2eval.tasks.lm_eval_task import EvalTask
@@ -89,14 +89,14 @@ def _scored_pairs(planned: TaskPlan) -> Iterator[_Pair]:
     by_doc: dict[int, list[PlannedRequest]] = defaultdict(list)
     for request in planned.requests:
         by_doc[request.doc_id].append(request)
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     tried = list(zip(planned.doc_ids, planned.docs, strict=True))[:n_docs]
     for doc_id, doc in tried:
         try:
             yield _Pair(*(_score(planned, doc, by_doc[doc_id], right=right) for right in (True, False)))
         except ImportError:
             raise
-        except Exception as err:  # noqa: BLE001 - the task author's code may raise anything
+        except TASK_ERRORS as err:  # the task author's code may raise anything
             errors.append(err)
     if len(errors) == len(tried):
         raise errors[0]
@@ -125,7 +125,9 @@ def _check_aggregations(planned: TaskPlan, pairs: Sequence[_Pair]) -> list[str]:
             result = planned.task.aggregation(metric).function(values)
         except (ImportError, NameError, AttributeError, TypeError):
             raise
-        except Exception:
+        except OverflowError:
+            continue
+        except TASK_ERRORS:
             if is_whole and len(values) > 1:
                 raise
             continue

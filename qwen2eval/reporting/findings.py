@@ -64,7 +64,7 @@ def _of_task(info: RunInfo, name: str) -> list[Finding]:
     findings = []
     if task.is_failed:
         error = task.error or "no reason was recorded"
-        findings.append(Finding(level="error", task=name, title="task failed", message=error, advice=_REPEAT))
+        findings.append(Finding(level="error", task=name, title="task failed", message=_ended(error), advice=_REPEAT))
     flags = info.health[name].flags if name in info.health else ()
     findings += [
         Finding(level=flag.level, task=name, title=check_title(flag.check), message=flag.message) for flag in flags
@@ -73,6 +73,16 @@ def _of_task(info: RunInfo, name: str) -> list[Finding]:
     if task.preflight is not None and task.preflight not in ("ok", *(flag.message for flag in flags)):
         findings.append(Finding(level="warning", task=name, title="sanity check", message=task.preflight))
     return findings
+
+
+def _ended(message: str) -> str:
+    """Return a message that advice can follow.
+
+    >>> _ended("MemoryError: no"), _ended("MemoryError: "), _ended("Run it again.")
+    ('MemoryError: no.', 'MemoryError.', 'Run it again.')
+    """
+    bare = message.rstrip().removesuffix(":")
+    return bare if bare.endswith((".", "!", "?", "…", "。")) else f"{bare}."
 
 
 def _of_part(info: RunInfo) -> list[Finding]:

@@ -102,12 +102,11 @@ def _count_flags(health: HealthInfo, docs: list[DocSample]) -> Iterable[FlagInfo
         yield FlagInfo(
             "truncated_prompts", "warning", f"{health.n_truncated_prompts} of {n} prompts were cut to fit the model"
         )
-    if health.n_unfinished > MANY_FAILURES_RATIO * n:
-        n_open = health.n_unfinished_thoughts or 0
+    cut = [doc for doc in docs if _was_cut(doc)]
+    if len(cut) > MANY_FAILURES_RATIO * n:
+        n_open = sum(map(_is_thought_open, cut))
         inside = f", {n_open} of them inside a thought (they count as wrong)" if n_open else ""
-        yield FlagInfo(
-            "unfinished", "warning", f"{health.n_unfinished} of {n} answers were cut off{inside}: raise max_gen_toks"
-        )
+        yield FlagInfo("unfinished", "warning", f"{len(cut)} of {n} answers were cut off{inside}: raise max_gen_toks")
     if ended := [doc for doc in docs if _is_thought_open(doc) and not _was_cut(doc)]:
         yield FlagInfo("open_thought", "warning", _open_thoughts(ended, n))
     if health.n_empty > MANY_FAILURES_RATIO * n:

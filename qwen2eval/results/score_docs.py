@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qwen2eval.errors import in_one_line
+from qwen2eval.errors import TASK_ERRORS, in_one_line
 from qwen2eval.planning.planned import PlannedRequest, TaskPlan
 from qwen2eval.requests import Answer, Doc
 from qwen2eval.results.sample import DocSample, TaskSamples, raw_response
@@ -43,7 +43,7 @@ def score_task(planned: TaskPlan, answers: Mapping[tuple[bytes, int], Answer]) -
         try:
             filtered = _filter_answered(planned, docs)
         # As with scorers: only the docs that a filter fails on are not scored
-        except Exception:  # noqa: BLE001
+        except TASK_ERRORS:
             docs = _without_those_that_fail(planned, docs)
             filtered = _filter_answered(planned, docs)
         for name, per_doc in filtered.items():
@@ -113,7 +113,7 @@ def _without_those_that_fail(planned: TaskPlan, answered: list[_AnsweredDoc]) ->
         try:
             _filter_answered(planned, [one])
             checked.append(one)
-        except Exception as err:  # noqa: BLE001 - the task author's filters may raise anything
+        except TASK_ERRORS as err:  # the task author's filters may raise anything
             error = err
             checked.append(replace(one, problem=f"the scorer failed in a filter: {in_one_line(err)}"))
     if error is not None and all(one.problem is not None for one in checked):
@@ -129,7 +129,7 @@ def _score_doc(planned: TaskPlan, one: _AnsweredDoc, filter_name: str, filtered:
         try:
             metrics = planned.task.score(one.doc, filtered)
         # A task author's scorer may raise anything on one odd answer: only that doc is not scored
-        except Exception as err:  # noqa: BLE001
+        except TASK_ERRORS as err:
             problem = f"the scorer failed: {in_one_line(err)}"
     programs = planned.task.programs
     executions = None if filtered is None or programs is None else programs.executions(one.doc, filtered)

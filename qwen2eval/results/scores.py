@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from qwen2eval.columns import ArrowType, Column, Value, row_of
+from qwen2eval.errors import TASK_ERRORS
 from qwen2eval.results.sample import DocSample, TaskSamples, cell_of, metric_names
 from qwen2eval.stats.errors import UNKNOWN, Estimate, bootstrap_estimate, mean_estimate
 from qwen2eval.tasks.metric_spec import Aggregate, MetricItem, as_number
@@ -134,13 +135,14 @@ def _score(
     is_part = subset != "original" or len(docs) < len(samples.plan.docs)
     value = aggregated(aggregation.function, items, is_part=is_part)
     clusters = _clusters(samples, scored)
-    estimate = _estimate(aggregation, items, clusters, seed=seed)
-    naive = _estimate(aggregation, items, None, seed=seed) if aggregation.is_mean else estimate
+    estimate = UNKNOWN if value is None else _estimate(aggregation, items, clusters, seed=seed)
+    is_mean = aggregation.is_mean and value is not None
+    naive = _estimate(aggregation, items, None, seed=seed) if is_mean else estimate
     return Score(name, metric, filter_name, subset, len(docs), value, *estimate, len(docs) - len(items), naive.stderr)
 
 
 def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) -> float | None:
-    """Aggregate a metric's items; None where there are none, or the result is no number or NaN.
+    """Aggregate a metric's items; None where there are none, or the result is no number, NaN or infinite.
 
     Args:
         is_part: the items are some of a task's; an aggregation that doesn't survive this has no value there, as the
@@ -150,9 +152,12 @@ def aggregated(aggregate: Aggregate, items: list[MetricItem], *, is_part: bool) 
         return None
     try:
         value = as_number(aggregate(items))
-        return None if value is None or math.isnan(value) else value
+        return value if value is not None and math.isfinite(value) else None
+    # As of a perplexity: what is too large for a float is no number either
+    except OverflowError:
+        return None
     # The aggregation is the task author's, and may ask for all classes, or divide by what only other docs have
-    except Exception:
+    except TASK_ERRORS:
         if is_part:
             return None
         raise
@@ -196,7 +201,7 @@ def _estimate(
     try:
         return bootstrap_estimate(aggregation.function, items, seed=seed)
     # An aggregation of a task author's may not survive a resample (a class that is missing, a division by zero)
-    except (ValueError, ZeroDivisionError, TypeError, IndexError):
+    except TASK_ERRORS:
         return UNKNOWN
 
 

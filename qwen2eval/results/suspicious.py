@@ -1,7 +1,8 @@
 r"""Answers that say the target in other words and score 0: the extraction, not the model, may be wrong.
 
 What an answer says is looked for in its end only: after the last "answer is", "Answer:", "####" or `\boxed{`, else in
-its last line, so that a target that a model considers and drops does not count.
+its last line, so that a target that a model considers and drops does not count. Chat models often say a letter, a
+number, yes or no at once, and explain it then: where there is no such cue, the first line's beginning counts for these.
 """
 
 import re
@@ -20,7 +21,14 @@ _CUE = re.compile(
 _LETTER = re.compile(r"(?<![A-Za-z0-9_'])([A-Z])(?![A-Za-z0-9_'])")
 # An article or a pronoun begins a sentence: a small word follows it
 _ARTICLE = re.compile(r"(?<![A-Za-z0-9_(\[{*])[AI] (?=[a-z])")
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:[,   ]\d{3})*(?:\.\d+)?(?!\w)")
+# A letter that stands alone or before its choice, and "the correct option is B"
+_FIRST_LETTER = re.compile(r"(?=\(?[A-Z]\b|\([a-z]\))\(?(?P<letter>[A-Za-z])(?:\)|\s*[.:,;–—-](?!\w)|\s*$)")
+_OPTION = re.compile(r".{0,40}?\b(?i:option|choice)\s+is\W+(?P<letter>[A-Z])\b")
+_NOT_DENIED = r"(?<!not )(?<!n't )(?<!never )"
+# What follows a "no" that is the answer, and not that of "no idea"
+_GOES_ON = r"(?=\W*$|[.,;:!]|\s+(?:it|he|she|this|that|these|the|there|they|we|you|because|since|as)\b)"
+_YES_NO = frozenset({"yes", "no", "true", "false"})
+_NUMBER = re.compile(r"(?<![\w./])[-−]?\d+(?:[,   ]\d{3})*(?:\.\d+)?(?!\w)")
 _MARKS = re.compile(r"[*_`$]+|\\(?:text|mathrm|mathbf)\s*\{")
 
 
@@ -46,25 +54,62 @@ def shown_response(doc: DocSample) -> str:
 
 
 def says(response: str, target: str) -> bool:
-    r"""Return whether an answer ends with the target in other words.
+    r"""Return whether an answer ends, or begins, with the target in other words.
 
     >>> [says(text, "B") for text in ("B. 4", "The answer is (B).", "\\boxed{B}", "A or B", "Bees")]
     [True, True, True, False, False]
     >>> says("So it costs $1,200.", "1200"), says("First 12, so 13", "12"), says("It is Paris, of course.", "paris")
     (True, False, True)
+    >>> says("B) 2\n\nHope this helps!", "B"), says("No.\n\nBirds fly.", "no"), says("It is not Paris.", "Paris")
+    (True, True, False)
     """
-    said, wanted = _bare(_final_part(response)), _bare(_final_part(target)).strip(" .,;:()[]{}\"'")
+    wanted = _bare(_final_part(target)).strip(" .,;:()[]{}\"'")
     if not wanted:
         return False
-    if len(wanted) == 1 and wanted.isascii() and wanted.isupper():
-        return set(_LETTER.findall(_ARTICLE.sub("", said) if wanted in "AI" else said)) == {wanted}
+    final = _final_part(response)
+    at_once = final if _CUE.search(response) else response
+    return _ends_with(_bare(final), wanted) or (_is_short(wanted) and _begins_with(at_once, wanted))
+
+
+def _ends_with(said: str, wanted: str) -> bool:
+    if _is_letter(wanted):
+        return _letters(said, wanted) == {wanted} and re.search(rf"(?:\bnot|n't)\W+{wanted}\b", said) is None
     if (number := _as_number(wanted)) is not None:
         found = _NUMBER.findall(said)
         return bool(found) and _as_number(found[-1]) == number
     said, wanted = " ".join(said.casefold().split()), " ".join(wanted.casefold().split())
     if not wanted.isascii():  # many scripts have no blanks between words
         return wanted in said
-    return re.search(rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9])", said) is not None
+    # "No" is a word of other answers, too
+    if wanted in _YES_NO:
+        return re.search(rf"^\W*{wanted}{_GOES_ON}|{_NOT_DENIED}(?<![a-z0-9]){wanted}\W*$", said) is not None
+    after = r"(?![a-z0-9]| is (?:false|not|wrong)\b| isn't\b)"
+    return re.search(rf"{_NOT_DENIED}(?<![a-z0-9]){re.escape(wanted)}{after}", said) is not None
+
+
+def _begins_with(response: str, wanted: str) -> bool:
+    """Return whether the first line says a short target at once, and an explanation follows."""
+    first = next((line for line in response.splitlines() if line.strip()), "")
+    said = _bare(first).strip()
+    if _is_letter(wanted):
+        found = _FIRST_LETTER.match(said) or _OPTION.match(said)
+        return found is not None and found["letter"].upper() == wanted and _letters(said, wanted) <= {wanted}
+    if (number := _as_number(wanted)) is not None:
+        alone = re.match(rf"{_NUMBER.pattern}(?=\s*(?:$|[.,;:](?!\d)))", said)
+        return alone is not None and _as_number(alone[0]) == number
+    return re.match(rf"{wanted.casefold()}{_GOES_ON}", said.casefold()) is not None
+
+
+def _is_letter(wanted: str) -> bool:
+    return len(wanted) == 1 and wanted.isascii() and wanted.isupper()
+
+
+def _is_short(wanted: str) -> bool:
+    return _is_letter(wanted) or _as_number(wanted) is not None or wanted.casefold() in _YES_NO
+
+
+def _letters(said: str, wanted: str) -> set[str]:
+    return set(_LETTER.findall(_ARTICLE.sub("", said) if wanted in "AI" else said))
 
 
 def _says_target(samples: TaskSamples, doc: DocSample) -> bool:

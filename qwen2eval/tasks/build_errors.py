@@ -26,9 +26,9 @@ def check_metrics(task: "Task") -> None:
         raise TaskFileError(f"Task {task.task_name!r}, metric {metric!r}: {said}")
 
 
-def explained(entry: TaskEntry, err: Exception) -> Qwen2EvalError:
+def explained(entry: TaskEntry, err: BaseException) -> Qwen2EvalError:
     """Return what went wrong while lm-eval built a task, in words for its user."""
-    said = f"{type(err).__name__}: {err}"
+    said = f"{type(err).__name__}: {err}".removesuffix(": ")
     network = (
         "ConnectionError",
         "OfflineModeIsEnabled",

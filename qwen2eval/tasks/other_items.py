@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen2eval.errors import TaskFileError
+from qwen2eval.errors import TASK_ERRORS, TaskFileError
 from qwen2eval.requests import Doc
 from qwen2eval.tasks import lm_eval_internals as internals
 
@@ -26,8 +26,8 @@ class OtherItems:
     """Stands between a task and its samplers; examples are lm-eval's own draw, less the item.
 
     Where the draw holds the item, another example takes its place, and nothing else changes: the prompts of other items
-    are those of lm-eval. Two items are the same if their rows are equal, or their questions and choices: a copy of an
-    item in another split often has another id.
+    are those of lm-eval. Two items are the same if their rows are equal, or their questions and choices but for
+    letter case and blanks: a copy of an item in another split often has another id.
 
     Args:
         task: the task as lm-eval built it; its samplers are changed.
@@ -103,10 +103,10 @@ class OtherItems:
         try:
             asked = self._task.doc_to_text(doc, text)
             # A number is the place of the right choice, in tasks whose choices are put into the text
-            words = "" if isinstance(asked, int) else " ".join(str(asked).split())
-            listed = [] if choices is None else sorted(map(str, self._task.doc_to_choice(doc, choices)))
+            words = "" if isinstance(asked, int) else _folded(asked)
+            listed = [] if choices is None else sorted(map(_folded, self._task.doc_to_choice(doc, choices)))
         # Any error of the task's own template: examples may lack a column that only items have
-        except Exception:  # noqa: BLE001
+        except TASK_ERRORS:
             return None
         question = (words, *listed)
         return question if any(question) else None
@@ -119,6 +119,11 @@ class OtherItems:
             f"{'is' if n_there == 1 else 'are'} {n_there}{source} besides the item itself: ask for fewer with "
             "--num_fewshot, or with num_fewshot in its YAML"
         )
+
+
+def _folded(text: object) -> str:
+    """Return a text as it is compared: copies often differ in letter case and blanks."""
+    return " ".join(str(text).casefold().split())
 
 
 def _are_equal(one: Doc, other: Doc) -> bool:

@@ -16,9 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qwen2eval.config import RunConfig
 from qwen2eval.content import content_dir
 from qwen2eval.data.hub_files import hub_or_cache
-from qwen2eval.errors import ConfigError, MissingDataError, Qwen2EvalError, TaskFileError, TaskNotFoundError
+from qwen2eval.errors import (
+    TASK_ERRORS,
+    ConfigError,
+    MissingDataError,
+    Qwen2EvalError,
+    TaskFileError,
+    TaskNotFoundError,
+)
 from qwen2eval.tasks.build_errors import check_metrics, explained
 from qwen2eval.tasks.eval_group import EvalGroup
+from qwen2eval.tasks.group_members import check_members
 from qwen2eval.tasks.index import TaskEntry, entries_of, lm_eval_entries, read_task_yaml, scan, shipped_entries
 from qwen2eval.tasks.lm_eval_internals import forget_metadata, load_entry
 from qwen2eval.tasks.lm_eval_task import EvalTask
@@ -225,6 +233,7 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     metadata = {**config.model_args, "data_dir": config.data_dir, "offline": config.offline, "sandbox": config.sandbox}
     if config.reference_implementation:
         metadata["faithful"] = True
+    check_members(entry, known)
     try:
         with ExitStack() as while_loading:
             if _runs_programs(entry, known):
@@ -236,8 +245,10 @@ def _build(entry: TaskEntry, registry: _Registry, config: RunConfig) -> _Built:
     except Qwen2EvalError:
         raise
     # Functions and data sets that a task file names may raise anything: then that task fails, not the run
-    except Exception as err:
+    except TASK_ERRORS as err:
         raise explained(entry, err) from err
+    if not tasks:
+        raise TaskFileError(f"Group {entry.name!r} ({entry.path}) has no tasks: name them in `task:`, as a list")
     # A run's model arguments, keys to servers among them, are needed while data is loaded; later they would be in each
     # hash of the task and in results.json
     for part in (*built["tasks"].values(), *built["groups"].values()):

@@ -27,7 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 Fault = (
     int
     | Literal["timeout", "closed_connection", "bad_json", "no_choices", "empty_text", "null_content", "content_filter"]
-    | Literal["cut_thought", "no_echo", "zeros", "nan", "one_missing"]
+    | Literal["cut_thought", "cut_thought_alone", "thought_part", "text_parts", "refusal", "no_text"]
+    | Literal["no_echo", "zeros", "nan", "one_missing"]
 )
 """An int is an HTTP status (429 comes with Retry-After: 0); "timeout" holds the answer back until the server closes.
 The last line concerns log-probabilities; "one_missing" leaves out the generated token's."""
@@ -309,6 +310,19 @@ class _RequestHandler(BaseHTTPRequestHandler):
         """Keep the test's output clean."""
 
 
+_MESSAGES: dict[Any, tuple[str, dict[str, Any]]] = {
+    "cut_thought_alone": ("length", {"role": "assistant", "reasoning_content": "Hm, is it"}),
+    "thought_part": (
+        "stop",
+        {"content": [{"type": "thinking", "thinking": "Is it 7?"}, {"type": "text", "text": "7"}]},
+    ),
+    "text_parts": ("stop", {"content": [{"type": "text", "text": "It is "}, {"type": "text", "text": "7"}]}),
+    "refusal": ("stop", {"content": None, "refusal": "I can't say that."}),
+    "no_text": ("stop", {"role": "assistant"}),
+}
+"""Messages as servers send them, and why they stopped."""
+
+
 def _spoil(choice: dict[str, Any], fault: Fault | None) -> None:
     """Change a good answer into the one that `fault` names."""
     if fault in ("empty_text", "null_content"):
@@ -319,6 +333,8 @@ def _spoil(choice: dict[str, Any], fault: Fault | None) -> None:
     elif fault == "cut_thought":
         choice["finish_reason"] = "length"
         choice["message"] = {"role": "assistant", "content": None, "reasoning_content": "Hm, is it"}
+    elif fault in _MESSAGES:
+        choice["finish_reason"], choice["message"] = _MESSAGES[fault]
     elif fault == "content_filter":
         choice["finish_reason"] = "content_filter"
     elif fault in ("zeros", "nan"):

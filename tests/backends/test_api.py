@@ -239,6 +239,28 @@ def test_a_thought_that_max_gen_toks_cut_is_an_answer_that_was_cut(server: TinyS
     assert not whole.response.startswith("<think>")
 
 
+@pytest.mark.parametrize(
+    ("fault", "response", "reason"),
+    [
+        ("cut_thought_alone", "<think>Hm, is it", "length"),
+        ("thought_part", "<think>Is it 7?</think>7", "stop"),
+        ("text_parts", "It is 7", "stop"),
+        ("refusal", "I can't say that.", "stop"),
+    ],
+)
+def test_messages_of_other_shapes_are_answers(server: TinyServer, fault: Fault, response: str, reason: str) -> None:
+    """Each was a failed request, at every later try, too."""
+    server.misbehave(fault, prompt_contains="Why")
+    [answer] = ask(chat(server), [Request("generate_until", "Why?", gen_kwargs={"max_gen_toks": 5})])
+    assert (answer.error, answer.response, answer.finish_reason) == (None, response, reason)
+
+
+def test_a_message_with_neither_text_nor_thought_is_an_error(server: TinyServer) -> None:
+    server.misbehave("no_text", prompt_contains="Why")
+    [answer] = ask(chat(server), [Request("generate_until", "Why?", gen_kwargs={"max_gen_toks": 5})])
+    assert "has no 'content'" in str(answer.error)
+
+
 def test_prompt_that_the_answer_would_push_out_is_an_error(server: TinyServer) -> None:
     """lm-eval's slice turns negative here and deletes most of the prompt (trap T9)."""
     request = Request("generate_until", "Why the hat?", gen_kwargs={"max_gen_toks": MAX_LENGTH})

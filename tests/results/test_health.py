@@ -112,6 +112,16 @@ def test_more_than_a_tenth_of_bad_answers_is_flagged(planned, check, changes, co
     assert health.n_unscored == 0
 
 
+@pytest.mark.parametrize(
+    ("reason", "flag"), [("length", "unfinished"), ("stop", "open_thought")], ids=["at max_gen_toks", "by itself"]
+)
+def test_an_open_thought_is_flagged_once_with_what_to_do(planned, reason, flag):
+    """Answers that ended by themselves were also said to be cut off, and more max_gen_toks advised."""
+    health = health_of(planned("say"), lambda doc_id, _: say(doc_id, response="<think>Hm", finish_reason=reason))
+    assert (health.n_unfinished, health.n_unfinished_thoughts) == (20, 20)
+    assert [one for one in checks(health) if one in ("unfinished", "open_thought")] == [flag]
+
+
 def test_extraction_is_counted_by_filter(planned):
     health = health_of(planned("say"), lambda doc_id, _: say(doc_id, response=f"It is {doc_id}."))
     assert health.n_extraction_failures == {"strict": 20, "loose": 0}

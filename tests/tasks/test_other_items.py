@@ -78,6 +78,13 @@ def test_a_copy_in_the_training_split_is_left_out_too(prompts, changes):
     assert_own_question_once(prompts(3, train=copies, fewshot_split="train", **changes), 3)
 
 
+def test_a_copy_in_other_letter_case_is_left_out_too(prompts):
+    """It was among the examples, with its answer."""
+    copies = [{**item, "q": item["q"].upper(), "kind": f"train-{i}"} for i, item in enumerate(ITEMS)]
+    for item, prompt in zip(ITEMS, prompts(5, train=copies, fewshot_split="train"), strict=True):
+        assert prompt.casefold().count(item["q"].casefold()) == 1
+
+
 def test_clusters_leave_the_item_out(prompts, tmp_path):
     made = prompts(2)  # writes the files
     text = (tmp_path / "colours.yaml").read_text() + "class: !function qwen2eval.tasks.clustered.ClusteredTask\n"

@@ -262,11 +262,19 @@ class ApiBackend(Backend):
         """
         message = choice.get("message") if self._is_chat else choice
         field = "content" if self._is_chat else "text"
-        if not isinstance(message, dict) or field not in message:
+        if not isinstance(message, dict):
             raise FailedRequestError(f"the server's answer has no {field!r}")
-        reasoning, said = message.get("reasoning_content") or message.get("reasoning"), message[field]
+        # Servers that leave out what is null have no field where there is no text
+        reasoning, said = message.get("reasoning_content") or message.get("reasoning"), message.get(field)
+        if isinstance(said, list):
+            said, thought = _join_parts(said)
+            reasoning = reasoning or thought
+        if said is None and isinstance(message.get("refusal"), str):
+            said = message["refusal"]
         if said is not None and not isinstance(said, str):
             raise FailedRequestError(f"the server's {field!r} is not text but {type(said).__name__}")
+        if field not in message and said is None and not reasoning and finish_reason != "length":
+            raise FailedRequestError(f"the server's answer has no {field!r}")
         if isinstance(reasoning, str) and reasoning:
             is_open = said is None or (not said and finish_reason == "length")
             return f"<think>{reasoning}" + ("" if is_open else f"{self.thinking.end or '</think>'}{said}")
@@ -401,6 +409,29 @@ def _read_messages(context: str) -> list[dict[str, Any]]:
     if isinstance(messages, list) and messages and all(isinstance(item, dict) and "role" in item for item in messages):
         return messages
     return [{"role": "user", "content": context}]
+
+
+def _join_parts(parts: list[Any]) -> tuple[str | None, str]:
+    """Return the text and the thought of a `content` in parts; the text is None if no part has one.
+
+    >>> _join_parts([{"type": "thinking", "thinking": "Is it 7?"}, {"type": "text", "text": "7"}])
+    ('7', 'Is it 7?')
+    """
+    texts, thoughts = list[str](), list[str]()
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        if not isinstance(part, dict):
+            raise FailedRequestError(f"a part of the server's 'content' is not text but {type(part).__name__}")
+        kind = str(part.get("type", "text"))
+        is_thought = "think" in kind or "reason" in kind
+        said = next((part[name] for name in ("text", "thinking", "reasoning", "refusal", kind) if part.get(name)), "")
+        # Mistral's thoughts have parts of their own
+        said = "".join(filter(None, _join_parts(said))) if isinstance(said, list) else said
+        if isinstance(said, str):
+            (thoughts if is_thought else texts).append(said)
+    return "".join(texts) if texts else None, "".join(thoughts)
 
 
 def _first_choice(outputs: Mapping[str, object]) -> dict[str, Any]:
