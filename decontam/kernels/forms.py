@@ -79,22 +79,6 @@ def own_ngrams(offsets_G1, items_P, group_I, benchmark_I, most):
 
 
 @njit(nogil=True, cache=True)
-def unite_benchmarks(offsets_G1, items_P, is_own_P, benchmark_I, family_B):
-    """Give benchmarks that have a template in common the same number in `family_B`."""
-    for ngram in range(len(offsets_G1) - 1):
-        low, high = offsets_G1[ngram], offsets_G1[ngram + 1]
-        if low == high or is_own_P[low]:
-            continue
-        first = family_B[benchmark_I[items_P[low]]]
-        for posting in range(low + 1, high):
-            other = family_B[benchmark_I[items_P[posting]]]
-            if other != first:
-                for benchmark in range(len(family_B)):
-                    if family_B[benchmark] == other:
-                        family_B[benchmark] = first
-
-
-@njit(nogil=True, cache=True)
 def rarest_windows(ids_T, starts, lengths, counts, size):
     """Return for each stretch of tokens where its window of `size` tokens begins whose words are the rarest.
 

@@ -228,28 +228,10 @@ def holders_of(ngram, size, items, rule):
     return found
 
 
-@lru_cache(maxsize=100)
-def families(items, rule):
-    """Sets of benchmarks that have a template in common."""
-    found = [{item.benchmark} for item in items]
-    for size in rule.sizes:
-        for ngram in set().union(*(one for item in items for one in searched(item, rule))):
-            holders = holders_of(ngram, size, items, rule)
-            if max(map(len, holders.values()), default=0) > rule.template_items:
-                touched = [family for family in found if family & set(holders)]
-                found = [family for family in found if family not in touched] + [set().union(*touched)]
-    return found
-
-
 def is_own(ngram, reference, items, rule):
-    """Whether few enough items of any family of benchmarks have an n-gram."""
-    if not rule.template_items:
-        return True
+    """Whether in each benchmark few enough items have an n-gram."""
     holders = holders_of(ngram, size_of(reference, rule), items, rule)
-    for family in families(tuple(items), rule):
-        if len(set().union(*(holders[name] for name in family))) > rule.template_items:
-            return False
-    return True
+    return not rule.template_items or max(map(len, holders.values()), default=0) <= rule.template_items
 
 
 def verdict(text, reference, items, rule):
