@@ -17,7 +17,7 @@ from typing import NamedTuple
 from decontam.references import Reference
 
 ACROSS, FIRST, ALL = range(3)
-"""Which n-grams of a run are searched for: those with a label in them, the first one, or all."""
+"""Which n-grams of a run are searched for: those from the question into what follows a label, the first one, or all."""
 ANSWER, LETTERED, ANY_ORDER, LETTERED_ORDER, OTHER = range(5)
 """Which form a run is of; in other orders of the choices without labels, and with them."""
 MOST_ORDERS = 24

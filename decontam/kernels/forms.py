@@ -22,7 +22,8 @@ def join_segments(segments, stops_R, kinds_R, sizes_R, begins_S, stops_S, n_labe
         n_labels: segments with a smaller number are labels.
 
     Returns:
-        places of tokens; whether an n-gram that is searched for begins at each; tokens of each run.
+        places of tokens; whether an n-gram that is searched for begins at each, which is in the run's first segment;
+        tokens of each run.
     """
     n, first = 0, 0
     for segment in segments:
@@ -31,6 +32,7 @@ def join_segments(segments, stops_R, kinds_R, sizes_R, begins_S, stops_S, n_labe
     is_label, n = np.zeros(n, np.bool_), 0
     for run in range(len(stops_R)):
         begin, size, kind = n, sizes_R[run], kinds_R[run]
+        n_first = stops_S[segments[first]] - begins_S[segments[first]]
         for segment in segments[first : stops_R[run]]:
             for at in range(begins_S[segment], stops_S[segment]):
                 if kind == _FIRST and n - begin == size:
@@ -43,7 +45,7 @@ def join_segments(segments, stops_R, kinds_R, sizes_R, begins_S, stops_S, n_labe
             n_in_window += is_label[at]
             start = at - size + 1
             if start >= begin:
-                is_start[start] = kind != _ACROSS or n_in_window > 0
+                is_start[start] = start < begin + n_first and (kind != _ACROSS or n_in_window > 0)
                 n_in_window -= is_label[start]
         n_tokens_R[run] = n - begin
     return places[:n].copy(), is_start[:n].copy(), n_tokens_R

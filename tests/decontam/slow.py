@@ -182,8 +182,7 @@ def searched(reference, rule):
             for piece in pieces:
                 run = question + read(label, rule) + piece
                 starts = range(len(run) - size + 1) if len(pieces) == 1 else range(min(1, len(run) - size + 1))
-                last_label = len(question) + len(read(label, rule)) - 1
-                others |= {tuple(run[i : i + size]) for i in starts if i <= last_label and i + size > len(question)}
+                others |= {tuple(run[i : i + size]) for i in starts if i < len(question) < i + size}
         if len(pieces) > 1:
             for labels in ["", *of_script(LABELS, reference.text)]:
                 others |= orders(question, pieces, [read(label, rule) for label in labels[: len(pieces)]], size)
@@ -191,12 +190,16 @@ def searched(reference, rule):
 
 
 def orders(question, pieces, labels, size):
-    """N-grams with a label of the choices in their order, and the first n-gram in all other orders, if they are few."""
+    """N-grams from question to a label, choices in their order, and the first one in other orders, if they are few."""
     labels = labels or [[] for _ in pieces]
     run, is_label = list(question), [False] * len(question)
     for label, piece in zip(labels, pieces, strict=True):
         run, is_label = run + label + piece, is_label + [True] * len(label) + [False] * len(piece)
-    found = {tuple(run[i : i + size]) for i in range(len(run) - size + 1) if any(is_label[i : i + size])}
+    found = {
+        tuple(run[i : i + size])
+        for i in range(len(run) - size + 1)
+        if i < len(question) and any(is_label[i : i + size])
+    }
     begins = set()
     for order in permutations(range(len(pieces))):
         n, chosen = len(question), ()

@@ -56,6 +56,17 @@ def test_letters_of_the_script_of_the_question(item, letters):
     assert rules(item, lettered(item, lambda i: f"w{i} "), min_whole=12) == {}
 
 
+def test_choices_with_their_labels_are_no_item():
+    """Of a list of choices under another question 14 tokens are shared, and none says which item it is."""
+    item = Reference("q/10", "Which of these hold?", choices=("I only", "II only", "III only", "I, II and III"))
+    assert rules(item, lettered(item, LABELS["A."])) == {"q/10": "strict"}
+    other = Reference("", "Which lines of the ledger are wrong?", choices=item.choices)
+    assert rules(item, lettered(other, LABELS["A."])) == {}
+    word = Reference("q/11", "Who was it?", "The old keeper of the lighthouse on the northern island, long ago")
+    assert rules(word, f"Who was it? Answer: {word.answer}") == {"q/11": "strict"}
+    assert rules(word, "Answer: The old keeper of the lighthouse on the northern island, as they say") == {}
+
+
 def test_an_answer_behind_its_word():
     item = Reference("q/5", "Which metal is liquid indoors?", "Mercury, as every child with a thermometer knew")
     assert rules(item, f"Question: {item.text} Answer: {item.answer}", min_whole=12) == {"q/5": "strict"}
