@@ -159,7 +159,10 @@ def size_of(reference, rule):
     return rule.sizes[1] if 2 * n_single > len(both) else rule.sizes[0]
 
 
-LABELS = [("", "ABCDEFGH"), ("", "12345678"), ("CJK", "甲乙丙丁戊己庚辛"), ("DEVANAGARI", "कखगघङचछज")]
+LABELS = [
+    *(("", "ABCDEFGH"), ("", "12345678"), ("", "01234567"), ("CJK", "甲乙丙丁戊己庚辛"), ("CJK", "一二三四五六七八")),
+    *(("DEVANAGARI", "कखगघङचछज"), ("DEVANAGARI", "१२३४५६७८")),
+]
 ANSWERS = [("", "Answer"), ("", "A"), ("CJK", "答案"), ("CJK", "答")]
 """What stands before choices and answers, and in which script's questions only."""
 

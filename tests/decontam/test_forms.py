@@ -13,6 +13,8 @@ METAL = Reference("q/0", "Which heavy metal is liquid indoors, usually?", choice
 ARABIC = Reference("q/1", "ما هو أثقل معدن سائل هنا", choices=("قصدير", "رصاص", "زئبق أحمر", "زنك"))
 RUSSIAN = Reference("q/2", "Какой тяжёлый металл жидкий при комнате?", choices=("олово", "свинец", "ртуть", "цинк"))
 CHINESE = Reference("q/3", "哪种重金属是液体", choices=("锡", "铅", "水银", "锌"))
+HINDI = Reference("q/12", "कौन सी भारी धातु तरल होती है", choices=("सीसा", "टिन", "पारा", "जस्ता"))
+BENGALI = Reference("q/13", "কোন ভারী ধাতু ঘরে তরল থাকে", choices=("সীসা", "টিন", "পারদ", "দস্তা"))
 PROGRAM = Reference(
     "q/4", "Add.", "def add_all(xs): return sum(xs)", forms=("assert add_all([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) == 55",)
 )
@@ -32,6 +34,7 @@ LABELS = {
     "A.": lambda i: f"{'ABCD'[i]}. ",
     "(A)": lambda i: f"({'ABCD'[i]}) ",
     "a)": lambda i: f"{'abcd'[i]}) ",
+    "0.": lambda i: f"{i}. ",
     "1.": lambda i: f"{i + 1}. ",
     "①": lambda i: "①②③④"[i] + " ",
 }
@@ -47,7 +50,12 @@ def test_a_short_question_is_found_with_its_choices_in_any_order(label, between)
 
 
 @pytest.mark.parametrize(
-    ("item", "letters"), [(ARABIC, "أبجد"), (RUSSIAN, "АБВГ"), (CHINESE, "甲乙丙丁"), (CHINESE, "ＡＢＣＤ")], ids=str
+    ("item", "letters"),
+    [
+        *((ARABIC, "أبجد"), (ARABIC, "١٢٣٤"), (ARABIC, "۱۲۳۴"), (RUSSIAN, "АБВГ"), (HINDI, "कखगघ"), (HINDI, "१२३४")),
+        *((BENGALI, "১২৩৪"), (CHINESE, "甲乙丙丁"), (CHINESE, "一二三四"), (CHINESE, "ＡＢＣＤ")),
+    ],
+    ids=str,
 )
 def test_letters_of_the_script_of_the_question(item, letters):
     """Without them no 13 tokens in a row would be shared."""
