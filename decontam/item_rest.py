@@ -32,12 +32,17 @@ _ANSWER = (
     r"(?:the\ )?(?:(?:final\ |correct\ |right\ )?(?:answer|ans|solution|key)"
     r"|答案|正确答案|回答|答え|답|antwort|réponse|respuesta|risposta|ответ)(?:\ is|\ key|は|是)?"
 )
-_TAG = r"</?[a-z][^<>]{0,80}>"
+_BETWEEN = (
+    r"(?:[^\w<\\&]|</?[a-z][^<>]{0,80}>"
+    r"|\\(?:[nrt]|u003c/?[a-z][^<>&\\]{0,80}\\+u003e)?"
+    r"|&(?:(?:amp;)*(?:nbsp;|quot;|\#160;|lt;/?[a-z][^<>&]{0,80}&(?:amp;)*gt;))?)"
+)
+"""A sign or a tag. Each text can be read in one way only, so that many signs take no time."""
 _KEY = re.compile(
     rf"""
-    (?:[^\w<]|{_TAG}){{0,40}}?                           # what ends the item
+    {_BETWEEN}{{0,40}}?                           # what ends the item
     (?:
-        {_ANSWER}\ *[:\uff1a=]?(?:[^\w<]|{_TAG}){{0,6}}?(?:option\ |choice\ )?
+        {_ANSWER}\ *[:\uff1a=]?{_BETWEEN}{{0,6}}?(?:option\ |choice\ )?
         (?:[A-J]\b|[-+]?\d[\d.,]*\b)               # a letter or a number
         [\])*.]{{0,4}}
       | (?<=\n)[(\[*]{{0,3}}[A-J][)\]*.:]{{0,4}}[ \t]*(?=\n|$)     # a letter alone in its line
