@@ -17,7 +17,7 @@ from typing import NamedTuple
 from decontam.references import Reference
 
 ACROSS, FIRST, ALL = range(3)
-"""Which n-grams of a run are searched for: those with a label in them, the first one, or all."""
+"""Which n-grams of a run are searched for: those from the question into what follows a label, the first one, or all."""
 ANSWER, LETTERED, ANY_ORDER, LETTERED_ORDER, OTHER = range(5)
 """Which form a run is of; in other orders of the choices without labels, and with them."""
 MOST_ORDERS = 24
@@ -26,17 +26,24 @@ _MOST_CHOICES = 26
 _SCRIPTS = (
     ("", tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")),
     ("", tuple(map(str, range(1, _MOST_CHOICES + 1)))),
+    ("", tuple(map(str, range(_MOST_CHOICES)))),
     (r"[\u0600-\u06ff]", tuple("أبجدهوزحطي")),
     (r"[\u0600-\u06ff]", tuple("ابجدهوزحطي")),
+    (r"[\u0600-\u06ff]", tuple("١٢٣٤٥٦٧٨٩")),
+    (r"[\u0600-\u06ff]", tuple("۱۲۳۴۵۶۷۸۹")),
     (r"[\u0400-\u04ff]", tuple("АБВГДЕЖЗИК")),
     (r"[\u0370-\u03ff]", tuple("ΑΒΓΔΕΖΗΘΙΚ")),
     (r"[\u0590-\u05ff]", tuple("אבגדהוזחטי")),
     (r"[\u0900-\u097f]", tuple("कखगघङचछजझञ")),
+    (r"[\u0900-\u097f]", tuple("१२३४५६७८९")),
     (r"[\u0980-\u09ff]", tuple("কখগঘঙচছজঝঞ")),
+    (r"[\u0980-\u09ff]", tuple("১২৩৪৫৬৭৮৯")),
     (r"[\u0e00-\u0e7f]", tuple("กขคงจฉชซ")),
+    (r"[\u0e00-\u0e7f]", tuple("๑๒๓๔๕๖๗๘๙")),
     (r"[\u3040-\u30ff]", tuple("アイウエオカキクケコ")),
     (r"[\uac00-\ud7af]", tuple("가나다라마바사아자차")),
     (r"[\u3400-\u9fff]", tuple("甲乙丙丁戊己庚辛壬癸")),
+    (r"[\u3400-\u9fff]", tuple("一二三四五六七八九十")),
 )
 """Labels of choices: always, or where a question is written in a script."""
 _ANSWERS = (("", "Answer"), ("", "A"), (r"[\u3400-\u9fff]", "答案"), (r"[\u3400-\u9fff]", "答"))

@@ -30,7 +30,7 @@ from decontam.references import Reference
 from decontam.rule import Rule
 from decontam.short_items import find_short_items
 
-_VERSION = 3
+_VERSION = 4
 """Of what matches are found; part of the fingerprint. A change of it makes every stopped scan begin again."""
 
 Bytes = npt.NDArray[np.uint8]

@@ -11,7 +11,7 @@ from decontam.bpe_anchors import BpeItems, anchors_of
 from decontam.forms import ANY_ORDER, LETTERED, LETTERED_ORDER, OTHER
 from decontam.items import Items, ReadItems
 from decontam.kernels.anchors import AnchorSet, build_anchors
-from decontam.kernels.forms import own_ngrams, unite_benchmarks
+from decontam.kernels.forms import own_ngrams
 from decontam.kernels.ngrams import NgramTable, build_ngrams, without_postings
 from decontam.references import Reference
 from decontam.rule import Rule
@@ -69,9 +69,8 @@ def index_items(items: Items, benchmark_I: Ints, rule: Rule) -> ItemNgrams:
     for size in sorted(set(rule.sizes)):
         starts = np.flatnonzero(items.is_start_T & (items.sizes_I[owner_T] == size)).astype(np.int32)
         tables.append(build_ngrams(items.ids_T, starts, items.starts_I, size))
-    family_I = _families(tables, group_I, benchmark_I, rule)
     for number, table in enumerate(tables):
-        is_own_P = own_ngrams(table.offsets_G1, table.items_P, group_I, family_I, rule.template_items)
+        is_own_P = own_ngrams(table.offsets_G1, table.items_P, group_I, benchmark_I, rule.template_items)
         # a template is searched for in question and answer only, as it always was
         is_kept_P = is_own_P | (table.places_P <= items.n_tokens_I[table.items_P] - table.size)
         is_kept_T[items.starts_I[table.items_P[is_kept_P]] + table.places_P[is_kept_P]] = True
@@ -79,15 +78,6 @@ def index_items(items: Items, benchmark_I: Ints, rule: Rule) -> ItemNgrams:
     has_ngram_I = np.bincount(owner_T[is_kept_T], minlength=len(items.starts_I)) > 0
     kept_T1 = np.concatenate(([0], np.cumsum(is_kept_T)))
     return ItemNgrams(tuple(tables), group_I, has_ngram_I, kept_T1[items.stops_R] > kept_T1[items.starts_R])
-
-
-def _families(tables: Sequence[NgramTable], group_I: Ints, benchmark_I: Ints, rule: Rule) -> Ints:
-    """Return the benchmark of each item; those that have a template in common are one, as the tasks of a suite."""
-    family_B = np.arange(int(benchmark_I.max()) + 1)
-    for table in tables:
-        is_own_P = own_ngrams(table.offsets_G1, table.items_P, group_I, benchmark_I, rule.template_items)
-        unite_benchmarks(table.offsets_G1, table.items_P, is_own_P, benchmark_I, family_B)
-    return family_B[benchmark_I]
 
 
 def word_anchors(read: ReadItems, found: ItemNgrams, short_items: ShortItems | None, rule: Rule) -> AnchorSet:

@@ -6,6 +6,7 @@ out alone, it would leave the choices and the answer in the text.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -32,12 +33,17 @@ _ANSWER = (
     r"(?:the\ )?(?:(?:final\ |correct\ |right\ )?(?:answer|ans|solution|key)"
     r"|答案|正确答案|回答|答え|답|antwort|réponse|respuesta|risposta|ответ)(?:\ is|\ key|は|是)?"
 )
-_TAG = r"</?[a-z][^<>]{0,80}>"
+_BETWEEN = (
+    r"(?:[^\w<\\&]|</?[a-z][^<>]{0,80}>"
+    r"|\\(?:[nrt]|u003c/?[a-z][^<>&\\]{0,80}\\+u003e)?"
+    r"|&(?:(?:amp;)*(?:nbsp;|quot;|\#160;|lt;/?[a-z][^<>&]{0,80}&(?:amp;)*gt;))?)"
+)
+"""A sign or a tag. Each text can be read in one way only, so that many signs take no time."""
 _KEY = re.compile(
     rf"""
-    (?:[^\w<]|{_TAG}){{0,40}}?                           # what ends the item
+    {_BETWEEN}{{0,40}}?                           # what ends the item
     (?:
-        {_ANSWER}\ *[:\uff1a=]?(?:[^\w<]|{_TAG}){{0,6}}?(?:option\ |choice\ )?
+        {_ANSWER}\ *[:\uff1a=]?{_BETWEEN}{{0,6}}?(?:option\ |choice\ )?
         (?:[A-J]\b|[-+]?\d[\d.,]*\b)               # a letter or a number
         [\])*.]{{0,4}}
       | (?<=\n)[(\[*]{{0,3}}[A-J][)\]*.:]{{0,4}}[ \t]*(?=\n|$)     # a letter alone in its line
@@ -45,7 +51,10 @@ _KEY = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_CHOICE = re.compile(r"[^\S\n]*[^\w\n]*\n\s*[(\[*]{0,3}([A-J])[)\].:*]{1,4}[^\S\n]+[^\n]*")
+_BEFORE_ANSWER = re.compile(rf"{_BETWEEN}{{0,40}}?{_ANSWER}\ *[:\uff1a=]?", re.IGNORECASE)
+_LABEL = re.compile(r"\s*[(\[*]{0,3}([A-J])[)\].:*]{1,4}[^\S\n]", re.IGNORECASE)
+_CHOICE_LABEL = re.compile(rf"[^\w\n]*\n{_LABEL.pattern}", re.IGNORECASE)
+_CHOICE = re.compile(rf"{_CHOICE_LABEL.pattern}[^\n]*", re.IGNORECASE)
 
 
 class _Words(NamedTuple):
@@ -100,7 +109,7 @@ def _one_with_rest(text: str, span: Span, item: _Words, room: int, *, markup: bo
     n_behind = _n_more(words.part(begin, len(words.hashes)), end - begin, item)
     start = first + words.begins[begin - n_before] if n_before else span[0]
     stop = first + words.ends[end - 1 + n_behind] if n_behind else span[1]
-    return start, _behind_choices_and_key(text, stop)
+    return start, _behind_choices_and_key(text, stop, item, room, markup=markup)
 
 
 def _words(text: str, *, markup: bool) -> _Words:
@@ -178,10 +187,26 @@ def _end_in_item(found: Sequence[int], item: Sequence[int], places: Mapping[int,
     return best[1]
 
 
-def _behind_choices_and_key(text: str, end: int) -> int:
-    """Return where lines of choices and the answer's letter or number end that stand directly behind."""
-    last = ""
-    while (choice := _CHOICE.match(text, end)) and choice[1].upper() > last:
-        last, end = choice[1].upper(), choice.end()
+def _behind_choices_and_key(text: str, end: int, item: _Words, room: int, *, markup: bool) -> int:
+    """Return where lines of choices end that stand directly behind, and the answer: its letter, number or words."""
+    letters = [label[1].upper()] if (label := _LABEL.match(text, text.rfind("\n", 0, end) + 1, end)) else []
+    # the words of a choice may have been changed
+    at = max(end, text.find("\n", end)) if letters else end
+    while (choice := _CHOICE.match(text, at)) and (not letters or ord(choice[1].upper()) == ord(letters[-1]) + 1):
+        letters.append(choice[1].upper())
+        at = choice.end()
+    end = at if len(letters) > 1 else end
+    # one alone may begin any sentence
+    for before in (_CHOICE_LABEL.match(text, end), _BEFORE_ANSWER.match(text, end), _KEY.match(text, end)):
+        if before and (behind := _behind_line(text[before.end() : before.end() + room], item, markup=markup)):
+            return before.end() + behind
     key = _KEY.match(text, end)
     return key.end() if key else end
+
+
+def _behind_line(text: str, item: _Words, *, markup: bool) -> int:
+    """Return where the longest line of the item ends with which a text begins; 0: with none."""
+    words = _words(text, markup=markup)
+    lines = pairwise(sorted({0, *item.stops}))
+    sizes = [stop - begin for begin, stop in lines if words.hashes[: stop - begin] == item.hashes[begin:stop]]
+    return words.ends[max(sizes) - 1] if sizes else 0

@@ -22,7 +22,8 @@ def join_segments(segments, stops_R, kinds_R, sizes_R, begins_S, stops_S, n_labe
         n_labels: segments with a smaller number are labels.
 
     Returns:
-        places of tokens; whether an n-gram that is searched for begins at each; tokens of each run.
+        places of tokens; whether an n-gram that is searched for begins at each, which is in the run's first segment;
+        tokens of each run.
     """
     n, first = 0, 0
     for segment in segments:
@@ -31,6 +32,7 @@ def join_segments(segments, stops_R, kinds_R, sizes_R, begins_S, stops_S, n_labe
     is_label, n = np.zeros(n, np.bool_), 0
     for run in range(len(stops_R)):
         begin, size, kind = n, sizes_R[run], kinds_R[run]
+        n_first = stops_S[segments[first]] - begins_S[segments[first]]
         for segment in segments[first : stops_R[run]]:
             for at in range(begins_S[segment], stops_S[segment]):
                 if kind == _FIRST and n - begin == size:
@@ -43,7 +45,7 @@ def join_segments(segments, stops_R, kinds_R, sizes_R, begins_S, stops_S, n_labe
             n_in_window += is_label[at]
             start = at - size + 1
             if start >= begin:
-                is_start[start] = kind != _ACROSS or n_in_window > 0
+                is_start[start] = start < begin + n_first and (kind != _ACROSS or n_in_window > 0)
                 n_in_window -= is_label[start]
         n_tokens_R[run] = n - begin
     return places[:n].copy(), is_start[:n].copy(), n_tokens_R
@@ -76,22 +78,6 @@ def own_ngrams(offsets_G1, items_P, group_I, benchmark_I, most):
         for pair in pairs:
             counts_B[pair // len(group_I)] = 0
     return is_own_P
-
-
-@njit(nogil=True, cache=True)
-def unite_benchmarks(offsets_G1, items_P, is_own_P, benchmark_I, family_B):
-    """Give benchmarks that have a template in common the same number in `family_B`."""
-    for ngram in range(len(offsets_G1) - 1):
-        low, high = offsets_G1[ngram], offsets_G1[ngram + 1]
-        if low == high or is_own_P[low]:
-            continue
-        first = family_B[benchmark_I[items_P[low]]]
-        for posting in range(low + 1, high):
-            other = family_B[benchmark_I[items_P[posting]]]
-            if other != first:
-                for benchmark in range(len(family_B)):
-                    if family_B[benchmark] == other:
-                        family_B[benchmark] = first
 
 
 @njit(nogil=True, cache=True)

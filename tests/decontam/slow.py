@@ -159,7 +159,10 @@ def size_of(reference, rule):
     return rule.sizes[1] if 2 * n_single > len(both) else rule.sizes[0]
 
 
-LABELS = [("", "ABCDEFGH"), ("", "12345678"), ("CJK", "甲乙丙丁戊己庚辛"), ("DEVANAGARI", "कखगघङचछज")]
+LABELS = [
+    *(("", "ABCDEFGH"), ("", "12345678"), ("", "01234567"), ("CJK", "甲乙丙丁戊己庚辛"), ("CJK", "一二三四五六七八")),
+    *(("DEVANAGARI", "कखगघङचछज"), ("DEVANAGARI", "१२३४५६७८")),
+]
 ANSWERS = [("", "Answer"), ("", "A"), ("CJK", "答案"), ("CJK", "答")]
 """What stands before choices and answers, and in which script's questions only."""
 
@@ -182,8 +185,7 @@ def searched(reference, rule):
             for piece in pieces:
                 run = question + read(label, rule) + piece
                 starts = range(len(run) - size + 1) if len(pieces) == 1 else range(min(1, len(run) - size + 1))
-                last_label = len(question) + len(read(label, rule)) - 1
-                others |= {tuple(run[i : i + size]) for i in starts if i <= last_label and i + size > len(question)}
+                others |= {tuple(run[i : i + size]) for i in starts if i < len(question) < i + size}
         if len(pieces) > 1:
             for labels in ["", *of_script(LABELS, reference.text)]:
                 others |= orders(question, pieces, [read(label, rule) for label in labels[: len(pieces)]], size)
@@ -191,12 +193,16 @@ def searched(reference, rule):
 
 
 def orders(question, pieces, labels, size):
-    """N-grams with a label of the choices in their order, and the first n-gram in all other orders, if they are few."""
+    """N-grams from question to a label, choices in their order, and the first one in other orders, if they are few."""
     labels = labels or [[] for _ in pieces]
     run, is_label = list(question), [False] * len(question)
     for label, piece in zip(labels, pieces, strict=True):
         run, is_label = run + label + piece, is_label + [True] * len(label) + [False] * len(piece)
-    found = {tuple(run[i : i + size]) for i in range(len(run) - size + 1) if any(is_label[i : i + size])}
+    found = {
+        tuple(run[i : i + size])
+        for i in range(len(run) - size + 1)
+        if i < len(question) and any(is_label[i : i + size])
+    }
     begins = set()
     for order in permutations(range(len(pieces))):
         n, chosen = len(question), ()
@@ -228,28 +234,10 @@ def holders_of(ngram, size, items, rule):
     return found
 
 
-@lru_cache(maxsize=100)
-def families(items, rule):
-    """Sets of benchmarks that have a template in common."""
-    found = [{item.benchmark} for item in items]
-    for size in rule.sizes:
-        for ngram in set().union(*(one for item in items for one in searched(item, rule))):
-            holders = holders_of(ngram, size, items, rule)
-            if max(map(len, holders.values()), default=0) > rule.template_items:
-                touched = [family for family in found if family & set(holders)]
-                found = [family for family in found if family not in touched] + [set().union(*touched)]
-    return found
-
-
 def is_own(ngram, reference, items, rule):
-    """Whether few enough items of any family of benchmarks have an n-gram."""
-    if not rule.template_items:
-        return True
+    """Whether in each benchmark few enough items have an n-gram."""
     holders = holders_of(ngram, size_of(reference, rule), items, rule)
-    for family in families(tuple(items), rule):
-        if len(set().union(*(holders[name] for name in family))) > rule.template_items:
-            return False
-    return True
+    return not rule.template_items or max(map(len, holders.values()), default=0) <= rule.template_items
 
 
 def verdict(text, reference, items, rule):

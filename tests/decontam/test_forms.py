@@ -13,6 +13,8 @@ METAL = Reference("q/0", "Which heavy metal is liquid indoors, usually?", choice
 ARABIC = Reference("q/1", "ما هو أثقل معدن سائل هنا", choices=("قصدير", "رصاص", "زئبق أحمر", "زنك"))
 RUSSIAN = Reference("q/2", "Какой тяжёлый металл жидкий при комнате?", choices=("олово", "свинец", "ртуть", "цинк"))
 CHINESE = Reference("q/3", "哪种重金属是液体", choices=("锡", "铅", "水银", "锌"))
+HINDI = Reference("q/12", "कौन सी भारी धातु तरल होती है", choices=("सीसा", "टिन", "पारा", "जस्ता"))
+BENGALI = Reference("q/13", "কোন ভারী ধাতু ঘরে তরল থাকে", choices=("সীসা", "টিন", "পারদ", "দস্তা"))
 PROGRAM = Reference(
     "q/4", "Add.", "def add_all(xs): return sum(xs)", forms=("assert add_all([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) == 55",)
 )
@@ -32,6 +34,7 @@ LABELS = {
     "A.": lambda i: f"{'ABCD'[i]}. ",
     "(A)": lambda i: f"({'ABCD'[i]}) ",
     "a)": lambda i: f"{'abcd'[i]}) ",
+    "0.": lambda i: f"{i}. ",
     "1.": lambda i: f"{i + 1}. ",
     "①": lambda i: "①②③④"[i] + " ",
 }
@@ -47,13 +50,29 @@ def test_a_short_question_is_found_with_its_choices_in_any_order(label, between)
 
 
 @pytest.mark.parametrize(
-    ("item", "letters"), [(ARABIC, "أبجد"), (RUSSIAN, "АБВГ"), (CHINESE, "甲乙丙丁"), (CHINESE, "ＡＢＣＤ")], ids=str
+    ("item", "letters"),
+    [
+        *((ARABIC, "أبجد"), (ARABIC, "١٢٣٤"), (ARABIC, "۱۲۳۴"), (RUSSIAN, "АБВГ"), (HINDI, "कखगघ"), (HINDI, "१२३४")),
+        *((BENGALI, "১২৩৪"), (CHINESE, "甲乙丙丁"), (CHINESE, "一二三四"), (CHINESE, "ＡＢＣＤ")),
+    ],
+    ids=str,
 )
 def test_letters_of_the_script_of_the_question(item, letters):
     """Without them no 13 tokens in a row would be shared."""
     text = lettered(item, lambda i: f"{letters[i]}、")
     assert rules(item, text, min_whole=12) == {item.id: "strict"}
     assert rules(item, lettered(item, lambda i: f"w{i} "), min_whole=12) == {}
+
+
+def test_choices_with_their_labels_are_no_item():
+    """Of a list of choices under another question 14 tokens are shared, and none says which item it is."""
+    item = Reference("q/10", "Which of these hold?", choices=("I only", "II only", "III only", "I, II and III"))
+    assert rules(item, lettered(item, LABELS["A."])) == {"q/10": "strict"}
+    other = Reference("", "Which lines of the ledger are wrong?", choices=item.choices)
+    assert rules(item, lettered(other, LABELS["A."])) == {}
+    word = Reference("q/11", "Who was it?", "The old keeper of the lighthouse on the northern island, long ago")
+    assert rules(word, f"Who was it? Answer: {word.answer}") == {"q/11": "strict"}
+    assert rules(word, "Answer: The old keeper of the lighthouse on the northern island, as they say") == {}
 
 
 def test_an_answer_behind_its_word():
@@ -126,10 +145,22 @@ def test_benchmarks_of_one_suite_share_their_templates():
         Reference(f"n/{i}", f"{HEADER} {SCENES[i]}. And nothing else happened on that day", "", "n") for i in range(6)
     ]
     found = rules(MORAL[0], MORAL[0].text, *MORAL[1:], *other)
-    assert {name for name, rule in found.items() if rule == "strict"} == {"m/0"}
+    # in m, the scenes are a template; n/0 has the header and its scene alone, as m/0
+    assert {name for name, rule in found.items() if rule == "strict"} == {"m/0", "n/0"}
     copy = [Reference(f"n/{i}", item.text, "", "n") for i, item in enumerate(MORAL)]
     found = rules(MORAL[0], MORAL[0].text, *MORAL[1:], *copy)
     assert {name for name, rule in found.items() if rule == "strict"} == {"m/0", "n/0"}
+
+
+def test_an_item_is_found_alike_whatever_else_is_searched_for():
+    """An n-gram of one item in each of two benchmarks says which items they are; before, it was a template of both."""
+    other = [
+        Reference(f"n/{i}", f"{HEADER} {SCENES[i]}. And nothing else happened on that day", "", "n") for i in range(6)
+    ]
+    text = f"{HEADER} {SCENES[3]}."
+    together = rules(MORAL[0], text, *MORAL[1:], *other)
+    assert together == rules(MORAL[0], text, *MORAL[1:]) | rules(other[0], text, *other[1:])
+    assert {name for name, rule in together.items() if rule == "strict"} == {"m/3", "n/3"}
 
 
 def test_choices_are_read_from_a_list(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from decontam import Reference, ReferenceIndex, Rule, scan
 from decontam.filter import filter_corpus
 from decontam.filter_plan import FilterOptions
+from decontam.item_rest import with_rest_of_item
 
 QUESTION = (
     "A gardener waters twelve tall roses and nine short tulips before noon; which of her tools does she need first?"
@@ -30,6 +31,15 @@ FORMS = {
     "shuffled": f"{QUESTION}\nA. {CHOICES[3]}\nB. {CHOICES[1]}\nC. {CHOICES[0]}\nD. {CHOICES[2]}\n**Answer:** C\n",
     "changed choice": f"{QUESTION}\nA. {CHOICES[0]}\nB. one big bucket\nC. {CHOICES[2]}\nD. {CHOICES[3]}\nAnswer: B\n",
     "answer as text": f"{QUESTION}\nAnswer: {CHOICES[1]}\n",
+    "answer with its words": f"{QUESTION}\n{LETTERED}\nAnswer: B. {CHOICES[1]}\n",
+    "words of the answer": f"{QUESTION}\n{LETTERED}\n答案：{CHOICES[1]}\n",
+    "sentence of the answer": f"{QUESTION}\n{LETTERED}\nThe correct answer is (B) {CHOICES[1]}.\n",
+    "choice again": f"{QUESTION}\n{LETTERED}\nB) {CHOICES[1]}\n",
+    "changed last choice": f"{QUESTION}\n{LETTERED.replace(CHOICES[3], 'one big bucket')}\nAnswer: B\n",
+    "other choices": f"{QUESTION}\nA. a net\nB. two small pots\nAnswer: B\n",
+    "words of the answer in HTML": f"<p>{QUESTION}</p>"
+    + "".join(f"<li>{one}</li>" for one in CHOICES)
+    + f"<p><b>Answer:</b> {CHOICES[1]}</p>\n",
     "label alone": f"{QUESTION}\n{LETTERED}\nB\n",
     "no choices": f"{QUESTION}\n答案：B\n",
     "changed word": f"{QUESTION.replace('twelve', 'ten')}\n{LETTERED}\nAnswer: B\n",
@@ -37,6 +47,12 @@ FORMS = {
     "HTML": f"<p>{QUESTION}</p><ol>"
     + "".join(f"<li>{letter}) {choice}</li>\n" for letter, choice in zip("abcd", CHOICES, strict=True))
     + "</ol><p><b>Answer:</b> c</p>",
+    "JSON in the text": json.dumps(f"{QUESTION}\n{LETTERED}\nAnswer: B")[1:-1] + " ",
+    "JSON in JSON": json.dumps(json.dumps(f"{QUESTION}\n{LETTERED}\nAnswer: B")[1:-1])[1:-1] + " ",
+    "entities": f"<p>{QUESTION}</p><ol>" + "".join(f"<li>{one}</li>" for one in CHOICES) + "</ol><p>Answer:&nbsp;B</p>",
+    "escaped HTML": f"&lt;p&gt;{QUESTION}&lt;/p&gt;"
+    + "".join(f"&lt;li&gt;{one}&lt;/li&gt;" for one in CHOICES)
+    + "&lt;p&gt;Answer: B. ",
     "word problem": f"{WORD_PROBLEM.text}\nAnswer: 19\n",
     "solved word problem": f"{WORD_PROBLEM.text} Let us see.\n{WORD_PROBLEM.answer}\n",
 }
@@ -63,7 +79,7 @@ def test_choices_and_answer_go_with_the_question(tmp_path, index, name):
     assert left.endswith(AFTER)
     # signs may stay, and what is no part of the item
     kept = left.removeprefix(BEFORE).removesuffix(AFTER)
-    kept = re.sub(r"</?\w+>", "", kept)
+    kept = re.sub(r"(?:<|&lt;)/?\w+(?:>|&gt;)", "", kept)
     for of_nobody in ("Question:", "Let us see", "A farmer"):
         kept = kept.replace(of_nobody, "", 1)
     assert not any(char.isalnum() for char in kept), kept
@@ -93,6 +109,10 @@ def test_an_answer_in_the_next_message_goes_too(tmp_path, index):
 )
 def test_what_is_not_of_the_item_stays(tmp_path, index, after):
     left = cut(tmp_path, index, {"text": BEFORE + QUESTION + after}, "text")
-    if after.startswith("\nA."):
-        after = "\nHe was the first."  # looks like a choice
     assert left.endswith(after), left
+
+
+def test_many_signs_behind_an_item_take_no_time():
+    """Each may be read in one way only; in two ways, 40 of them would take years."""
+    text = QUESTION + "\\\\n" * 400 + "&nbsp;" * 400
+    assert with_rest_of_item(text, [(0, len(QUESTION))], QUESTION) == [(0, len(QUESTION))]
