@@ -126,7 +126,7 @@ def test_an_offline_run_on_local_data_opens_no_socket(tmp_path, tiny_model, guar
     tasks_dir = write_tasks(tmp_path / "tasks", n_docs=2)
     model_args = {"pretrained": tiny_model} if model == "hf" else {}
     tasks = "pick,say,read" + (",draw,demo_mmlu,demo_gsm8k" if model == "dummy" else "")
-    more = ["--limit", "1", "--num_fewshot", "1", "--gen_kwargs", "max_gen_toks=8"]
+    more = ["--limit", "1", "--gen_kwargs", "max_gen_toks=8"]
     done = run("-m", "qwen2eval", *words(tasks_dir, tmp_path / "runs", *more, tasks=tasks, model=model, **model_args))
     assert (done.returncode, done.stderr) == (0, "")
     assert sockets() == []

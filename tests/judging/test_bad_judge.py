@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qwen2eval import RunConfig
+from qwen2eval.answers.probe import MOST_PROBES
 from qwen2eval.backends import BACKENDS, BackendSpec
 from qwen2eval.backends.base import Backend
 from qwen2eval.cli.main import main
@@ -65,7 +66,7 @@ def test_a_server_that_dies_leaves_what_it_said(words, server):
     assert whole_scores(finished)["acc"]["n_unscored"] == 0
     server.reset()
     whole = run_here(words, *judge_words(server.chat_url, "max_retries=0"))
-    assert len(server.requests) == N_DOCS - 5
+    assert len(server.requests) == MOST_PROBES + N_DOCS - 5
     assert whole_scores(whole)["judge_score"]["value"] == 6.5
 
 
