@@ -195,14 +195,17 @@ def _read_bpe(references: Sequence[Reference], rule: Rule) -> ReadItems:
     starts_R, stops_R = starts[pair_R], read.stops_I[pair_R]
     is_start_T = np.zeros(len(read.ids), np.bool_)
     is_first_R = np.array([run.ngrams == FIRST for run in runs], np.bool_)
-    for begins, stops in ((starts[pair_I], read.stops_I[pair_I]), (starts_R[~is_first_R], stops_R[~is_first_R])):
-        counts_ = np.maximum(stops - begins - rule.ngram_size + 1, 0)
-        is_start_T[np.repeat(begins - np.cumsum(counts_) + counts_, counts_) + np.arange(int(counts_.sum()))] = True
-    is_start_T[starts_R[is_first_R & (stops_R - starts_R >= rule.ngram_size)]] = True
+    n_ngrams_I = np.maximum(read.stops_I[pair_I] - starts[pair_I] - rule.ngram_size + 1, 0)
+    # those of a run begin in its first segment, mostly the question
+    n_ngrams_R = np.maximum(stops_R - starts_R - rule.ngram_size + 1, 0)
+    n_ngrams_R = np.minimum(n_ngrams_R, _ints(counts[run.segments[0]] for run in runs))
+    n_ngrams_R[is_first_R] = np.minimum(n_ngrams_R[is_first_R], 1)
+    for begins, numbers in ((starts[pair_I], n_ngrams_I), (starts_R, n_ngrams_R)):
+        is_start_T[np.repeat(begins - np.cumsum(numbers) + numbers, numbers) + np.arange(int(numbers.sum()))] = True
     # only the items' own tokens get a number: what a scan counts by token then is small
     known, ids = np.unique(read.ids, return_inverse=True)
-    numbers = np.full(tokenizer.n_tokens, UNKNOWN, np.int32)
-    numbers[known] = np.arange(len(known))
+    number_of = np.full(tokenizer.n_tokens, UNKNOWN, np.int32)
+    number_of[known] = np.arange(len(known))
     items = Items(
         ids.astype(np.int32),
         is_start_T,
@@ -215,7 +218,7 @@ def _read_bpe(references: Sequence[Reference], rule: Rule) -> ReadItems:
         starts_R,
         stops_R,
     )
-    return ReadItems(items, BpeVocabulary(tokenizer, numbers, len(known)), np.empty(0, np.uint64), read)
+    return ReadItems(items, BpeVocabulary(tokenizer, number_of, len(known)), np.empty(0, np.uint64), read)
 
 
 def _ints(values: Iterable[int]) -> Ints:

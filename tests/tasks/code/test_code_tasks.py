@@ -55,7 +55,9 @@ def with_responses(finished, task, responses):
     path = finished.path / "samples" / f"{task}.parquet"
     table = pq.read_table(path)
     at = table.schema.get_field_index("response")
-    pq.write_table(table.set_column(at, "response", pa.array(responses, pa.string())), path)
+    table = table.set_column(at, "response", pa.array(responses, pa.string()))
+    # as in an older run, whose responses have their thoughts still
+    pq.write_table(table.drop_columns(["thought", "n_thought_tokens", "thought_unfinished"]), path)
     return rescore(finished.path)
 
 
