@@ -17,12 +17,12 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def evaluate(real_model, data_dir, tmp_path_factory):
-    """Return a function that evaluates 8 docs of each task with one backend: the run, and what was printed."""
+    """Return a function that evaluates 4 docs of each task with one backend: the run, and what was printed."""
     output = tmp_path_factory.mktemp("runs")
 
     def run(backend):
         command = [sys.executable, "-m", "qwen2eval", "run", "--model", backend]
-        command += ["--model_args", f"pretrained={real_model},dtype=float32", "--tasks", "mmlu,gsm8k", "--limit", "8"]
+        command += ["--model_args", f"pretrained={real_model},dtype=float32", "--tasks", "mmlu,gsm8k", "--limit", "4"]
         command += ["--offline", "--output_path", str(output / backend)]
         environment = {**os.environ, "QWEN2EVAL_DATA": str(data_dir)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -39,14 +39,14 @@ def with_hf(evaluate):
 
 def test_a_real_checkpoint_is_scored_on_real_rows(with_hf, evaluate):
     scores = with_hf.scores.set_index(["task", "filter"])
-    assert scores["n_docs"].tolist() == [8, 8, 8]
+    assert scores["n_docs"].tolist() == [4, 4, 4]
     assert scores["n_unscored"].tolist() == [0, 0, 0]
-    # Eight docs say little of how good it is; but an untrained or wrongly loaded model never follows the form
-    assert with_hf.info.health["gsm8k"].n_extraction_failures["strict-match"] <= 3
+    # Four docs say little of how good it is; but an untrained or wrongly loaded model never follows the form
+    assert with_hf.info.health["gsm8k"].n_extraction_failures["strict-match"] <= 2
     samples = with_hf.samples("gsm8k")
     assert samples["response"].str.len().gt(20).all()
     assert (samples["n_prompt_tokens"] > 300).all()
-    assert with_hf.samples("mmlu")["cluster"].nunique() == 8
+    assert with_hf.samples("mmlu")["cluster"].nunique() == 4
     assert with_hf.info.model.n_parameters > 400_000_000
 
     repeated, printed = evaluate("hf")
