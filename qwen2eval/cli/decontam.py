@@ -362,18 +362,13 @@ def _add_apply(commands: Subparsers) -> None:
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
     """Add what counts as a match; the defaults are those of `decontam.Rule`, which a test compares."""
-    add = parser.add_argument_group("rule").add_argument
+    group = parser.add_argument_group("rule")
+    add = group.add_argument
     add(
         "--rule",
         choices=("qwen2", "strict"),
         default="qwen2",
         help="strict: a shared n-gram is enough; qwen2: the longest common subsequence counts, too [default: qwen2]",
-    )
-    add(
-        "--tokenizer",
-        metavar="NAME",
-        help="what a token is: a word (words), or a token of a model's tokenizer (qwen2, hf:PATH or hf:HUB_NAME) "
-        "[default: words]",
     )
     add(
         "--ngram_size",
@@ -421,6 +416,18 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="n-grams that more than N items of a benchmark have are templates, and no evidence by themselves; "
         "0: no n-gram is a template [default: 1]",
+    )
+    _add_reading(group)
+
+
+def _add_reading(group: argparse._ArgumentGroup) -> None:
+    """Add how texts are read as tokens, in items and in the corpus alike."""
+    add = group.add_argument
+    add(
+        "--tokenizer",
+        metavar="NAME",
+        help="what a token is: a word (words), or a token of a model's tokenizer (qwen2, hf:PATH or hf:HUB_NAME) "
+        "[default: words]",
     )
     add("--no_fold_case", action="store_true", help="treat upper and lower case letters as different")
     add(
