@@ -190,6 +190,9 @@ def _scan(
         mark = _next_mark(text, max(at, ignored + 1), stop, end)
         if mark is None:
             return Split(text[:start], text[start:stop], is_stopped=is_ended or stop < len(text))
+        if end is None and _is_quoted(text[start : mark.start()], text[mark.end() :]):
+            ignored = mark.start()
+            continue
         if _is_close(mark, end):
             # Whatever stands before a closing mark was thought
             has_thought = True
@@ -205,7 +208,8 @@ def _scan(
 def _lone_closing(text: str) -> "re.Pattern[str] | None":
     """Return what closes a thought that nothing in the text opens; None: there is no such mark."""
     mark = _next_mark(text, 0, len(text), None)
-    return _pattern(mark[0]) if mark is not None and _is_close(mark, None) else None
+    is_close = mark is not None and _is_close(mark, None) and not _is_quoted(text[: mark.start()], text[mark.end() :])
+    return _pattern(mark[0]) if mark is not None and is_close else None
 
 
 def _next_mark(text: str, at: int, stop: int, end: str | None) -> "re.Match[str] | None":
@@ -213,6 +217,13 @@ def _next_mark(text: str, at: int, stop: int, end: str | None) -> "re.Match[str]
     patterns = (re.compile(re.escape(end)),) if end is not None else (_OPEN, _CLOSE)
     found = [mark for pattern in patterns if (mark := pattern.search(text, at)) and mark.start() < stop]
     return min(found, key=lambda mark: mark.start(), default=None)
+
+
+def _is_quoted(before: str, behind: str) -> bool:
+    """Whether a mark between two texts is a part of them: quoted, or within a line of a code block."""
+    line = before.rpartition("\n")[2]
+    is_in_quotes = behind[:1] in ("`", "'", '"') and line.count(behind[:1]) % 2 == 1
+    return line.endswith(("`", "'", '"')) or is_in_quotes or (before.count("```") % 2 == 1 and bool(line.strip()))
 
 
 def _is_close(mark: "re.Match[str]", end: str | None) -> bool:

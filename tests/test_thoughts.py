@@ -54,6 +54,8 @@ def test_a_prompt_may_open_the_thought_or_close_it(begin, end):
         ("<think>\n\n</think>\n\n7", "7"),
         ("<think>5?</think>\n\n    return 7", "    return 7"),  # the indentation is the program's
         ("  \n    <think>5?</think> 7", "7"),
+        ("The end mark `</think>` comes last: 7", "The end mark `</think>` comes last: 7"),
+        ("re.sub('<think>.*</think>', '', x)", "re.sub('<think>.*</think>', '', x)"),
         ("<think>5?</think>Or 5. <think>No.\n</think>7\n", "7"),
         ("<think>5?</think>6\n<think>7", "6"),
         ("<think>5?</think>6 <think>7", ""),
@@ -106,3 +108,12 @@ def test_the_parts_are_the_text_up_to_the_stop_string(text):
     assert not (whole.is_open and whole.answer)
     # Reading the parts again finds the same parts
     assert Thinking().split(found.thought + found.answer)[:2] == found[:2]
+
+
+def test_a_mark_in_a_program_is_no_thought():
+    program = "```python\n# no </think> tag\nx = re.sub(r'<think>.*?</think>', '', y)\n```"
+    assert Thinking().split(program).answer == program
+    assert Thinking().split(f"<think>Hm.</think>\n{program}").answer == program
+    assert Thinking().split(program, may_begin_inside=True).answer == program
+    # a thought that leaves a block open
+    assert Thinking().split("Say ```x\n</think>\n7").answer == "7"
