@@ -31,6 +31,7 @@ from decontam.files import beside
 from decontam.index import ReferenceIndex
 from decontam.item_ngrams import FoundBy
 from decontam.matching import PARTS
+from decontam.normalize import TEXT_VERSION
 from decontam.part_result import COUNTED, FORMAT, MATCH_SCHEMA, PROBLEM_SCHEMA, PartResult, problem_table
 from decontam.records import Problem
 from decontam.rule import RULES
@@ -50,6 +51,11 @@ class Results:
 
     path: Path
     manifest: dict[str, Any]
+
+    @property
+    def is_older(self) -> bool:
+        """Whether another version of this program made it, which read some texts, and so some items, in another way."""
+        return self.manifest.get("text_version") != TEXT_VERSION
 
     @cached_property
     def matches(self) -> "pd.DataFrame":

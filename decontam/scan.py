@@ -275,8 +275,9 @@ def _prepare(folder: Path, scanned: dict[str, object]) -> None:
     """Make the folder, or see that the one that is there belongs to the same scan."""
     manifest = folder / MANIFEST
     if manifest.exists():
-        before = load_results(folder).manifest
-        if before.get("text_version") != scanned["text_version"]:
+        results = load_results(folder)
+        before = results.manifest
+        if results.is_older:
             raise DecontamError(
                 f"{folder} holds a scan by another version of this program, which read some texts in another way: "
                 "scan again into another --output"

@@ -83,7 +83,6 @@ def do_filter(args: argparse.Namespace) -> int:
     """qwen2eval decontam filter."""
     from dataclasses import asdict
 
-    from decontam import load_results
     from decontam.filter import filter_corpus
     from decontam.filter_plan import FilterOptions
     from qwen2eval.reporting.decontam_table import print_filter
@@ -97,7 +96,7 @@ def do_filter(args: argparse.Namespace) -> int:
             margin=args.margin,
             mask=args.mask,
         )
-        results = load_results(args.matches)
+        results = _finished_scan(args.matches)
         summary = filter_corpus(args.corpus, results, output=args.output, options=options, workers=args.workers)
     if args.json:
         files = [asdict(file) for file in summary.files]
@@ -110,17 +109,30 @@ def do_filter(args: argparse.Namespace) -> int:
     return ExitCode.MISSING_DATA if summary.n_not_scanned or summary.unread else ExitCode.OK
 
 
+def _finished_scan(folder: str) -> "Results":
+    """Load a scan; say so where its verdicts are those of an older version."""
+    from decontam import load_results
+
+    results = load_results(folder)
+    if results.is_older:
+        print(
+            f"qwen2eval: {folder} is a scan by another version of this program, which read some texts in another way "
+            "and may have missed items. Scan again into another folder for the verdicts of this version",
+            file=sys.stderr,
+        )
+    return results
+
+
 def do_show(args: argparse.Namespace) -> int:
     """qwen2eval decontam show."""
     from pathlib import Path
 
-    from decontam import load_results
     from decontam.evidence import collect_evidence
     from qwen2eval.reporting.decontam_evidence import as_json, print_evidence, write_evidence_html
 
     with decontam_errors():
         found = collect_evidence(
-            load_results(args.matches),
+            _finished_scan(args.matches),
             reference=args.reference,
             document=args.document,
             min_df=args.min_df,

@@ -143,6 +143,23 @@ def test_the_filter_tells_what_was_not_scanned(tmp_path, references, capsys):
     assert "a.jsonl: none of its 1 records could be read" in capsys.readouterr().err
 
 
+def test_a_scan_of_an_older_version_is_used_with_a_word(tmp_path, references, capsys):
+    """`filter` acted on verdicts of another version as if they were its own."""
+    (tmp_path / "corpus.jsonl").write_text('{"text": "nothing"}\n')
+    found = str(tmp_path / "found")
+    assert (
+        main(["decontam", "scan", str(tmp_path / "corpus.jsonl"), "--references", references, "--output", found]) == 0
+    )
+    capsys.readouterr()
+    assert main(["decontam", "show", found]) == 0
+    assert capsys.readouterr().err == ""
+    manifest = json.loads((tmp_path / "found" / "manifest.json").read_text())
+    del manifest["text_version"]  # as before there was one
+    (tmp_path / "found" / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["decontam", "show", found]) == 0
+    assert "is a scan by another version of this program" in capsys.readouterr().err
+
+
 def test_filter_and_show(tmp_path, references, capsys):
     (tmp_path / "a.jsonl").write_bytes(as_jsonl([ITEMS[0].text, "nothing"]))
     assert main(scan_args(tmp_path, references)) == 0
